@@ -1,0 +1,56 @@
+"""Commands for the tables: python -m <the service's package>.workers migrate | status."""
+
+import argparse
+import asyncio
+import sys
+
+from .chancy_database import connect
+from .chancy_errors import WorkersError
+from .chancy_initialization import create_chancy
+from .chancy_tables import migrate, parts_of, tables_open_to_public, target
+
+
+async def run_migrate() -> int:
+    """Creates or upgrades the tables, then shows them."""
+    await migrate(create_chancy())
+    return await run_status()
+
+
+async def run_status() -> int:
+    """Shows the target and its migrations; 1 when some are due or a table is open."""
+    chancy = create_chancy()
+    async with await connect(chancy.dsn) as connection:
+        print(f"{chancy.prefix}* at {target(connection)}")
+        parts = await parts_of(connection, chancy)
+        for part in parts:
+            print(f"  {part}")
+        open_tables = await tables_open_to_public(connection, chancy)
+        if open_tables:
+            print(f"  open to Supabase's public API: {', '.join(open_tables)}")
+    due = any(part.applied < part.available for part in parts)
+    if due or open_tables:
+        print(f"run python -m {__package__} migrate")
+    return int(due or bool(open_tables))
+
+
+def main() -> int:
+    """Runs the command that was typed; the exit status tells whether it went well."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}",
+        description="Chancy's tables in the database that WORKERS_DATABASE_URL names, "
+        "or in the one of the service's secret.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in (("migrate", run_migrate), ("status", run_status)):
+        subparser = commands.add_parser(name, help=(command.__doc__ or "").rstrip("."))
+        subparser.set_defaults(command=command)
+    try:
+        status: int = asyncio.run(parser.parse_args().command())
+        return status
+    except WorkersError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Finds the database of the workers and connects to it."""
+
+import os
+from collections.abc import Callable
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from .chancy_errors import WorkersError
+
+CONNECT_TIMEOUT = 5
+URL_FORM = "postgresql://user:password@host:5432/database"
+
+
+def get_secret_value(name: str) -> str:
+    """Returns the environment variable of a secret: "A-NAME" is kept in A_NAME.
+
+    Raises:
+        LookupError: The variable is not set.
+    """
+    variable = name.upper().replace("-", "_")
+    try:
+        return os.environ[variable]
+    except KeyError:
+        raise LookupError(f"the environment variable {variable} is not set") from None
+
+
+def database_url(secret: str, get_value: Callable[[str], str]) -> str:
+    """Returns WORKERS_DATABASE_URL when it is set, otherwise the secret's value.
+
+    Args:
+        secret: The name of the secret that holds the URL.
+        get_value: Returns the value of a secret.
+
+    Raises:
+        WorkersError: There is no URL, or it is not one that PostgreSQL's libpq reads.
+    """
+    if url := os.environ.get("WORKERS_DATABASE_URL", ""):
+        source = "WORKERS_DATABASE_URL"
+    else:
+        source = f"the secret {secret}"
+        try:
+            url = get_value(secret)
+        except Exception as error:
+            raise WorkersError(
+                f"there is no database URL for the workers, {source} cannot be read "
+                f"({error}): set it, or WORKERS_DATABASE_URL, to {URL_FORM}"
+            ) from error
+    if not isinstance(url, str):
+        raise WorkersError(
+            f"{source} is a {type(url).__name__}, not a text: correct it"
+        )
+    url = url.strip()
+    scheme, separator, _ = url.partition("://")
+    if not url or (separator and scheme not in ("postgresql", "postgres")):
+        raise WorkersError(f"{source} is not of the form {URL_FORM}: correct it")
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # libpq's own message repeats the URL, and with it the password.
+        raise WorkersError(
+            f"{source} cannot be parsed: write it as {URL_FORM}, with the special "
+            "characters of the password percent-encoded"
+        ) from None
+    return url
+
+
+def target_of(url: str) -> str:
+    """Returns "host:port/database" of a URL; user and password stay out of it."""
+    parameters = conninfo_to_dict(url)
+    host = parameters.get("host") or parameters.get("hostaddr") or "localhost"
+    port = parameters.get("port") or 5432
+    return f"{host}:{port}/{parameters.get('dbname') or parameters.get('user') or ''}"
+
+
+async def connect(url: str) -> AsyncConnection[TupleRow]:
+    """Opens one connection, or says in one line why there is none.
+
+    Raises:
+        WorkersError: The server does not answer or refuses, with its own reason.
+    """
+    try:
+        return await AsyncConnection.connect(
+            make_conninfo(url, connect_timeout=CONNECT_TIMEOUT), autocommit=True
+        )
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+        raise WorkersError(
+            f"cannot connect to the database at {target_of(url)} ({reason}): start it, "
+            "or point WORKERS_DATABASE_URL at one that answers"
+        ) from error

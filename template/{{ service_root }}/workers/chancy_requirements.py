@@ -1,0 +1,61 @@
+"""Says which package is missing or too old before an import of it can fail."""
+
+import re
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+_REQUIREMENT = re.compile(
+    r"(?P<name>[\w-]+)(\[(?P<extras>[\w,]+)\])?>=(?P<minimum>[\d.]+).*"
+)
+_MODULES_OF_EXTRA = {"cron": ["croniter", "tzdata"], "pool": ["psycopg_pool"]}
+
+
+def check_requirements(*requirements: str) -> None:
+    """Ends the process with one line when a requirement is not met.
+
+    Args:
+        requirements: Each as "name[extra]>=minimum", an upper bound may follow.
+
+    Raises:
+        SystemExit: A package is missing, too old or without one of its extras.
+    """
+    problems = [
+        problem for requirement in requirements if (problem := _problem(requirement))
+    ]
+    if problems:
+        quoted = " ".join(f'"{requirement}"' for requirement in requirements)
+        raise SystemExit(f"{__package__}: {', '.join(problems)}: run uv add {quoted}")
+
+
+def _problem(requirement: str) -> str:
+    match = _REQUIREMENT.fullmatch(requirement)
+    assert match, requirement
+    name, minimum = match["name"], match["minimum"]
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        return f"{name} is not installed"
+    if _release(installed) < _release(minimum):
+        return f"{name} {installed} is older than {minimum}"
+    for extra in (match["extras"] or "").split(","):
+        missing = [
+            module
+            for module in _MODULES_OF_EXTRA.get(extra, [])
+            if not find_spec(module)
+        ]
+        if missing:
+            return (
+                f"{name} is installed without its extra {extra} ({', '.join(missing)})"
+            )
+    try:
+        import_module(name.replace("-", "_"))
+    except ImportError as error:
+        return f"{name} cannot be imported ({error})"
+    return ""
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """Turns "3.3.6" into (3, 3, 6), and "2.0rc1" into (2, 0)."""
+    release = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(number) for number in release[0].split(".")) if release else ()

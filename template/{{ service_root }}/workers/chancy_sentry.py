@@ -1,0 +1,32 @@
+"""Reports failed jobs to Sentry with the name of their service."""
+
+from typing import Any
+
+import sentry_sdk
+from chancy import QueuedJob, Worker
+from chancy.plugins import sentry
+
+
+class SentryPlugin(sentry.SentryPlugin):
+    """Chancy's SentryPlugin, with the tag `service` on each event.
+
+    sentry_sdk.init() stays with the service; without it nothing is sent.
+    """
+
+    def __init__(self, *, service: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Chancy has no py.typed
+        self.service = service
+
+    async def on_job_completed(
+        self,
+        *,
+        worker: Worker,
+        job: QueuedJob,
+        exc: Exception | None = None,
+        result: Any | None = None,
+    ) -> QueuedJob:
+        with sentry_sdk.new_scope() as scope:
+            scope.set_tag("service", self.service)
+            return await super().on_job_completed(
+                worker=worker, job=job, exc=exc, result=result
+            )

@@ -1,0 +1,78 @@
+"""The schedules of the service."""
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from chancy import Chancy, job
+from chancy.plugins.cron import Cron
+from croniter import croniter  # type: ignore[import-untyped,unused-ignore]
+
+from ..chancy_cron import CronJob, schedule_cron_jobs
+from ..chancy_errors import WorkersError
+from ..chancy_initialization import CRON_JOBS
+
+pytestmark = pytest.mark.anyio
+
+
+@job()
+async def tick() -> None: ...
+
+
+async def test_each_cron_job_has_the_next_run_that_its_schedule_says(
+    chancy: Chancy,
+) -> None:
+    schedules = await Cron.get_schedules(chancy)
+
+    assert schedules.keys() == {cron_job.unique_key for cron_job in CRON_JOBS}
+    now = datetime.now(tz=UTC)
+    for cron_job in CRON_JOBS:
+        local = now.astimezone(ZoneInfo(cron_job.timezone))
+        expected = {
+            croniter(cron_job.cron, start).get_next(datetime)
+            for start in (local, local - timedelta(minutes=1))
+        }
+        assert schedules[cron_job.unique_key]["next_run"] in expected
+
+
+async def test_a_restart_keeps_the_run_that_came_due_meanwhile(chancy: Chancy) -> None:
+    cron_jobs = [*CRON_JOBS, CronJob(job=tick, cron="0 0 1 1 *")]
+    await schedule_cron_jobs(chancy, cron_jobs)
+    due = datetime(2020, 1, 1, tzinfo=UTC)
+    async with chancy.pool.connection() as connection:
+        await connection.execute(
+            f'UPDATE "{chancy.prefix}cron" SET next_run = %s', [due]
+        )
+
+    await schedule_cron_jobs(chancy, cron_jobs)
+
+    assert (await Cron.get_schedules(chancy))["cron:tick"]["next_run"] == due
+
+
+async def test_changed_schedules_take_effect_and_removed_ones_are_gone(
+    chancy: Chancy,
+) -> None:
+    await Cron.schedule(chancy, "0 0 1 1 *", tick.job.with_unique_key("of other code"))
+    await schedule_cron_jobs(chancy, [CronJob(job=tick, cron="0 0 1 1 *")])
+
+    await schedule_cron_jobs(chancy, [CronJob(job=tick, cron="0 0 2 2 *")])
+    assert (await Cron.get_schedules(chancy))["cron:tick"]["cron"] == "0 0 2 2 *"
+
+    await schedule_cron_jobs(chancy, [])
+    assert (await Cron.get_schedules(chancy)).keys() == {"of other code"}
+
+
+@pytest.mark.parametrize(
+    ("cron", "timezone"), [("0 0 31 2 *", "UTC"), ("0 0 * * *", "Europe/Atlantis")]
+)
+async def test_a_schedule_that_cannot_be_names_itself(
+    chancy: Chancy, cron: str, timezone: str
+) -> None:
+    before = await Cron.get_schedules(chancy)
+
+    with pytest.raises(WorkersError, match="cron:tick"):
+        await schedule_cron_jobs(
+            chancy, [CronJob(job=tick, cron=cron, timezone=timezone)]
+        )
+
+    assert await Cron.get_schedules(chancy) == before

@@ -1,0 +1,56 @@
+"""The workers start and stop with the service."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+from chancy import QueuedJob
+from fastapi import FastAPI
+
+from ..chancy_initialization import initialize_workers
+from ..chancy_instance import get_chancy
+from .test_chancy_jobs import succeeds
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async with initialize_workers():
+        yield
+
+
+async def test_jobs_run_while_the_service_is_up_and_nothing_is_left_after(
+    tables: str,
+) -> None:
+    app = FastAPI(lifespan=lifespan)
+
+    async with app.router.lifespan_context(app):
+        chancy = get_chancy()
+        reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
+        done = await chancy.wait_for_job(reference, timeout=30)
+        assert done is not None
+        assert done.state == QueuedJob.State.SUCCEEDED
+
+    with pytest.raises(RuntimeError, match="enter initialize_workers"):
+        get_chancy()
+    with psycopg.connect(tables, autocommit=True) as connection:
+        others = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchone()
+    assert others == (0,)
+
+
+async def test_the_lines_of_chancy_reach_the_service_s_stream_once(
+    tables: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        async with initialize_workers():
+            pass
+
+    lines = [record.message for record in caplog.records if "Cron" in record.message]
+    assert lines == ["Started plugin 'Cron'"]
+    assert logging.getLogger("chancy").handlers == []

