@@ -53,7 +53,9 @@ class Stopped(BaseException):
 
 def main() -> NoReturn:
     """Runs the demo and exits with its status."""
-    parser = argparse.ArgumentParser(prog="demo", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="demo", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument(
         "--keep", metavar="DIR", type=Path, help="render into DIR and leave it there"
     )
@@ -61,7 +63,7 @@ def main() -> NoReturn:
     if keep and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         parser.error(f"{keep} is there already and not empty: name a new folder")
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _stop)
+        signal.signal(signum, signals.arrive)
     try:
         with ExitStack() as stack:
             run(stack, keep.resolve() if keep else None)
@@ -141,7 +143,9 @@ def _run_jobs(address: str) -> None:
         pushing = progress.add_task("Pushing jobs over HTTP", total=JOBS)
         pending = []
         for number in range(JOBS):
-            answer = _request(f"{address}/jobs/{JOB}?note=number+{number}", method="POST")
+            answer = _request(
+                f"{address}/jobs/{JOB}?note=number+{number}", method="POST"
+            )
             pending.append(answer["id"])
             progress.advance(pushing)
         running = progress.add_task("Running them", total=JOBS)
@@ -162,19 +166,19 @@ def _scratch_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        with _undisturbed():
+        with signals.held():
             shutil.rmtree(folder)
 
 
 @contextmanager
 def _postgresql(scratch: Path) -> Iterator[str]:
     """A server of the demo's own on a socket in the scratch folder; yields its URL."""
-    with _undisturbed():
+    with signals.held(), _blocked_in_children():
         server = get_server(scratch / "postgresql", cleanup_mode="stop")
     try:
         yield server.get_uri()
     finally:
-        with _undisturbed():
+        with signals.held(), _blocked_in_children():
             server.cleanup()
 
 
@@ -183,7 +187,7 @@ def _service(
     python: str, backend: Path, environment: dict[str, str], log: IO[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """uvicorn as its own process, in a session of its own so that Ctrl-C is ours."""
-    with _undisturbed():
+    with signals.held():
         process = subprocess.Popen(
             [python, "-m", "uvicorn", f"app.{SERVICE}.main:app", "--port", "0"],
             cwd=backend,
@@ -195,7 +199,7 @@ def _service(
     try:
         yield process
     finally:
-        with _undisturbed():
+        with signals.held():
             process.terminate()
             try:
                 process.wait(STOP_TIMEOUT)
@@ -239,7 +243,9 @@ def _call(
         start_new_session=True,
     )
     if result.returncode != 0:
-        raise DemoError(f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}")
+        raise DemoError(
+            f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}"
+        )
 
 
 def _environment() -> dict[str, str]:
@@ -263,16 +269,44 @@ def _step(title: str) -> Iterator[None]:
     console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - began:.1f} s[/]")
 
 
+class _Signals:
+    """Turns SIGINT and SIGTERM into Stopped, later when they are held back."""
+
+    def __init__(self) -> None:
+        self.holders = 0
+        self.arrived: int | None = None
+
+    def arrive(self, signum: int, _frame: FrameType | None) -> None:
+        self.arrived = signum
+        self._raise_unless_held()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lets a start or a clean-up finish before a signal counts."""
+        self.holders += 1
+        try:
+            yield
+        finally:
+            self.holders -= 1
+        self._raise_unless_held()
+
+    def _raise_unless_held(self) -> None:
+        if self.arrived is not None and not self.holders:
+            signum, self.arrived = self.arrived, None
+            raise Stopped(signum)
+
+
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Holds signals back, from the commands inside as well, until it is left."""
-    signals = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+def _blocked_in_children() -> Iterator[None]:
+    """Keeps Ctrl-C from commands that run in the demo's own process group."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _stop(signum: int, _frame: FrameType | None) -> None:
-    raise Stopped(signum)
+signals = _Signals()
+
+if __name__ == "__main__":
+    main()
