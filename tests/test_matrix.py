@@ -1,0 +1,195 @@
+"""Every combination of answers gives code that is clean, typed, tested and boots."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .support import database, environment, migrate, query, run, service
+
+BACKEND = {"scope": "backend"}
+LONG_JOB = "a_job_with_quite_a_long_name_of_forty_ch"
+MATRIX: dict[str, dict[str, Any]] = {
+    "backend": BACKEND,
+    "service": {"service": "billing"},
+    "service-without-sentry": {"service": "billing", "sentry": False, "jobs": []},
+    "no-jobs": {**BACKEND, "jobs": [], "sentry": False},
+    "many-jobs": {
+        **BACKEND,
+        "service": "shop",
+        "jobs": [
+            "job_10",
+            {"name": "job_9", "schedule": "*/15 * * * *"},
+            {"name": "job_100", "schedule": "30 2 l * *", "timezone": "Europe/London"},
+            {"name": "a_first", "schedule": "@daily"},
+            {"name": "zebra", "queue": "slow", "schedule": "0 0 * * 5#2"},
+        ],
+        "queues": [{"name": "slow", "executor": "thread"}],
+    },
+    "threads": {
+        **BACKEND,
+        "jobs": ["resize_image"],
+        "queues": [{"name": "default", "executor": "thread", "concurrency": 4}],
+    },
+    "processes": {
+        **BACKEND,
+        "jobs": ["crunch"],
+        "queues": [{"name": "default", "executor": "process", "concurrency": 1}],
+    },
+    "several-workers": {
+        **BACKEND,
+        "jobs": [
+            {"name": "send_mail", "queue": "mail"},
+            {"name": "report", "queue": "reports"},
+        ],
+        "queues": [
+            {
+                "name": "mail",
+                "rate_limit": 1000,
+                "rate_limit_window": 60,
+                "tags": ["api", "mail"],
+            },
+            {
+                "name": "reports",
+                "executor": "process",
+                "concurrency": 1,
+                "tags": ["reports"],
+            },
+        ],
+        "workers": [{"tags": ["api"]}, {"tags": ["reports"]}, {}],
+    },
+    "optional-plugins": {**BACKEND, "metrics": True, "workflow": True},
+    "long-names": {
+        **BACKEND,
+        "service": "a_service_with_a_name_of_32_char",
+        "jobs": [{"name": LONG_JOB, "schedule": "0 7 1-31/2 jan-mar mon-fri"}],
+    },
+}
+MYPY = """\
+[mypy]
+strict = True
+[mypy-chancy.*]
+follow_untyped_imports = True
+"""
+
+
+@dataclass
+class Render:
+    """A rendered backend, or a service with the folders above it."""
+
+    root: Path
+    service: str
+    package: str
+    code: list[str]
+    jobs: list[str]
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MATRIX]
+)
+def render(
+    request: pytest.FixtureRequest,
+    rendered: Callable[[str, dict[str, object]], Path],
+) -> Render:
+    answers = MATRIX[request.param]
+    folder = rendered(request.param, answers)
+    jobs = [
+        job if isinstance(job, str) else job["name"]
+        for job in answers.get("jobs", ["send_digest"])
+    ]
+    name = answers.get("service", "billing")
+    if answers.get("scope") == "backend":
+        return Render(folder, name, f"app.{name}", ["app", "tests"], jobs)
+    root = folder.parents[1]
+    package = f"{folder.parent.name}.{folder.name}"
+    return Render(root, name, package, [package.replace(".", "/")], jobs)
+
+
+def test_the_code_is_clean(render: Render) -> None:
+    select = (
+        ["--select", "E4,E7,E9,F,I,UP,B", "--ignore-noqa"]
+        if render.code[0] == "app"
+        else []
+    )
+    run(
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--no-cache",
+        *select,
+        *render.code,
+        cwd=render.root,
+    )
+    run(
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--no-cache",
+        "--check",
+        *render.code,
+        cwd=render.root,
+    )
+    for path in render.root.joinpath(render.code[0]).rglob("*.py"):
+        assert "{{" not in path.read_text() and "{%" not in path.read_text()
+
+
+def test_the_code_is_typed(render: Render, mypy_cache: Path, tmp_path: Path) -> None:
+    config = tmp_path / "mypy.ini"
+    config.write_text(MYPY)
+    run(
+        sys.executable,
+        "-m",
+        "mypy",
+        *("--strict", "--config-file", str(config), "--cache-dir", str(mypy_cache)),
+        *("--namespace-packages", "--explicit-package-bases"),
+        *render.code,
+        cwd=render.root,
+    )
+
+
+def test_its_own_tests_pass(render: Render, server_url: str) -> None:
+    result = run(
+        sys.executable,
+        *(
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:copie",
+        ),
+        *(["--import-mode=importlib"] if render.code[0] != "app" else []),
+        *render.code,
+        cwd=render.root,
+        env=environment(WORKERS_TEST_DATABASE_URL=server_url),
+    )
+    assert "skipped" not in result.stdout
+
+
+def test_it_boots_runs_a_job_and_stops(render: Render, server_url: str) -> None:
+    with database(server_url) as url:
+        migrate(render.root, render.package, url)
+        with service(
+            render.root, f"{render.package}.main:app", WORKERS_DATABASE_URL=url
+        ) as running:
+            assert running.request("/")["service"] == render.service
+            if render.jobs:
+                running.run_job(render.jobs[0])
+            running.stop()
+        connections = query(
+            url,
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid()",
+        )
+        assert connections == [(0,)]
+    if render.jobs:
+        assert running.output.count(f"{render.jobs[0]} ran: request") == 1
+    assert running.output.count("Started plugin 'Leadership'") >= 1
