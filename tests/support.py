@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 TEMPLATE = Path(__file__).parents[1]
 COPIER = [sys.executable, "-m", "copier"]
+GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"
 # What a person may have set, and what would lead a test to a database of theirs.
 PRIVATE = re.compile(
@@ -73,13 +74,20 @@ def copy(
         "copy",
         "--trust",
         "--defaults",
-        "--vcs-ref=HEAD",
+        *(["--vcs-ref=HEAD"] if template == TEMPLATE else []),
         *arguments,
         template,
         destination,
         cwd=cwd,
         check=check,
     )
+
+
+def commit(folder: Path) -> None:
+    """Makes a repository of a folder and commits everything in it."""
+    run("git", "init", "--quiet", cwd=folder)
+    run("git", "add", "--all", cwd=folder)
+    run(*GIT, "commit", "--quiet", "--message=all", cwd=folder)
 
 
 def wait_for(condition: Callable[[], Any], *, timeout: float, what: str) -> Any:
@@ -200,13 +208,18 @@ class Service:
 
 @contextmanager
 def service(
-    folder: Path, app: str, *, wait: bool = True, **variables: str
+    folder: Path,
+    app: str,
+    *,
+    wait: bool = True,
+    python: str | Path = sys.executable,
+    **variables: str,
 ) -> Iterator[Service]:
     """Starts uvicorn in a backend's folder, for example with app.billing.main:app."""
     log = folder / f"uvicorn-{uuid4().hex}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", app, "--port", "0"],
+            [str(python), "-m", "uvicorn", app, "--port", "0"],
             cwd=folder,
             env=environment(**variables),
             stdin=subprocess.DEVNULL,

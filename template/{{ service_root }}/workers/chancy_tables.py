@@ -87,6 +87,7 @@ async def check_tables(chancy: Chancy) -> None:
             row security hides them from this user.
     """
     async with await connect(chancy.dsn) as connection:
+        await _refuse_hidden_tables(connection, chancy)
         parts = await parts_of(connection, chancy)
         if due := [part for part in parts if part.applied < part.available]:
             raise WorkersError(
@@ -94,7 +95,6 @@ async def check_tables(chancy: Chancy) -> None:
                 f"old ({'; '.join(' '.join(str(part).split()) for part in due)}): "
                 f"run python -m {__package__} migrate"
             )
-        await _refuse_hidden_tables(connection, chancy)
         if open_tables := await tables_open_to_public(connection, chancy):
             logging.getLogger(__package__).warning(
                 "The roles %s of Supabase's public API can reach %s at %s, and with them "
@@ -241,11 +241,11 @@ async def _refuse_hidden_tables(connection: Connection, chancy: Chancy) -> None:
         "SELECT current_user, tableowner FROM pg_tables "
         "WHERE schemaname = current_schema() AND tablename = %s "
         "AND row_security_active(to_regclass(quote_ident(tablename)))",
-        [f"{chancy.prefix}jobs"],
+        [f"{chancy.prefix}{VERSION_TABLE}"],
     )
     if row := await cursor.fetchone():
         user, owner = row
         raise WorkersError(
-            f"row security hides {chancy.prefix}jobs at {target(connection)} from "
+            f"row security hides {chancy.prefix}* at {target(connection)} from "
             f"{user}: connect as the owner {owner}, or ALTER ROLE {user} BYPASSRLS"
         )

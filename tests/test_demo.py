@@ -1,0 +1,131 @@
+"""The demo shows the whole way and leaves nothing behind, whatever happens to it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .support import TEMPLATE, environment, run, wait_for
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """The temporary folder of a demo, with a path short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        yield Path(folder)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "chancy_workers.demo", *arguments]
+
+
+def variables(scratch: Path) -> dict[str, str]:
+    uv = os.environ.get("UV") or shutil.which("uv")
+    assert uv, "uv is not installed: python3 -m pip install uv"
+    return environment(TMPDIR=str(scratch), UV=uv, PYTHONPATH=str(TEMPLATE / "tools"))
+
+
+def left_behind(scratch: Path) -> list[str]:
+    """Folders of the demo, and processes that have to do with one."""
+    found = [str(path) for path in scratch.glob("chancy-workers-demo-*")]
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / "cmdline").read_text() + str(
+                    (process / "cwd").readlink()
+                )
+            except OSError:
+                continue
+            if str(scratch) in words:
+                found.append(f"process {process.name}: {words}")
+    return found
+
+
+@contextmanager
+def demo(
+    scratch: Path, *arguments: str
+) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """The demo in a process group of its own, as a terminal would start it."""
+    output = scratch / "output"
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            command(*arguments),
+            cwd=scratch,
+            env=variables(scratch),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    try:
+        yield process, output
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def test_it_renders_boots_and_runs_every_job(scratch: Path) -> None:
+    result = run(*command(), cwd=scratch, env=variables(scratch))
+
+    assert "50 jobs ran" in result.stdout
+    assert "send_digest ran: number 0" in result.stdout
+    assert left_behind(scratch) == []
+
+
+def test_keep_leaves_a_backend_that_goes_on(scratch: Path) -> None:
+    run(*command("--keep", "mine"), cwd=scratch, env=variables(scratch))
+
+    assert (scratch / "mine" / "app" / "billing" / "main.py").is_file()
+    assert left_behind(scratch) == []
+
+    again = run(
+        *command("--keep", "mine"), cwd=scratch, env=variables(scratch), check=False
+    )
+    assert again.returncode == 2
+    assert "mine is there already and not empty: name a new folder" in again.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "step",
+    ["Rendering", "Installing", "Starting PostgreSQL", "Creating", "Booting"],
+)
+def test_a_signal_after_any_step_takes_everything_down(
+    step: str, signum: signal.Signals, scratch: Path
+) -> None:
+    with demo(scratch) as (process, output):
+        wait_for(
+            lambda: f"✓ {step}" in output.read_text(),
+            timeout=60,
+            what=f"the end of {step}",
+        )
+        if signum == signal.SIGINT:
+            os.killpg(process.pid, signum)  # Ctrl-C reaches the whole group.
+        else:
+            process.send_signal(signum)
+        status = process.wait(60)
+
+    assert status == 128 + signum, output.read_text()
+    assert "everything is taken down again" in output.read_text()
+    assert left_behind(scratch) == []
+
+
+def test_a_failure_is_told_and_takes_everything_down(scratch: Path) -> None:
+    result = run(
+        *command(),
+        cwd=scratch,
+        env=variables(scratch) | {"UV": "/bin/false"},
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "Failed: /bin/false sync --quiet ended with 1" in result.stdout
+    assert left_behind(scratch) == []

@@ -1,0 +1,213 @@
+"""Where the template renders to, and what it leaves alone there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .support import COPIER, TEMPLATE, commit, copy, environment, run
+
+LISTINGS = Path(__file__).parent / "listings"
+
+
+def files(folder: Path) -> list[str]:
+    """Every file below a folder, without what git and Python keep there."""
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not {".git", "__pycache__"} & set(path.parts)
+    )
+
+
+def answers(folder: Path) -> dict[str, object]:
+    loaded: dict[str, object] = yaml.safe_load(
+        (folder / ".copier-answers.yml").read_text()
+    )
+    return loaded
+
+
+@pytest.fixture
+def bare_backend(tmp_path: Path) -> Path:
+    """A backend of somebody else, with one service in it that has no workers yet."""
+    folder = tmp_path / "backend"
+    (folder / "app" / "billing").mkdir(parents=True)
+    (folder / "pyproject.toml").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize("scope", ["backend", "service"])
+def test_a_render_with_every_default_holds_these_files(
+    scope: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "billing"
+    copy(folder, "-d", f"scope={scope}", cwd=tmp_path)
+
+    assert "\n".join(files(folder)) + "\n" == (LISTINGS / f"{scope}.txt").read_text()
+
+
+def test_the_service_s_folder_can_be_named_in_every_way(
+    tmp_path: Path, released: Path
+) -> None:
+    renders = []
+    for name in ("relative", "dot", "absolute"):
+        root = tmp_path / name
+        service = root / "app" / "billing"
+        service.mkdir(parents=True)
+        (root / "pyproject.toml").write_text("")
+        if name == "relative":
+            copy("app/billing", cwd=root, template=released)
+        elif name == "dot":
+            copy(".", cwd=service, template=released)
+        else:
+            copy(f"{service}/", cwd=tmp_path, template=released)
+        assert answers(service)["package"] == "app.billing"
+        assert answers(service)["service"] == "billing"
+        renders.append({name: (service / name).read_bytes() for name in files(service)})
+
+    assert renders[0] == renders[1] == renders[2]
+
+
+@pytest.mark.parametrize(
+    ("marker", "service", "package"),
+    [
+        (".git/HEAD", "billing", "billing"),
+        ("requirements.txt", "services/app/billing", "services.app.billing"),
+        ("pyproject.toml", "src/app/billing", "app.billing"),
+    ],
+)
+def test_the_package_starts_at_the_root_of_the_backend(
+    marker: str, service: str, package: str, tmp_path: Path
+) -> None:
+    (tmp_path / "backend" / marker).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "backend" / marker).touch()
+
+    copy(f"backend/{service}", cwd=tmp_path)
+
+    assert answers(tmp_path / "backend" / service)["package"] == package
+
+
+def test_an_existing_main_is_left_alone_and_the_message_has_the_lines(
+    bare_backend: Path,
+) -> None:
+    main = bare_backend / "app" / "billing" / "main.py"
+    main.write_bytes(b"app = None  # \xe2\x82\xac, no newline at the end")
+
+    printed = copy("app/billing", cwd=bare_backend).stderr
+
+    assert main.read_bytes() == b"app = None  # \xe2\x82\xac, no newline at the end"
+    assert "from .workers.chancy_initialization import initialize_workers" in printed
+    assert "async with initialize_workers():" in printed
+
+
+@pytest.mark.parametrize("scope", ["backend", "service"])
+def test_an_update_changes_nothing_and_brings_no_main_back(
+    scope: str, bare_backend: Path, tmp_path: Path, released: Path
+) -> None:
+    if scope == "backend":
+        project = root = tmp_path / "rendered"
+    else:
+        root, project = bare_backend, bare_backend / "app" / "billing"
+    copy(
+        project,
+        "-d",
+        f"scope={scope}",
+        "--vcs-ref=v0.1.0",
+        cwd=root.parent,
+        template=released,
+    )
+    main = root / "app" / "billing" / "main.py"
+    main.rename(main.with_name("service.py"))
+    worker = main.parent / "workers" / "send_digest" / "worker.py"
+    worker.write_text(worker.read_text() + "\n# the team's\n")
+    commit(root)
+    before = {name: (root / name).read_bytes() for name in files(root)}
+
+    run(*COPIER, "update", "--trust", "--defaults", project, cwd=root)
+
+    after = {name: (root / name).read_bytes() for name in files(root)}
+    changed = {
+        name
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name)
+    }
+    assert changed == {str((project / ".copier-answers.yml").relative_to(root))}
+    assert answers(project)["_commit"] == "v0.1.1"
+
+
+def test_a_second_service_finds_the_secrets_and_the_logging_of_the_backend(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "backend"
+    copy(root, "-d", "scope=backend", cwd=tmp_path)
+
+    copy("app/shipping", cwd=root)
+
+    service = root / "app" / "shipping"
+    assert answers(service)["get_secret_value"] == "app.secret_values.get_secret_value"
+    assert answers(service)["prefix"] == "shipping_"
+    assert (
+        "from app.observability import configure_logging"
+        in (service / "main.py").read_text()
+    )
+    run(sys.executable, "-m", "ruff", "check", "--no-cache", ".", cwd=root)
+    run(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", ".", cwd=root)
+
+
+def test_enter_at_every_prompt_renders_the_same_as_the_defaults(
+    bare_backend: Path, tmp_path: Path
+) -> None:
+    """A terminal with a person who presses Enter, played by pty."""
+    import pty
+    import select
+
+    copy("app/other", "-d", "service=billing", cwd=bare_backend)
+    terminal, child_end = pty.openpty()
+    process = subprocess.Popen(
+        [*COPIER, "copy", "--trust", "--vcs-ref=HEAD", str(TEMPLATE), "app/billing"],
+        cwd=bare_backend,
+        env=environment(TERM="xterm"),
+        stdin=child_end,
+        stdout=child_end,
+        stderr=child_end,
+    )
+    os.close(child_end)
+    shown = b""
+    while process.poll() is None:
+        ready, _, _ = select.select([terminal], [], [], 0.2)
+        try:
+            shown += os.read(terminal, 65536) if ready else b""
+        except OSError:
+            break
+        if not ready:
+            os.write(terminal, b"\r")
+    assert process.wait(10) == 0, shown.decode()
+
+    asked = answers(bare_backend / "app" / "billing")
+    default = answers(bare_backend / "app" / "other")
+    apart = {"package": "", "_commit": ""}
+    assert {**asked, **apart} == {**default, **apart}
+
+
+def test_a_token_in_the_template_s_url_is_not_kept(tmp_path: Path) -> None:
+    clone = tmp_path / "template"
+    run("git", "clone", "--quiet", TEMPLATE, clone, cwd=tmp_path)
+    url = "https://x-access-token:ghp_hunter2@git.example.invalid/team/template.git"
+
+    run(
+        *COPIER,
+        *("copy", "--trust", "--defaults", url, "billing"),
+        cwd=tmp_path,
+        env=environment(
+            GIT_CONFIG_COUNT="1",
+            GIT_CONFIG_KEY_0=f"url.{clone}.insteadOf",
+            GIT_CONFIG_VALUE_0=url,
+        ),
+    )
+
+    kept = answers(tmp_path / "billing")["_src_path"]
+    assert kept == "https://git.example.invalid/team/template.git"
+    for name in files(tmp_path / "billing"):
+        assert "hunter2" not in (tmp_path / "billing" / name).read_text()

