@@ -131,7 +131,7 @@ def url_of(server_url: str, name: str, user: str | None = None) -> str:
 def query(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
     """Runs one statement in a connection of its own; returns the rows it gives."""
     with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(statement, parameters or None)  # type: ignore[arg-type]
+        cursor = connection.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -210,10 +210,10 @@ class Service:
 def service(
     folder: Path,
     app: str,
+    variables: Mapping[str, str],
     *,
     wait: bool = True,
     python: str | Path = sys.executable,
-    **variables: str,
 ) -> Iterator[Service]:
     """Starts uvicorn in a backend's folder, for example with app.billing.main:app."""
     log = folder / f"uvicorn-{uuid4().hex}.log"

@@ -104,8 +104,8 @@ def test_the_closing_message_is_all_that_a_bare_backend_needs(
         with service(
             root,
             "app.billing.main:app",
+            {"WORKERS_DATABASE_URL": url},
             python=root / ".venv" / "bin" / "python",
-            WORKERS_DATABASE_URL=url,
         ) as running:
             assert running.request("/") == {"service": "billing"}
             assert "Started plugin 'Cron'" in running.output or main_was_there
@@ -137,8 +137,8 @@ def test_the_commands_of_the_rendered_readme_work_as_written(
         with service(
             root,
             "app.billing.main:app",
+            {"WORKERS_DATABASE_URL": url},
             python=root / ".venv" / "bin" / "python",
-            WORKERS_DATABASE_URL=url,
         ) as running:
             running.run_job("send_digest")
             running.stop()

@@ -60,6 +60,7 @@ class Handler(BaseHTTPRequestHandler):
     """The managed identity's token endpoint and the vault, as the client sees them."""
 
     secrets: dict[str, str] = {}
+    port = 0
 
     def do_GET(self) -> None:
         if self.path.startswith("/token"):
@@ -70,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
             # The client insists that its host is a name below this resource.
             challenge = (
                 'Bearer authorization="https://login.example.invalid/tenant", '
-                f'resource="https://0.0.1:{self.server.server_address[1]}"'
+                f'resource="https://0.0.1:{self.port}"'
             )
             self.answer(401, {}, ("WWW-Authenticate", challenge))
         elif (name := self.path.split("/")[2]) in self.secrets:
@@ -103,13 +104,18 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def vault(certificate: Path, secrets: dict[str, str]) -> Iterator[dict[str, str]]:
     """Yields the environment of a container with a managed identity and this vault."""
-    handler = type("OneVault", (Handler,), {"secrets": secrets})
+
+    class OneVault(Handler):
+        pass
+
+    OneVault.secrets = secrets
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with (
-        ThreadingHTTPServer(("127.0.0.1", 0), handler) as identity,
-        ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        ThreadingHTTPServer(("127.0.0.1", 0), OneVault) as identity,
+        ThreadingHTTPServer(("127.0.0.1", 0), OneVault) as server,
     ):
+        OneVault.port = server.server_port
         server.socket = context.wrap_socket(server.socket, server_side=True)
         for each in (identity, server):
             threading.Thread(target=each.serve_forever, daemon=True).start()

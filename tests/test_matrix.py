@@ -178,7 +178,7 @@ def test_it_boots_runs_a_job_and_stops(render: Render, server_url: str) -> None:
     with database(server_url) as url:
         migrate(render.root, render.package, url)
         with service(
-            render.root, f"{render.package}.main:app", WORKERS_DATABASE_URL=url
+            render.root, f"{render.package}.main:app", {"WORKERS_DATABASE_URL": url}
         ) as running:
             assert running.request("/")["service"] == render.service
             if render.jobs:

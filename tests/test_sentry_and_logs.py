@@ -70,8 +70,7 @@ def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
         with service(
             folder,
             "app.billing.main:app",
-            WORKERS_DATABASE_URL=database_url,
-            SENTRY_DSN=dsn,
+            {"WORKERS_DATABASE_URL": database_url, "SENTRY_DSN": dsn},
         ) as running:
             id = running.request("/jobs/fail", "POST")["id"]
             wait_for(
@@ -106,7 +105,7 @@ def test_without_a_dsn_nothing_is_sent(backend: Path, database_url: str) -> None
 
     with sentry() as (_dsn, events):
         with service(
-            backend, "app.billing.main:app", WORKERS_DATABASE_URL=database_url
+            backend, "app.billing.main:app", {"WORKERS_DATABASE_URL": database_url}
         ) as running:
             running.run_job("send_digest")
             running.stop()
@@ -126,7 +125,7 @@ def test_every_line_is_in_the_stream_once(
     migrate(folder, "app.billing", database_url)
 
     with service(
-        folder, "app.billing.main:app", WORKERS_DATABASE_URL=database_url
+        folder, "app.billing.main:app", {"WORKERS_DATABASE_URL": database_url}
     ) as running:
         id = running.run_job("send_digest")
         running.stop()
@@ -150,9 +149,8 @@ def test_the_level_comes_from_the_environment(backend: Path, database_url: str) 
     with service(
         backend,
         "app.billing.main:app",
+        {"WORKERS_DATABASE_URL": database_url, "LOG_LEVEL": "warning"},
         wait=False,
-        WORKERS_DATABASE_URL=database_url,
-        LOG_LEVEL="warning",
     ) as running:
         wait_for(
             lambda: query(database_url, "SELECT 1 FROM billing_workers"),

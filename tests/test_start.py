@@ -1,6 +1,5 @@
 """A start that cannot succeed ends with one line that names the way out."""
 
-import logging
 import os
 import shutil
 import subprocess
@@ -15,10 +14,10 @@ APP = "app.billing.main:app"
 DOWN = "postgresql://someone:hunter2@127.0.0.1:1/billing"
 
 
-def failed_start(folder: Path, *, status: int = 3, **variables: str) -> str:
+def failed_start(folder: Path, variables: dict[str, str]) -> str:
     """What a service prints that must end within 15 seconds, without running."""
-    with service(folder, APP, wait=False, **variables) as running:
-        assert running.process.wait(15) == status, running.output
+    with service(folder, APP, variables, wait=False) as running:
+        assert running.process.wait(15) == 3, running.output
     assert "hunter2" not in running.output
     assert "Started plugin" not in running.output
     return running.output
@@ -49,14 +48,14 @@ def the_line(output: str) -> str:
     ],
 )
 def test_a_url_that_leads_nowhere(url: str, reason: str, backend: Path) -> None:
-    line = the_line(failed_start(backend, WORKERS_DATABASE_URL=url))
+    line = the_line(failed_start(backend, {"WORKERS_DATABASE_URL": url}))
 
     assert reason in line
     assert "postgresql://user:password@host" in line or "start it" in line
 
 
 def test_no_url_at_all(backend: Path) -> None:
-    line = the_line(failed_start(backend))
+    line = the_line(failed_start(backend, {}))
 
     assert "the secret POSTGRES-SUPABASE-SESSION-POOLER-URL cannot be read" in line
     assert SECRET_VARIABLE in line and "AZURE_KEY_VAULT_URL" in line
@@ -66,17 +65,17 @@ def test_no_url_at_all(backend: Path) -> None:
 def test_the_secret_is_used_without_the_variable(
     backend: Path, database_url: str
 ) -> None:
-    line = the_line(failed_start(backend, **{SECRET_VARIABLE: DOWN}))
+    line = the_line(failed_start(backend, {SECRET_VARIABLE: DOWN}))
     assert "127.0.0.1:1/billing" in line
 
     migrate(backend, "app.billing", database_url)
-    with service(backend, APP, **{SECRET_VARIABLE: f"{database_url}\n"}) as running:
+    with service(backend, APP, {SECRET_VARIABLE: f"{database_url}\n"}) as running:
         running.run_job("send_digest")
         running.stop()
 
 
 def test_no_tables(backend: Path, database_url: str) -> None:
-    line = the_line(failed_start(backend, WORKERS_DATABASE_URL=database_url))
+    line = the_line(failed_start(backend, {"WORKERS_DATABASE_URL": database_url}))
 
     assert "the tables billing_* at " in line and "missing or too old" in line
     assert line.endswith("run python -m app.billing.workers migrate")
@@ -103,16 +102,14 @@ def test_a_schedule_that_cannot_be(
     module.write_text("\n".join(lines))
     migrate(folder, "app.billing", database_url)
 
-    output = failed_start(folder, WORKERS_DATABASE_URL=database_url)
+    output = failed_start(folder, {"WORKERS_DATABASE_URL": database_url})
 
     (line,) = (line for line in output.splitlines() if "cron:send_digest" in line)
     assert name in line and "correct it in app.billing.workers" in line
 
 
 def test_the_traceback_is_there_at_debug_level(backend: Path) -> None:
-    output = failed_start(
-        backend, WORKERS_DATABASE_URL=DOWN, LOG_LEVEL=logging.getLevelName(10)
-    )
+    output = failed_start(backend, {"WORKERS_DATABASE_URL": DOWN, "LOG_LEVEL": "debug"})
 
     assert "Traceback (most recent call last)" in output
     assert "psycopg.OperationalError" in output

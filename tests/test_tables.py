@@ -193,7 +193,9 @@ def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
     )
     query(public[0], INSERT)
     query(own_server_url, "DELETE FROM billing_jobs")
-    with service(backend, f"{PACKAGE}.main:app", WORKERS_DATABASE_URL=owner) as running:
+    with service(
+        backend, f"{PACKAGE}.main:app", {"WORKERS_DATABASE_URL": owner}
+    ) as running:
         assert (
             "anon and authenticated of Supabase's public API can reach"
             in running.output
@@ -208,7 +210,7 @@ def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
     workers(with_metrics, "migrate", owner)
 
     with service(
-        with_metrics, f"{PACKAGE}.main:app", WORKERS_DATABASE_URL=owner
+        with_metrics, f"{PACKAGE}.main:app", {"WORKERS_DATABASE_URL": owner}
     ) as running:
         assert "public API" not in running.output
         for url in public:
@@ -243,7 +245,7 @@ def test_a_user_from_whom_row_security_hides_the_tables_cannot_start(
 
     guest = url_of(own_server_url, "postgres", "guest")
     with service(
-        backend, f"{PACKAGE}.main:app", wait=False, WORKERS_DATABASE_URL=guest
+        backend, f"{PACKAGE}.main:app", {"WORKERS_DATABASE_URL": guest}, wait=False
     ) as running:
         assert running.process.wait(15) == 3
 
@@ -266,9 +268,11 @@ def test_two_services_share_a_database_and_nothing_in_it(
             name.removeprefix("shipping_") for name in of_shipping
         }
         with (
-            service(root, "app.billing.main:app", WORKERS_DATABASE_URL=url) as billing,
             service(
-                root, "app.shipping.main:app", WORKERS_DATABASE_URL=url
+                root, "app.billing.main:app", {"WORKERS_DATABASE_URL": url}
+            ) as billing,
+            service(
+                root, "app.shipping.main:app", {"WORKERS_DATABASE_URL": url}
             ) as shipping,
             psycopg.connect(url, autocommit=True) as listener,
         ):
