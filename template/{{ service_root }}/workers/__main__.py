@@ -4,10 +4,11 @@ import argparse
 import asyncio
 import sys
 
-from .chancy_database import connect
+from .chancy_database import connect, target
 from .chancy_errors import WorkersError
 from .chancy_initialization import create_chancy
-from .chancy_tables import migrate, parts_of, tables_open_to_public, target
+from .chancy_security import find_open_tables
+from .chancy_tables import migrate, parts_of, tables_of
 
 
 async def run_migrate() -> int:
@@ -22,15 +23,15 @@ async def run_status() -> int:
     async with await connect(chancy.dsn) as connection:
         print(f"{chancy.prefix}* at {target(connection)}")
         parts = await parts_of(connection, chancy)
-        for part in parts:
-            print(f"  {part}")
-        open_tables = await tables_open_to_public(connection, chancy)
-        if open_tables:
-            print(f"  open to Supabase's public API: {', '.join(open_tables)}")
-    due = any(part.applied < part.available for part in parts)
-    if due or open_tables:
+        open_tables = await find_open_tables(connection, tables_of(chancy, parts))
+    for part in parts:
+        print(f"  {part}")
+    if open_tables:
+        print(f"  open to Supabase's public API: {', '.join(open_tables)}")
+    if open_tables or any(part.due for part in parts):
         print(f"run python -m {__package__} migrate")
-    return int(due or bool(open_tables))
+        return 1
+    return 0
 
 
 def main() -> int:

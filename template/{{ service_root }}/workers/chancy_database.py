@@ -75,6 +75,12 @@ def target_of(url: str) -> str:
     return f"{host}:{port}/{parameters.get('dbname') or parameters.get('user') or ''}"
 
 
+def target(connection: AsyncConnection[TupleRow]) -> str:
+    """Returns "host:port/database" of a connection."""
+    info = connection.info
+    return f"{info.host or 'localhost'}:{info.port}/{info.dbname}"
+
+
 async def connect(url: str) -> AsyncConnection[TupleRow]:
     """Opens one connection, or says in one line why there is none.
 

@@ -1,7 +1,6 @@
-"""Creates Chancy's tables, closes them to Supabase's public roles, and looks at them."""
+"""Creates Chancy's tables and looks at them before the workers start."""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psycopg
@@ -10,37 +9,72 @@ from chancy.migrate import Migrator
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from .chancy_database import connect
+from .chancy_database import connect, target
 from .chancy_errors import WorkersError
+from .chancy_security import (
+    PUBLIC_ROLES,
+    close_tables,
+    find_open_tables,
+    refuse_hidden_table,
+)
 
 # What Chancy 0.26 creates without plugins; each plugin names its own.
 CORE_TABLES = ("jobs", "leader", "queue_rate_limits", "queues", "workers")
-VERSION_TABLE = "schema_version"
-# Supabase's roles behind the public API: https://supabase.com/docs/guides/database/postgres/roles
-PUBLIC_ROLES = ("anon", "authenticated")
-
-Connection = AsyncConnection[TupleRow]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Chancy itself or one of its plugins, with the tables and migrations it brings."""
+    """Chancy itself or one of its plugins, with its tables and migrations."""
 
     migrator: Migrator
     tables: tuple[str, ...]
     applied: int
 
     @property
-    def available(self) -> int:
-        return len(self.migrator.discover_all_migrations())
+    def due(self) -> range:
+        """The migrations that are not applied yet."""
+        return range(self.applied + 1, len(self.migrator.discover_all_migrations()) + 1)
 
     def __str__(self) -> str:
-        due = range(self.applied + 1, self.available + 1)
-        return (
-            f"{self.migrator.key:<12}"
-            + (f"v1 to v{self.applied} applied" if self.applied else "nothing applied")
-            + (f", due: {', '.join(f'v{number}' for number in due)}" if due else "")
+        applied = (
+            f"v1 to v{self.applied} applied" if self.applied else "nothing applied"
         )
+        due = ", ".join(f"v{number}" for number in self.due)
+        return f"{self.migrator.key}: {applied}" + (f", due: {due}" if due else "")
+
+
+def version_table(chancy: Chancy) -> str:
+    """The table in which Chancy keeps what is applied."""
+    return f"{chancy.prefix}schema_version"
+
+
+async def parts_of(connection: AsyncConnection[TupleRow], chancy: Chancy) -> list[Part]:
+    """Returns Chancy and those of its plugins that have tables; creates nothing."""
+    core = Migrator("chancy", "chancy.migrations", prefix=chancy.prefix)
+    migrators = {core: CORE_TABLES}
+    for plugin in chancy.plugins.values():
+        if migrator := plugin.migrator(chancy):
+            migrators[migrator] = tuple(plugin.get_tables())
+    applied: dict[str, int] = {}
+    if await _existing(connection, [version_table(chancy)]):
+        query = sql.SQL("SELECT version_of, version FROM {}")
+        cursor = await connection.execute(
+            query.format(sql.Identifier(version_table(chancy)))
+        )
+        applied = dict(await cursor.fetchall())
+    return [
+        Part(
+            migrator=migrator,
+            tables=tuple(f"{chancy.prefix}{table}" for table in tables),
+            applied=applied.get(migrator.key, 0),
+        )
+        for migrator, tables in migrators.items()
+    ]
+
+
+def tables_of(chancy: Chancy, parts: list[Part]) -> list[str]:
+    """Returns the names of all tables, also of those that are not created yet."""
+    return [version_table(chancy), *(table for part in parts for table in part.tables)]
 
 
 async def migrate(chancy: Chancy) -> None:
@@ -60,14 +94,12 @@ async def migrate(chancy: Chancy) -> None:
                     [f"migrate {chancy.prefix}"],
                 )
                 await _refuse_tables_of_others(connection, chancy)
-                before = await _tables_of_schema(connection)
                 parts = await parts_of(connection, chancy)
+                before = await _with_prefix(connection, chancy)
                 for part in parts:
                     await part.migrator.migrate(connection)
-                created = await _tables_of_schema(connection) - before
-                await _close_to_public_roles(
-                    connection, {*_names(chancy, parts), *created}
-                )
+                created = await _with_prefix(connection, chancy) - before
+                await close_tables(connection, created.union(tables_of(chancy, parts)))
         except psycopg.Error as error:
             reason = " ".join(str(error).split())
             raise WorkersError(
@@ -84,82 +116,52 @@ async def check_tables(chancy: Chancy) -> None:
 
     Raises:
         WorkersError: The database is down, its tables are missing or too old, or
-            row security hides them from this user.
+            row level security hides them from this user.
     """
     async with await connect(chancy.dsn) as connection:
-        await _refuse_hidden_tables(connection, chancy)
+        await refuse_hidden_table(connection, version_table(chancy))
         parts = await parts_of(connection, chancy)
-        if due := [part for part in parts if part.applied < part.available]:
+        if due := [str(part) for part in parts if part.due]:
             raise WorkersError(
                 f"the tables {chancy.prefix}* at {target(connection)} are missing or too "
-                f"old ({'; '.join(' '.join(str(part).split()) for part in due)}): "
-                f"run python -m {__package__} migrate"
+                f"old ({'; '.join(due)}): run python -m {__package__} migrate"
             )
-        if open_tables := await tables_open_to_public(connection, chancy):
+        if found := await find_open_tables(connection, tables_of(chancy, parts)):
             logging.getLogger(__package__).warning(
                 "The roles %s of Supabase's public API can reach %s at %s, and with them "
                 "run any function of the service: run python -m %s migrate",
                 " and ".join(PUBLIC_ROLES),
-                ", ".join(open_tables),
+                ", ".join(found),
                 target(connection),
                 __package__,
             )
 
 
-async def parts_of(connection: Connection, chancy: Chancy) -> list[Part]:
-    """Chancy and its plugins, as far as they have tables; creates nothing."""
-    version_table = sql.Identifier(f"{chancy.prefix}{VERSION_TABLE}")
-    applied: dict[str, int] = {}
-    if await _existing(connection, [f"{chancy.prefix}{VERSION_TABLE}"]):
-        query = sql.SQL("SELECT version_of, version FROM {}").format(version_table)
-        applied = dict(await (await connection.execute(query)).fetchall())
-    core = Migrator("chancy", "chancy.migrations", prefix=chancy.prefix)
-    migrators: list[tuple[Migrator, tuple[str, ...]]] = [(core, CORE_TABLES)]
-    for plugin in chancy.plugins.values():
-        if migrator := plugin.migrator(chancy):
-            migrators.append((migrator, tuple(plugin.get_tables())))
-    return [
-        Part(migrator=migrator, tables=tables, applied=applied.get(migrator.key, 0))
-        for migrator, tables in migrators
-    ]
-
-
-async def tables_open_to_public(connection: Connection, chancy: Chancy) -> list[str]:
-    """The tables that a public role may read, write or empty."""
-    query = """
-        SELECT c.relname
-        FROM unnest(%(tables)s::text[]) AS name
-        JOIN pg_class c ON c.oid = to_regclass(quote_ident(name))
-        WHERE EXISTS (
-            SELECT FROM pg_roles r
-            WHERE r.rolname = ANY(%(roles)s)
-            AND (
-                has_table_privilege(r.oid, c.oid, 'TRUNCATE')
-                OR NOT c.relrowsecurity
-                AND has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE')
-            )
-        )
-        ORDER BY c.relname
-    """
-    tables = _names(chancy, await parts_of(connection, chancy))
+async def _refuse_tables_of_others(
+    connection: AsyncConnection[TupleRow], chancy: Chancy
+) -> None:
+    """Stops before Chancy fails half-way over, or drops, a table that is not its own."""
     cursor = await connection.execute(
-        query, {"tables": tables, "roles": list(PUBLIC_ROLES)}
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(%s))",
+        [version_table(chancy)],
     )
-    return [name for (name,) in await cursor.fetchall()]
+    columns = {name for (name,) in await cursor.fetchall()}
+    foreign = [version_table(chancy)] if columns and "version_of" not in columns else []
+    if not foreign:
+        for part in await parts_of(connection, chancy):
+            if not part.applied:
+                foreign += await _existing(connection, list(part.tables))
+    if foreign:
+        raise WorkersError(
+            f"the table {foreign[0]} at {target(connection)} is not Chancy's: rename it, "
+            f"or give the workers another prefix than {chancy.prefix} (copier update "
+            "--trust --vcs-ref=:current: -d prefix=…)"
+        )
 
 
-def target(connection: Connection) -> str:
-    """Returns "host:port/database" of a connection."""
-    info = connection.info
-    return f"{info.host or 'localhost'}:{info.port}/{info.dbname}"
-
-
-def _names(chancy: Chancy, parts: Iterable[Part]) -> list[str]:
-    names = [VERSION_TABLE, *(name for part in parts for name in part.tables)]
-    return [f"{chancy.prefix}{name}" for name in names]
-
-
-async def _existing(connection: Connection, names: list[str]) -> list[str]:
+async def _existing(
+    connection: AsyncConnection[TupleRow], names: list[str]
+) -> list[str]:
     cursor = await connection.execute(
         "SELECT name FROM unnest(%s::text[]) AS name "
         "WHERE to_regclass(quote_ident(name)) IS NOT NULL",
@@ -168,84 +170,12 @@ async def _existing(connection: Connection, names: list[str]) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
-async def _tables_of_schema(connection: Connection) -> set[str]:
+async def _with_prefix(
+    connection: AsyncConnection[TupleRow], chancy: Chancy
+) -> set[str]:
     cursor = await connection.execute(
-        "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+        "SELECT tablename FROM pg_tables "
+        "WHERE schemaname = current_schema() AND starts_with(tablename, %s)",
+        [chancy.prefix],
     )
     return {name for (name,) in await cursor.fetchall()}
-
-
-async def _refuse_tables_of_others(connection: Connection, chancy: Chancy) -> None:
-    """Stops before Chancy fails half-way over, or drops, a table that is not its own."""
-    way_out = (
-        f"rename it, or give the workers another prefix than {chancy.prefix} "
-        "(copier update --trust -d prefix=…)"
-    )
-    version_table = f"{chancy.prefix}{VERSION_TABLE}"
-    cursor = await connection.execute(
-        "SELECT array_agg(attname::text) FROM pg_attribute "
-        "WHERE attrelid = to_regclass(quote_ident(%s)) AND attnum > 0",
-        [version_table],
-    )
-    row = await cursor.fetchone()
-    if row and row[0] and not {"version_of", "version"} <= set(row[0]):
-        raise WorkersError(f"the table {version_table} is not Chancy's: {way_out}")
-    for part in await parts_of(connection, chancy):
-        names = [f"{chancy.prefix}{name}" for name in part.tables]
-        if not part.applied and (found := await _existing(connection, names)):
-            raise WorkersError(f"the table {found[0]} is not Chancy's: {way_out}")
-
-
-async def _close_to_public_roles(connection: Connection, tables: set[str]) -> None:
-    """Enables row level security and takes the grants of Supabase's defaults back.
-
-    The owner of the tables goes past row level security, everybody else needs a
-    policy, and there is none. A second run finds nothing to do and takes no lock.
-    """
-    cursor = await connection.execute(
-        "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() "
-        "AND tablename = ANY(%s) AND NOT rowsecurity ORDER BY tablename",
-        [list(tables)],
-    )
-    for (table,) in await cursor.fetchall():
-        await connection.execute(
-            sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(
-                sql.Identifier(table)
-            )
-        )
-    grants = """
-        SELECT DISTINCT c.relname, c.relkind = 'S', r.rolname
-        FROM pg_class t
-        LEFT JOIN pg_depend d ON d.refobjid = t.oid AND d.deptype IN ('a', 'i')
-        JOIN pg_class c ON c.oid = t.oid OR (c.oid = d.objid AND c.relkind = 'S')
-        CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
-        JOIN pg_roles r ON r.oid = acl.grantee
-        WHERE t.relnamespace = current_schema()::regnamespace
-        AND t.relname = ANY(%s) AND r.rolname = ANY(%s)
-        ORDER BY c.relname, r.rolname
-    """
-    cursor = await connection.execute(grants, [list(tables), list(PUBLIC_ROLES)])
-    for name, is_sequence, role in await cursor.fetchall():
-        await connection.execute(
-            sql.SQL("REVOKE ALL ON {} {} FROM {}").format(
-                sql.SQL("SEQUENCE" if is_sequence else "TABLE"),
-                sql.Identifier(name),
-                sql.Identifier(role),
-            )
-        )
-
-
-async def _refuse_hidden_tables(connection: Connection, chancy: Chancy) -> None:
-    """Row security shows an empty table to who is not its owner: jobs would never run."""
-    cursor = await connection.execute(
-        "SELECT current_user, tableowner FROM pg_tables "
-        "WHERE schemaname = current_schema() AND tablename = %s "
-        "AND row_security_active(to_regclass(quote_ident(tablename)))",
-        [f"{chancy.prefix}{VERSION_TABLE}"],
-    )
-    if row := await cursor.fetchone():
-        user, owner = row
-        raise WorkersError(
-            f"row security hides {chancy.prefix}* at {target(connection)} from "
-            f"{user}: connect as the owner {owner}, or ALTER ROLE {user} BYPASSRLS"
-        )

@@ -1,0 +1,108 @@
+"""Keeps Chancy's tables from Supabase's public API.
+
+With Supabase's default grants, whoever has the project's public key may read and write
+every new table of the schema `public`, and a row in the jobs table is a call of any
+function that the service can import.
+"""
+
+from collections.abc import Collection
+
+from psycopg import AsyncConnection, sql
+from psycopg.rows import TupleRow
+
+from .chancy_database import target
+from .chancy_errors import WorkersError
+
+# https://supabase.com/docs/guides/database/postgres/roles
+PUBLIC_ROLES = ("anon", "authenticated")
+
+
+async def find_open_tables(
+    connection: AsyncConnection[TupleRow], tables: Collection[str]
+) -> list[str]:
+    """Returns those of the tables that a public role may read, write or empty."""
+    query = """
+        SELECT c.relname
+        FROM unnest(%(tables)s::text[]) AS name
+        JOIN pg_class c ON c.oid = to_regclass(quote_ident(name))
+        WHERE EXISTS (
+            SELECT FROM pg_roles r
+            WHERE r.rolname = ANY(%(roles)s)
+            AND (
+                has_table_privilege(r.oid, c.oid, 'TRUNCATE')
+                OR NOT c.relrowsecurity
+                AND has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE')
+            )
+        )
+        ORDER BY c.relname
+    """
+    cursor = await connection.execute(
+        query, {"tables": list(tables), "roles": list(PUBLIC_ROLES)}
+    )
+    return [name for (name,) in await cursor.fetchall()]
+
+
+async def close_tables(
+    connection: AsyncConnection[TupleRow], tables: Collection[str]
+) -> None:
+    """Enables row level security and takes the grants of Supabase's defaults back.
+
+    The owner of the tables goes past row level security; everybody else needs a
+    policy, and there is none. A second run finds nothing to do and takes no lock.
+    """
+    cursor = await connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() "
+        "AND tablename = ANY(%s) AND NOT rowsecurity ORDER BY tablename",
+        [list(tables)],
+    )
+    for (table,) in await cursor.fetchall():
+        await connection.execute(
+            sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(
+                sql.Identifier(table)
+            )
+        )
+    grants = """
+        SELECT DISTINCT c.relname, c.relkind = 'S', r.rolname
+        FROM pg_class t
+        LEFT JOIN pg_depend d ON d.refobjid = t.oid AND d.deptype IN ('a', 'i')
+        JOIN pg_class c ON c.oid = t.oid OR (c.oid = d.objid AND c.relkind = 'S')
+        CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
+        JOIN pg_roles r ON r.oid = acl.grantee
+        WHERE t.relnamespace = current_schema()::regnamespace
+        AND t.relname = ANY(%s) AND r.rolname = ANY(%s)
+        ORDER BY c.relname, r.rolname
+    """
+    cursor = await connection.execute(grants, [list(tables), list(PUBLIC_ROLES)])
+    for name, is_sequence, role in await cursor.fetchall():
+        await connection.execute(
+            sql.SQL("REVOKE ALL ON {} {} FROM {}").format(
+                sql.SQL("SEQUENCE" if is_sequence else "TABLE"),
+                sql.Identifier(name),
+                sql.Identifier(role),
+            )
+        )
+
+
+async def refuse_hidden_table(
+    connection: AsyncConnection[TupleRow], table: str
+) -> None:
+    """Makes sure that the current user sees the rows of a table.
+
+    Row level security shows an empty table to who is not its owner, and the workers
+    would wait for jobs for ever.
+
+    Raises:
+        WorkersError: Row level security applies to the current user.
+    """
+    cursor = await connection.execute(
+        "SELECT current_user, tableowner FROM pg_tables "
+        "WHERE schemaname = current_schema() AND tablename = %s "
+        "AND row_security_active(to_regclass(quote_ident(tablename)))",
+        [table],
+    )
+    if row := await cursor.fetchone():
+        user, owner = row
+        raise WorkersError(
+            f"row level security hides {table} at {target(connection)} from {user}: "
+            f"connect as its owner {owner}, or ALTER ROLE {user} BYPASSRLS"
+        )

@@ -1,0 +1,571 @@
+"""A bad answer ends with one line: the value, the reason, the way out; nothing is written."""
+
+import random
+import re
+import symtable
+import zoneinfo
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from copier._main import Worker
+from croniter import (  # type: ignore[import-untyped]
+    CroniterBadDateError,
+    croniter,
+)
+
+from .support import TEMPLATE, copy, run
+
+URL = "postgresql://user:hunter2@host/db"
+LIBPQ = "host=db.example.com user=app password=hunter2"
+# What would leave the quotes, the line or the file that an answer is rendered into.
+HOSTILE = [
+    *('"', "'", "\\", "\n", "\r", "\t", "\0", "{{ 7*7 }}", "{% raw %}", "{# #}"),
+    *("$(touch x)", "`touch x`", "; rm -rf x", " && x", "|x", "../x", "ü", "\u2028"),
+]
+FORTY = "a" * 40
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The macros of questions/problems.jinja, in the environment that Copier gives them."""
+    folder = tmp_path_factory.mktemp("problems") / "billing"
+    with Worker(src_path=str(TEMPLATE), dst_path=folder, vcs_ref="HEAD") as worker:
+        yield worker.jinja_env.get_template("questions/problems.jinja").module
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {
+        path: path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def refusal(folder: Path, *arguments: str, to: str = "app/billing") -> str:
+    """The last line that a refused copy prints; it has written nothing, not even a secret."""
+    before = contents(folder)
+    result = copy(to, *arguments, cwd=folder, check=False)
+    assert result.returncode != 0
+    assert contents(folder) == before
+    assert "hunter2" not in result.stdout + result.stderr
+    return result.stderr.splitlines()[-1]
+
+
+def data_file(folder: Path, answers: dict[str, object]) -> str:
+    (folder / "answers.yml").write_text(yaml.safe_dump(answers, allow_unicode=True))
+    return "--data-file=answers.yml"
+
+
+def assert_says(line: str, words: str) -> None:
+    assert line.startswith("ValueError: Validation error for question '")
+    for part in words.split(" … "):
+        assert part in line
+
+
+# ---------------------------------------------------------------- through `copier copy`
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("service=Billing", "'service' … \"Billing\" … snake_case … write billing"),
+        ("service=my-billing", '"my-billing" … snake_case … write my_billing'),
+        ("service=bill ing", '"bill ing" … snake_case … write bill_ing'),
+        ("service=_billing", '"_billing" … a letter first … write billing'),
+        ("service=2billing", '"2billing" … a letter first … write billing'),
+        ("service=", "'service' … \"\" … snake_case … write billing"),
+        ("service=class", '"class" … Python keyword … write class_jobs'),
+        ("service=chancy", '"chancy" … default prefix … write chancy_service'),
+        ("service=workers", '"workers" … folder … write workers_service'),
+        ("service=tests", '"tests" … folder … write tests_service'),
+        (f"service={FORTY}", "'prefix' … 41 characters … at most 33 … -d prefix=a"),
+        (f"service={FORTY}a", "'service' … 41 characters … at most 40 … -d service=a"),
+        ("package=app.class", '"app.class" … keyword … rename that folder'),
+        ("package=app.shop", '"app.shop" … import path of billing … app.billing'),
+        ("prefix=billing", '"billing" … underscore at the end … write billing_'),
+        ("prefix=chancy_", "\"chancy_\" … Chancy's own default … service's name"),
+        ("get_secret_value=secrets", '"secrets" … no import path … app.secret_values'),
+        ("jobs=send_digest", '"send_digest" is no list … write [send_digest]'),
+        ("jobs=", "'jobs' … is no list … write [send_digest]"),
+        ("queues=default", '"default" is no list … write [{name: default}]'),
+        ("workers={tags: []}", "\"{'tags': []}\" is no list … write [{tags: []}]"),
+        ("sentry=nope", "'sentry' … \"nope\" … neither yes nor no … write true or"),
+        ("job=[send_mail]", '"job" is not a question … the names are scope, … jobs'),
+        ("_job=x", '"_job" is not a question … the names are scope, … jobs'),
+        ("job_list=x", "job_list is computed … leave it out"),
+        ("queue_list=[]", "queue_list is computed … leave it out"),
+        ("service_root=x", "service_root is computed … leave it out"),
+        ("main_was_there=true", "main_was_there is computed … leave it out"),
+        ("observability=x.y", "observability is computed … leave it out"),
+    ],
+)
+def test_a_bad_answer_on_the_command_line_is_refused_in_one_line(
+    answer: str, words: str, tmp_path: Path
+) -> None:
+    assert_says(refusal(tmp_path, "-d", answer), words)
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({"service": ["billing"]}, "'service' … \"['billing']\" … write billing"),
+        ({"service": "billing\n"}, '"billing\\n" … snake_case … write billing'),
+        ({"prefix": ["a_"]}, "'prefix' … \"['a_']\" … write billing_"),
+        ({"package": None}, "package has no value … leave package out"),
+        (
+            {"scope": "backend", "get_secret_value": "app.x.y"},
+            "get_secret_value is fixed in a new backend … leave it out",
+        ),
+        ({1: "x"}, '"1" is not a question … the names are scope'),
+        ({"jobs": "send_digest"}, '"send_digest" is no list … [send_digest]'),
+        ({"jobs": ["a", "b", "a"]}, '"a" is there twice … name of its own'),
+        ({"jobs": [{"name": "a", "shedule": "x"}]}, 'unknown key "shedule" … schedule'),
+        (
+            {"jobs": [{"name": "a", "queue": "mail"}]},
+            'the job a … "mail" … nobody declared … add {name: mail}',
+        ),
+        (
+            {"jobs": [{"name": "a", "schedule": "0 24 * * *"}]},
+            '"0 24 * * *" … hour "24" … 0 to 23 … such as "0 7 * * mon-fri"',
+        ),
+        (
+            {"jobs": [{"name": "a", "schedule": "@daily", "timezone": "London Time"}]},
+            'a: timezone "London Time" … Area/City … write Europe/London',
+        ),
+        ({"queues": [{"name": "q", "size": 1}]}, 'q has the unknown key "size"'),
+        ({"queues": ["q", "q"]}, '"q" is there twice … name of its own'),
+        (
+            {"queues": [{"name": "q", "concurrency": True}]},
+            'q: concurrency "True" … whole number … leave concurrency out',
+        ),
+        (
+            {"queues": [{"name": "q", "rate_limit": 1}]},
+            "q has a rate_limit and no rate_limit_window … rate_limit_window: 60",
+        ),
+        (
+            {"queues": [{"name": "q", "tags": ["x"]}]},
+            "'workers' … no worker takes the queue q … (x)",
+        ),
+        ({"workers": []}, "[] leaves nobody to run the jobs … write [{tags: []}]"),
+        ({"workers": [{"tag": "x"}]}, 'unknown key "tag": the keys are tags'),
+        ({"metrics": "nope"}, "'metrics' … \"nope\" … write true or false"),
+    ],
+)
+def test_a_bad_answer_in_a_data_file_is_refused_in_one_line(
+    answers: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    assert_says(refusal(tmp_path, data_file(tmp_path, answers)), words)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"service": URL},
+        {"package": URL},
+        {"prefix": LIBPQ},
+        {"get_secret_value": URL},
+        {"database_secret": LIBPQ},
+        {"jobs": [{"name": URL}]},
+        {"queues": [{"name": "q", LIBPQ: URL}]},
+        {"workers": URL},
+        {"sentry": URL},
+        {"job_list": URL},
+        {URL: LIBPQ},
+    ],
+    ids=str,
+)
+def test_a_password_is_refused_and_not_repeated(
+    answers: dict[str, object], tmp_path: Path
+) -> None:
+    line = refusal(tmp_path, data_file(tmp_path, answers))
+
+    assert_says(line, "job_list" if "job_list" in answers else "not repeated … : ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["-d", "service=billing"]])
+def test_a_folder_that_is_no_package_is_refused_with_the_name_to_give_it(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    line = refusal(tmp_path, *arguments, to="app/my-billing")
+
+    assert_says(line, 'the folder "my-billing" … Python package … one named my_billing')
+
+
+def test_a_package_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
+    line = refusal(tmp_path, to="my-app/billing")
+
+    assert_says(line, "'package' … \"my-app.billing\" … import path … app.billing")
+
+
+@pytest.mark.parametrize(
+    ("there", "way_out"),
+    [
+        ("workers/by_hand.py", "git mv billing/workers billing/workers_by_hand"),
+        ("workers.py", "git mv billing/workers.py billing/workers_by_hand.py"),
+    ],
+)
+def test_workers_written_by_hand_are_left_as_they_are(
+    there: str, way_out: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "[group] a" / "app" / "billing" / there
+    file.parent.mkdir(parents=True)
+    file.write_text("by hand\n")
+
+    line = refusal(tmp_path, to="[group] a/app/billing")
+
+    assert_says(line, f"is there already … did not render it … move it away ({way_out}")
+
+
+@pytest.mark.parametrize("there", ["pyproject.toml", "README.md", "app/x/main.py"])
+def test_a_backend_is_rendered_into_an_empty_folder_only(
+    there: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shop" / there).parent.mkdir(parents=True)
+    (tmp_path / "shop" / there).write_text("by hand\n")
+
+    line = refusal(tmp_path, "-d", "scope=backend", to="shop")
+
+    assert_says(
+        line, f"shop/{there} is there already … empty folder … -d scope=service"
+    )
+
+
+def test_a_service_s_name_may_have_40_characters_with_a_short_prefix(
+    tmp_path: Path,
+) -> None:
+    copy(
+        "shop",
+        *("-d", "scope=backend", "-d", f"service={FORTY}", "-d", "prefix=short_"),
+        cwd=tmp_path,
+    )
+
+    run("ruff", "format", "--no-cache", "--check", ".", cwd=tmp_path / "shop")
+
+
+# ------------------------------------------------------------------- through the macros
+
+
+FIELDS: dict[str, tuple[str, Callable[[Any, Any], str]]] = {
+    "service": ("billing", lambda of, x: of.service_problem(x)),
+    "package": ("app.billing", lambda of, x: of.package_problem(x, "billing")),
+    "prefix": ("billing_", lambda of, x: of.prefix_problem(x)),
+    "get_secret_value": ("app.get", lambda of, x: of.get_secret_value_problem(x)),
+    "database_secret": ("A-B", lambda of, x: of.database_secret_problem(x, "service")),
+    "job": ("send", lambda of, x: of.jobs_problem([x])),
+    "job.name": ("send", lambda of, x: of.jobs_problem([{"name": x}])),
+    "job.queue": ("mail", lambda of, x: of.jobs_problem([{"name": "a", "queue": x}])),
+    "job.schedule": (
+        "0 7 * * mon",
+        lambda of, x: of.jobs_problem([{"name": "a", "schedule": x}]),
+    ),
+    "job.timezone": (
+        "Europe/London",
+        lambda of, x: of.jobs_problem(
+            [{"name": "a", "schedule": "@daily", "timezone": x}]
+        ),
+    ),
+    "queue": ("mail", lambda of, x: of.queues_problem([x], [])),
+    "queue.name": ("mail", lambda of, x: of.queues_problem([{"name": x}], [])),
+    "queue.executor": (
+        "thread",
+        lambda of, x: of.queues_problem([{"name": "q", "executor": x}], []),
+    ),
+    "queue.tag": (
+        "mail",
+        lambda of, x: of.queues_problem([{"name": "q", "tags": [x]}], []),
+    ),
+    "worker.tag": ("mail", lambda of, x: of.workers_problem([{"tags": [x]}], [])),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_no_text_leaves_the_place_it_is_rendered_into(
+    field: str, problems: Any
+) -> None:
+    good, problem = FIELDS[field]
+    assert not problem(problems, good)
+
+    for hostile in HOSTILE:
+        for value in (good + hostile, hostile + good, hostile):
+            said = problem(problems, value).strip()
+            assert said.isprintable() and ": write " in said, (value, said)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("secret", [URL, LIBPQ, "PASSWORD hunter2"])
+def test_no_field_takes_or_repeats_a_password(
+    field: str, secret: str, problems: Any
+) -> None:
+    said = FIELDS[field][1](problems, secret)
+
+    assert "not repeated" in said and ": write " in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["chancy_instance"], "name of something rendered … write run_chancy_instance"),
+        (["tests"], "name of something rendered … write run_tests"),
+        (["test_mail"], "pytest would take the job for a test … write run_test_mail"),
+        (["SendDigest"], '"SendDigest" … snake_case … write senddigest'),
+        (["send-digest"], '"send-digest" … snake_case … write send_digest'),
+        (["lambda"], '"lambda" … keyword … write lambda_jobs'),
+        ([FORTY + "a"], "41 characters … at most 40"),
+        ([""], '"" … snake_case … write'),
+        ([7], '"7" is no job … write a name'),
+        ([None], '"None" is no job … write a name'),
+        ([{"queue": "x"}], "is no job … {name: send_digest"),
+        ([{"name": ["a"]}], "is no text … write a name"),
+        (["a", {"name": "a"}], '"a" is there twice'),
+        ({"name": "a"}, "is no list … write [send_digest]"),
+        ({"a"}, "is no list … write [send_digest]"),
+        ([{"name": "a", "timezone": "UTC"}], "timezone and no schedule: add … or take"),
+        ([{"name": "a", "schedule": None}], "schedule … no text: write a cron"),
+    ],
+)
+def test_a_job_is_refused_with_its_way_out(
+    names: object, words: str, problems: Any
+) -> None:
+    said = problems.jobs_problem(names)
+
+    for part in words.split(" … "):
+        assert part in said
+
+
+@pytest.mark.parametrize("key", ["concurrency", "rate_limit", "rate_limit_window"])
+def test_a_queue_s_numbers_are_whole_and_above_zero(key: str, problems: Any) -> None:
+    queue = {"name": "q", "rate_limit": 10, "rate_limit_window": 60}
+    assert not problems.queues_problem([{**queue, key: 1}], [])
+
+    for value in (0, -1, 1.5, True, False, "10", None, [1], 2**31):
+        said = problems.queues_problem([{**queue, key: value}], [])
+        assert f'q: {key} "{value}" is no whole number' in said
+        assert f"write one, or leave {key} out" in said
+
+
+@pytest.mark.parametrize(
+    ("queue", "words"),
+    [
+        ({"name": "q", "rate_limit_window": 1}, "q has a … no rate_limit: add … take"),
+        ({"name": "q", "tags": "x"}, 'q: tags "x" is no list: write [reports]'),
+        ({"name": "q", "tags": ["x", "x"]}, "tags … twice: write each once"),
+        ({"name": "Q"}, '"Q" is no queue\'s name … write default'),
+        ({"nme": "q"}, "is no queue: write {name: default"),
+        (["q"], "is no queue: write {name: default"),
+    ],
+)
+def test_a_queue_is_refused_with_its_way_out(
+    queue: object, words: str, problems: Any
+) -> None:
+    said = problems.queues_problem([queue], [])
+
+    for part in words.split(" … "):
+        assert part in said
+
+
+def test_the_way_out_ends_in_a_name_that_is_taken(problems: Any) -> None:
+    names = [*problems.names_in_use, *problems.keywords, *HOSTILE, "chancy_", "Test"]
+    for name in names:
+        for problem in (lambda x: problems.jobs_problem([x]), problems.service_problem):
+            tried = [name]
+            while said := problem(tried[-1]):
+                found = re.search(r"write (\w+)", said)
+                assert found and len(tried) < 4, (tried, said)
+                tried.append(found[1])
+
+
+# ------------------------------------------------------------------ schedules and zones
+
+
+MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+WEEKDAYS = "sun mon tue wed thu fri sat".split()
+
+
+def random_schedule(chance: random.Random) -> str:
+    """Five fields of what cron, croniter and people who guess write, some of it wrong."""
+
+    def value(low: int, high: int, words: list[str]) -> str:
+        if words and chance.random() < 0.3:
+            return chance.choice([*words, words[0].upper()])
+        return str(chance.randint(low - 1, high + 1))
+
+    def part(low: int, high: int, words: list[str]) -> str:
+        a, b = value(low, high, words), value(low, high, words)
+        step = chance.randint(0, high + 1)
+        plain = ["*", "*", str(chance.randint(low, high))]
+        other = [a, f"{a}-{b}", f"*/{step}", f"{a}-{b}/{step}", f"{a}/{step}", f"{a}#2"]
+        odd = ["l", "L5", f"l{a}", f"{b}#{step}", "?", "h", "r", "15w", "", f"-{a}"]
+        return chance.choice(chance.choice([plain, plain, other, odd]))
+
+    fields: list[tuple[int, int, list[str]]] = [
+        *((0, 59, []), (0, 23, []), (1, 31, []), (1, 12, MONTHS), (0, 7, WEEKDAYS))
+    ]
+    return " ".join(
+        ",".join(part(*field) for _ in range(chance.choice([1, 1, 1, 2])))
+        for field in fields
+    )
+
+
+def test_every_schedule_that_is_taken_can_run(problems: Any) -> None:
+    chance = random.Random(20260131)
+    schedules = [random_schedule(chance) for _ in range(4000)]
+    taken = [each for each in schedules if not problems.schedule_problem(each)]
+
+    assert len(taken) > 300
+    for schedule in taken:
+        assert croniter.is_valid(schedule), schedule
+        try:
+            croniter(schedule, datetime(2026, 1, 1)).get_next(datetime)
+        except CroniterBadDateError:
+            # 31 February: no single field is wrong.
+            assert not croniter.is_valid(schedule, strict=True), schedule
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *("* * * * *", "*/5 * * * *", "0 7 * * mon-fri", "0 7 * * MON-FRI"),
+        *("59 23 31 12 7", "0 0 1,15 * *", "0-30/10 8-18 * * 1-5", "0 0 * jan,Jul *"),
+        *("0 0 l * *", "0 0 L * *", "0 0 l,15 * *", "0 9 * * fri#2", "0 9 * * 1#1,3#3"),
+        *("0 9 * * l5", "0 9 * * L5", "0 9 * * 0-7", "0 9 * feb-oct/2 sat,sun"),
+        *("0 0 29 2 *", "00 07 * * *", "0 0 1-31/2 * *", "@daily", "@Daily", "@hourly"),
+        *("@midnight", "@weekly", "@monthly", "@yearly", "@annually"),
+    ],
+)
+def test_a_schedule_as_people_write_it_is_taken(schedule: str, problems: Any) -> None:
+    assert croniter.is_valid(schedule)
+    assert not problems.schedule_problem(schedule)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        *(("* * * *", "five fields"), ("", "five fields"), ("@often", "five fields")),
+        *(("60 * * * *", 'minute "60"'), ("*/0 * * * *", 'minute "*/0" has no step')),
+        *(("* 24 * * *", 'hour "24"'), ("* -1 * * *", 'hour "-1"')),
+        *(("* * 0 * *", 'day "0"'), ("* * 32 * *", 'day "32"')),
+        *(("* * * 13 *", 'month "13"'), ("* * * 0 *", "month"), ("* * * mai *", "mai")),
+        *(("* * * * 8", 'weekday "8"'), ("* * * * fri#6", "fri#6"), ("x * * * *", "x")),
+        *(("* * * * 1,5#2", "mixes plain weekdays"), ("1,,2 * * * *", 'minute ""')),
+        *(
+            ("1- * * * *", 'minute "1-"'),
+            ("1-2-3 * * * *", "1-2-3"),
+            ("* l * * *", "l"),
+        ),
+        *(("5/ * * * *", "no step"), ("5-8/-2 * * * *", "step"), ("* * * * l8", "l8")),
+    ],
+)
+def test_a_schedule_that_croniter_refuses_is_refused(
+    schedule: str, reason: str, problems: Any
+) -> None:
+    assert not croniter.is_valid(schedule)
+    said = problems.schedule_problem(schedule)
+    assert reason in said and "write " in said and '"0 7 * * mon-fri"' in said
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        ("0 * * * * *", "five fields"),
+        ("0  7 * * *", "one space between"),
+        ("5-5 * * * *", "does not run from a lower value"),
+        ("0 0 * * fri-mon", "does not run from a lower value"),
+        ("5/10 * * * *", "step without a range"),
+        ("0 0 11 * l7", "only where both fall together"),
+        ("0 0 * * *,fri#2", "mixes plain weekdays"),
+        ("r * * * *", 'minute "r"'),
+    ],
+)
+def test_a_schedule_that_would_surprise_is_refused(
+    schedule: str, reason: str, problems: Any
+) -> None:
+    """croniter takes these: seconds, the whole cycle, all days, a random minute…"""
+    assert croniter.is_valid(schedule)
+    said = problems.schedule_problem(schedule)
+    assert reason in said and "write " in said
+
+
+def test_every_area_and_city_is_taken(problems: Any) -> None:
+    zones = {
+        zone
+        for zone in zoneinfo.available_timezones()
+        if "/" in zone and not zone.startswith(("posix/", "right/"))
+    }
+    assert len(zones) > 300
+    for zone in (*zones, "UTC"):
+        job = {"name": "a", "schedule": "@daily", "timezone": zone}
+        assert not problems.jobs_problem([job]), zone
+
+
+@pytest.mark.parametrize(
+    "zone", ["London Time", "GMT+1", "../etc", "Europe/../etc", "europe/london", "", 1]
+)
+def test_a_zone_of_another_form_is_refused(zone: object, problems: Any) -> None:
+    job = {"name": "a", "schedule": "@daily", "timezone": zone}
+    said = problems.jobs_problem([job])
+    assert f'"{zone}" is not of the form Area/City: write Europe/London' in said
+
+
+# ----------------------------------------------------- lists that must not fall behind
+
+
+JOB = {"name": "send_parcel", "schedule": "@daily"}
+RENDERS: dict[str, dict[str, object]] = {
+    "names-backend": {"scope": "backend", "jobs": [JOB], "workflow": True},
+    "names-service": {"jobs": [JOB], "metrics": True, "workers": [{}, {}]},
+    "names-thread": {
+        "jobs": [{**JOB, "queue": "q"}],
+        "queues": [{"name": "q", "executor": "thread", "rate_limit": 1}],
+        "sentry": False,
+    },
+    "names-process": {
+        "scope": "backend",
+        "jobs": [{**JOB, "queue": "q"}],
+        "queues": [{"name": "q", "executor": "process"}],
+    },
+}
+
+
+def names_near(job: str, scope: symtable.SymbolTable) -> set[str]:
+    """What a module binds or uses, and the locals of the functions that know the job."""
+    symbols = {symbol.get_name(): symbol for symbol in scope.get_symbols()}
+    all_of_them = scope.get_type() == "module" or job in {scope.get_name(), *symbols}
+    found = {n for n, symbol in symbols.items() if all_of_them or symbol.is_global()}
+    return found.union(*(names_near(job, child) for child in scope.get_children()))
+
+
+def test_a_job_cannot_take_a_name_that_its_modules_use(
+    rendered: Callable[[str, dict[str, object]], Path], problems: Any
+) -> None:
+    used = set()
+    for render, answers in RENDERS.items():
+        (workers,) = rendered(render, answers).rglob("workers")
+        used |= {path.stem for path in workers.iterdir()}
+        for path in (
+            workers / "chancy_initialization.py",
+            workers.parent / "main.py",
+            workers / "send_parcel" / "worker.py",
+            *workers.glob("tests/test_job_*.py"),
+        ):
+            module = symtable.symtable(path.read_text(), str(path), "exec")
+            used |= names_near("send_parcel", module)
+
+    names = {name for name in used if re.fullmatch("[a-z][a-z0-9_]*", name)}
+    names = {name for name in names if "send_parcel" not in name}
+    assert {"chancy", "chancy_cron", "dsn", "list", "print", "push_job"} <= names
+    assert not {name for name in names if not problems.jobs_problem([name])}
+
+
+def test_the_lists_of_names_are_those_of_the_questions(problems: Any) -> None:
+    questions = yaml.safe_load((TEMPLATE / "copier.yml").read_text())
+    asked, hidden = [], []
+    for name, question in questions.items():
+        if not name.startswith("_"):
+            (hidden if question.get("when") is False else asked).append(name)
+
+    assert problems.answer_names == asked
+    assert problems.hidden_names == hidden
