@@ -108,7 +108,7 @@ def test_a_table_of_the_service_s_own_is_named_and_left_alone(
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert (
-        f"billing_{table}  at " in line and "not Chancy's" in line and "prefix" in line
+        f"billing_{table} at " in line and "not Chancy's" in line and "prefix" in line
     )
     assert tables(database_url) == [f"billing_{table}"]
 
@@ -304,3 +304,32 @@ def test_two_services_share_a_database_and_nothing_in_it(
         )
         assert billing_worker != shipping_worker
         assert "shipping" not in billing.output and "billing" not in shipping.output
+
+
+def test_every_table_that_chancy_creates_is_known_by_name(
+    rendered: Callable[[str, dict[str, object]], Path], database_url: str
+) -> None:
+    folder = rendered(
+        "plugins", {"scope": "backend", "metrics": True, "workflow": True}
+    )
+    workers(folder, "migrate", database_url)
+    program = """
+import asyncio
+from app.billing.workers.chancy_database import connect
+from app.billing.workers.chancy_initialization import create_chancy
+from app.billing.workers.chancy_tables import parts_of, tables_of
+
+async def main():
+    chancy = create_chancy()
+    async with await connect(chancy.dsn) as connection:
+        print(*sorted(tables_of(chancy, await parts_of(connection, chancy))))
+
+asyncio.run(main())
+"""
+    known = run(
+        *(sys.executable, "-c", program),
+        cwd=folder,
+        env=environment(WORKERS_DATABASE_URL=database_url),
+    )
+
+    assert known.stdout.split() == tables(database_url)

@@ -51,7 +51,7 @@ def version_table(chancy: Chancy) -> str:
 async def parts_of(connection: AsyncConnection[TupleRow], chancy: Chancy) -> list[Part]:
     """Returns Chancy and those of its plugins that have tables; creates nothing."""
     core = Migrator("chancy", "chancy.migrations", prefix=chancy.prefix)
-    migrators = {core: CORE_TABLES}
+    migrators: dict[Migrator, tuple[str, ...]] = {core: CORE_TABLES}
     for plugin in chancy.plugins.values():
         if migrator := plugin.migrator(chancy):
             migrators[migrator] = tuple(plugin.get_tables())

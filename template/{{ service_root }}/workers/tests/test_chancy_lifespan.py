@@ -49,8 +49,10 @@ async def test_the_lines_of_chancy_reach_the_service_s_stream_once(
 ) -> None:
     with caplog.at_level(logging.INFO):
         async with initialize_workers():
-            pass
+            chancy = get_chancy()
+            reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
+            await chancy.wait_for_job(reference, timeout=30)
 
-    lines = [record.message for record in caplog.records if "Cron" in record.message]
-    assert lines == ["Started plugin 'Cron'"]
+    id = str(reference.identifier)
+    assert len([record for record in caplog.records if id in record.message]) == 1
     assert logging.getLogger("chancy").handlers == []
