@@ -188,7 +188,11 @@ class Service:
         status = self.process.wait(35)
         assert "Application shutdown complete" in self.output, self.output
         assert status == -signal.SIGTERM, self.output
-        assert not self.processes(), self.output
+        wait_for(
+            lambda: not self.processes(),
+            timeout=5,
+            what="the end of the service's children",
+        )
 
     def processes(self) -> list[int]:
         """The processes of the service's session that are still there."""

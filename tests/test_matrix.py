@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .support import database, environment, migrate, query, run, service
+from .support import database, environment, migrate, query, run, service, wait_for
 
 BACKEND = {"scope": "backend"}
 LONG_JOB = "a_job_with_quite_a_long_name_of_forty_ch"
@@ -68,6 +68,10 @@ MATRIX: dict[str, dict[str, Any]] = {
         "jobs": [{"name": LONG_JOB, "schedule": "0 7 1-31/2 jan-mar mon-fri"}],
     },
 }
+CONNECTIONS = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 MYPY = """\
 [mypy]
 strict = True
@@ -184,12 +188,11 @@ def test_it_boots_runs_a_job_and_stops(render: Render, server_url: str) -> None:
             if render.jobs:
                 running.run_job(render.jobs[0])
             running.stop()
-        connections = query(
-            url,
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid()",
+        wait_for(
+            lambda: query(url, CONNECTIONS) == [(0,)],
+            timeout=5,
+            what="the end of the service's connections",
         )
-        assert connections == [(0,)]
     if render.jobs:
         assert running.output.count(f"{render.jobs[0]} ran: request") == 1
     assert running.output.count("Started plugin 'Leadership'") >= 1
