@@ -24,7 +24,7 @@ GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"
 # What a person may have set, and what would lead a test to a database of theirs.
 PRIVATE = re.compile(
-    "WORKERS_|POSTGRES_|PG|SENTRY_|AZURE_|LOG_LEVEL|VIRTUAL_ENV|PYTEST_|COPIER_"
+    "WORKERS_|POSTGRES_|PG|SENTRY_|AZURE_|LOG_LEVEL|VIRTUAL_ENV|PYTEST_"
 )
 
 

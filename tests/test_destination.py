@@ -211,3 +211,50 @@ def test_a_token_in_the_template_s_url_is_not_kept(tmp_path: Path) -> None:
     assert kept == "https://git.example.invalid/team/template.git"
     for name in files(tmp_path / "billing"):
         assert "hunter2" not in (tmp_path / "billing" / name).read_text()
+
+
+def test_a_function_of_the_team_s_own_gives_the_secrets(bare_backend: Path) -> None:
+    (bare_backend / "app" / "settings.py").write_text(
+        "def read_secret(name: str) -> str:\n"
+        "    return f'postgresql://{name.lower()}@127.0.0.1:1/theirs'\n"
+    )
+    copy(
+        "app/billing",
+        *(
+            "-d",
+            "get_secret_value=app.settings.read_secret",
+            "-d",
+            "database_secret=DB-URL",
+        ),
+        cwd=bare_backend,
+    )
+
+    result = run(
+        *(sys.executable, "-m", "app.billing.workers", "status"),
+        cwd=bare_backend,
+        check=False,
+    )
+
+    assert "127.0.0.1:1/theirs" in result.stderr
+    run(
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--no-cache",
+        "--select=I",
+        ".",
+        cwd=bare_backend,
+    )
+
+
+def test_a_path_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    root = tmp_path / "[backend]"
+    (root / "app" / "billing").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    (root / "app" / "billing" / "main.py").touch()
+
+    printed = copy("app/billing", cwd=root).stderr
+
+    assert answers(root / "app" / "billing")["package"] == "app.billing"
+    assert "main.py was there" in printed

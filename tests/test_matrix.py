@@ -12,6 +12,7 @@ from .support import database, environment, migrate, query, run, service, wait_f
 
 BACKEND = {"scope": "backend"}
 LONG_JOB = "a_job_with_quite_a_long_name_of_forty_ch"
+LONG_TAG = "a-tag-" * 10 + "123"
 MATRIX: dict[str, dict[str, Any]] = {
     "backend": BACKEND,
     "service": {"service": "billing"},
@@ -64,6 +65,8 @@ MATRIX: dict[str, dict[str, Any]] = {
     "optional-plugins": {**BACKEND, "metrics": True, "workflow": True},
     "long-names": {
         **BACKEND,
+        "queues": [{"name": "q" * 63, "tags": [LONG_TAG, "b", "c"]}],
+        "workers": [{"tags": [LONG_TAG, "d", "e"]}],
         "service": "a_service_with_a_name_of_32_char",
         "jobs": [{"name": LONG_JOB, "schedule": "0 7 1-31/2 jan-mar mon-fri"}],
     },
