@@ -55,25 +55,25 @@ def shell(command: str, cwd: Path, env: dict[str, str]) -> str:
     return result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("main_was_there", [True, False])
+@pytest.mark.parametrize(("main_was_there", "top"), [(True, "."), (False, "src")])
 def test_the_closing_message_is_all_that_a_bare_backend_needs(
     main_was_there: bool,
+    top: str,
     tmp_path: Path,
     server_url: str,
     uv_environment: dict[str, str],
 ) -> None:
     root = tmp_path / "backend"
-    main = root / "app" / "billing" / "main.py"
+    main = root / top / "app" / "billing" / "main.py"
     main.parent.mkdir(parents=True)
-    (root / "app" / "__init__.py").touch()
+    (root / top / "app" / "__init__.py").touch()
     (root / "pyproject.toml").write_text(PYPROJECT)
     if main_was_there:
         main.write_text(MAIN.format(import_line="", enter=""))
         shell("uv add --quiet fastapi uvicorn", root, uv_environment)
 
-    message = copy("app/billing", cwd=root).stderr.partition("The workers of billing")[
-        2
-    ]
+    output = copy(f"{top}/app/billing", cwd=root).stderr
+    message = output.partition("The workers of billing")[2]
 
     for line in re.findall(r"^    (uv add .*)$", message, re.MULTILINE):
         shell(line, root, uv_environment)
@@ -94,15 +94,19 @@ def test_the_closing_message_is_all_that_a_bare_backend_needs(
         r"^    (?:WORKERS_DATABASE_URL=\S+ )?(uv run .*)$", message, re.MULTILINE
     )
 
+    (folder,) = (
+        Path(name) for name in re.findall(r"^Next, from (\S+) ", message, re.MULTILINE)
+    )
+    assert folder == root / top
     assert " passed" in shell(
-        test, root, {**uv_environment, "WORKERS_TEST_DATABASE_URL": server_url}
+        test, folder, {**uv_environment, "WORKERS_TEST_DATABASE_URL": server_url}
     )
     shell("uv add --quiet --dev mypy", root, uv_environment)
-    shell("uv run mypy --strict app", root, uv_environment)
+    shell("uv run mypy --strict app", folder, uv_environment)
     with database(server_url) as url:
-        shell(migrate, root, {**uv_environment, "WORKERS_DATABASE_URL": url})
+        shell(migrate, folder, {**uv_environment, "WORKERS_DATABASE_URL": url})
         with service(
-            root,
+            folder,
             "app.billing.main:app",
             {"WORKERS_DATABASE_URL": url},
             python=root / ".venv" / "bin" / "python",

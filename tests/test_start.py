@@ -164,9 +164,9 @@ def test_a_missing_or_old_package_is_named_with_the_command(
     install(bare_environment, "chancy==0.25.*", "psycopg[pool]", "sentry-sdk==1.45.1")
     line = start()
     assert "chancy 0.25" in line and "is older than 0.26" in line
-    assert "sentry-sdk 1.45.1 is older than 2.0" in line
+    assert "sentry-sdk 1.45.1 is older than 2.1" in line
 
-    install(bare_environment, "chancy==0.26.*", "sentry-sdk>=2")
+    install(bare_environment, "chancy==0.26.*", "sentry-sdk>=2.1")
     assert "chancy is installed without its extra cron (croniter" in start()
 
     # The whole service says it as well: uvicorn ends with this line and no traceback.
@@ -185,6 +185,18 @@ def test_a_missing_or_old_package_is_named_with_the_command(
     )
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_a_package_that_is_too_new_is_named(backend: Path) -> None:
+    program = (
+        "from app.billing.workers.chancy_requirements import check_requirements\n"
+        "check_requirements('chancy[cron]>=0.20,<0.21')"
+    )
+    result = run(sys.executable, "-c", program, cwd=backend, check=False)
+
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert 'is not older than 0.21: run uv add "chancy[cron]>=0.20,<0.21"' in line
 
 
 def test_a_push_before_the_start_says_what_to_do(backend: Path) -> None:

@@ -1,4 +1,4 @@
-"""Says which package is missing or too old before an import of it can fail."""
+"""Says which package is missing, too old or too new before an import of it can fail."""
 
 import re
 from importlib import import_module
@@ -6,7 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 _REQUIREMENT = re.compile(
-    r"(?P<name>[\w-]+)(\[(?P<extras>[\w,]+)\])?>=(?P<minimum>[\d.]+).*"
+    r"(?P<name>[\w-]+)(\[(?P<extras>[\w,]+)\])?>=(?P<minimum>[\d.]+)"
+    r"(,<(?P<limit>[\d.]+))?"
 )
 _MODULES_OF_EXTRA = {"cron": ["croniter", "tzdata"], "pool": ["psycopg_pool"]}
 
@@ -15,10 +16,10 @@ def check_requirements(*requirements: str) -> None:
     """Ends the process with one line when a requirement is not met.
 
     Args:
-        requirements: Each as "name[extra]>=minimum", an upper bound may follow.
+        requirements: Each as "name[extra]>=minimum" or "name[extra]>=minimum,<limit".
 
     Raises:
-        SystemExit: A package is missing, too old or without one of its extras.
+        SystemExit: A package is missing, too old, too new or without one of its extras.
     """
     problems = [
         problem for requirement in requirements if (problem := _problem(requirement))
@@ -38,6 +39,8 @@ def _problem(requirement: str) -> str:
         return f"{name} is not installed"
     if _release(installed) < _release(minimum):
         return f"{name} {installed} is older than {minimum}"
+    if match["limit"] and _release(installed) >= _release(match["limit"]):
+        return f"{name} {installed} is not older than {match['limit']}"
     for extra in (match["extras"] or "").split(","):
         missing = [
             module
