@@ -6,11 +6,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from chancy import Chancy, Job
 from chancy.job import IsAJob
-from chancy.plugins.cron import Cron
+from chancy.plugins import cron
 
+from .chancy_deployment import deployment
 from .chancy_errors import WorkersError
 
 _OWNER = {"scheduled_by": "chancy_initialization"}
+
+
+class Cron(cron.Cron):
+    """Chancy's Cron, which looks as often as the setting `poll_interval` says."""
+
+    async def run(self, worker: Any, chancy: Any) -> None:
+        self.poll_interval = chancy.settings.poll_interval
+        await super().run(worker, chancy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +64,20 @@ async def schedule_cron_jobs(chancy: Chancy, cron_jobs: list[CronJob]) -> None:
             raise WorkersError(
                 f"two cron jobs are {cron_job.unique_key}: give one of them a name="
             )
-    found = await Cron.get_schedules(chancy)
-    for key in sorted(wanted):
-        if key not in found or _differs(wanted[key], found[key]):
-            await _schedule(chancy, wanted[key])
-    gone = [
-        key
-        for key, row in found.items()
-        if key not in wanted and row["job"].meta == _OWNER
-    ]
-    if gone:
-        await Cron.unschedule(chancy, *sorted(gone))
+    async with deployment(chancy) as cursor:
+        if cursor is None:
+            return
+        found = await Cron.get_schedules(chancy)
+        for key in sorted(wanted):
+            if key not in found or _differs(wanted[key], found[key]):
+                await _schedule(chancy, wanted[key])
+        gone = [
+            key
+            for key, row in found.items()
+            if key not in wanted and row["job"].meta == _OWNER
+        ]
+        if gone:
+            await Cron.unschedule(chancy, *sorted(gone))
 
 
 async def _schedule(chancy: Chancy, cron_job: CronJob) -> None:

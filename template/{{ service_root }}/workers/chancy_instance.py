@@ -1,6 +1,6 @@
 """Holds the service's one Chancy for everyone who pushes jobs."""
 
-from chancy import Chancy
+from .chancy_app import Chancy
 
 _chancy: Chancy | None = None
 

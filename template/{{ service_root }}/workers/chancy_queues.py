@@ -4,16 +4,53 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from chancy import Chancy, Queue
+from psycopg import AsyncCursor, sql
+from psycopg.rows import DictRow
+
+from .chancy_deployment import deployment
 
 
 async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:
     """Declares the queues that are new or changed; an operator's pause stays.
 
-    Queues that are in the database only are left alone, they may hold jobs.
+    Queues that are in the database only are left alone; one that holds jobs is named.
     """
-    found = {queue.name: queue for queue in await chancy.get_all_queues()}
-    for queue in queues:
-        if present := found.get(queue.name):
-            queue = replace(queue, state=present.state, resume_at=present.resume_at)
-        if queue != present:
-            await chancy.declare(queue, upsert=True)
+    async with deployment(chancy) as cursor:
+        if cursor is None:
+            return
+        found = await _locked(chancy, cursor)
+        for queue in sorted(queues, key=lambda queue: queue.name):
+            if present := found.pop(queue.name, None):
+                queue = replace(queue, state=present.state, resume_at=present.resume_at)
+            if queue != present:
+                await chancy.declare_ex(cursor, queue, upsert=True)
+                await chancy.notify(cursor, "queue.declared", {"q": queue.name})
+        await _name_abandoned(chancy, cursor, list(found))
+
+
+async def _locked(chancy: Chancy, cursor: AsyncCursor[DictRow]) -> dict[str, Queue]:
+    """The queues in the database, which no operator can pause until the transaction ends."""
+    table = sql.Identifier(f"{chancy.prefix}queues")
+    await cursor.execute(
+        sql.SQL("SELECT * FROM {} ORDER BY name FOR UPDATE").format(table)
+    )
+    return {row["name"]: Queue.unpack(row) for row in await cursor.fetchall()}
+
+
+async def _name_abandoned(
+    chancy: Chancy, cursor: AsyncCursor[DictRow], names: list[str]
+) -> None:
+    table = sql.Identifier(f"{chancy.prefix}jobs")
+    await cursor.execute(
+        sql.SQL(
+            "SELECT queue, count(*) AS jobs FROM {} WHERE queue = ANY(%s) "
+            "AND state NOT IN ('succeeded', 'failed') GROUP BY queue ORDER BY queue"
+        ).format(table),
+        [names],
+    )
+    for row in await cursor.fetchall():
+        chancy.log.warning(
+            "the queue %s is no longer declared and holds %s jobs: workers go on taking "
+            "them; when it is empty, remove it with chancy.delete_queue(%r)",
+            *(row["queue"], row["jobs"], row["queue"]),
+        )

@@ -1,5 +1,8 @@
 """Reports failed jobs to Sentry with the name of their service."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sentry_sdk
@@ -17,6 +20,14 @@ class SentryPlugin(sentry.SentryPlugin):
         super().__init__()  # type: ignore[no-untyped-call]  # Chancy has no py.typed
         self.service = service
 
+    @contextmanager
+    def scope(self, **tags: str) -> Iterator[None]:
+        """Tags what is reported inside of it; tags become chancy.<name>."""
+        with sentry_sdk.new_scope() as scope:
+            scope.set_tag("service", self.service)
+            scope.set_tags({f"chancy.{name}": value for name, value in tags.items()})
+            yield
+
     async def on_job_completed(
         self,
         *,
@@ -25,8 +36,9 @@ class SentryPlugin(sentry.SentryPlugin):
         exc: Exception | None = None,
         result: Any | None = None,
     ) -> QueuedJob:
-        with sentry_sdk.new_scope() as scope:
-            scope.set_tag("service", self.service)
+        if isinstance(exc, asyncio.CancelledError) and worker.shutdown_event.is_set():
+            return job  # It did not fail: it runs again after the restart.
+        with self.scope():
             return await super().on_job_completed(
                 worker=worker, job=job, exc=exc, result=result
             )

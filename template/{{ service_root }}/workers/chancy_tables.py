@@ -108,33 +108,29 @@ async def migrate(chancy: Chancy) -> None:
             ) from error
 
 
-async def check_tables(chancy: Chancy) -> None:
-    """Makes sure that the database answers and holds the tables that Chancy needs.
-
-    Chancy's pool opens in the background and keeps the server's reason to itself, so
-    this asks over a connection of its own. It writes nothing.
+async def check_tables(chancy: Chancy, connection: AsyncConnection[TupleRow]) -> None:
+    """Makes sure that the database holds the tables that Chancy needs; writes nothing.
 
     Raises:
-        WorkersError: The database is down, its tables are missing or too old, or
-            row level security hides them from this user.
+        WorkersError: They are missing or too old, or row level security hides them
+            from this user.
     """
-    async with await connect(chancy.dsn) as connection:
-        await refuse_hidden_table(connection, version_table(chancy))
-        parts = await parts_of(connection, chancy)
-        if due := [str(part) for part in parts if part.due]:
-            raise WorkersError(
-                f"the tables {chancy.prefix}* at {target(connection)} are missing or too "
-                f"old ({'; '.join(due)}): run python -m {__package__} migrate"
-            )
-        if found := await find_open_tables(connection, tables_of(chancy, parts)):
-            logging.getLogger(__package__).warning(
-                "The roles %s of Supabase's public API can reach %s at %s, and with them "
-                "run any function of the service: run python -m %s migrate",
-                " and ".join(PUBLIC_ROLES),
-                ", ".join(found),
-                target(connection),
-                __package__,
-            )
+    await refuse_hidden_table(connection, version_table(chancy))
+    parts = await parts_of(connection, chancy)
+    if due := [str(part) for part in parts if part.due]:
+        raise WorkersError(
+            f"the tables {chancy.prefix}* at {target(connection)} are missing or too "
+            f"old ({'; '.join(due)}): run python -m {__package__} migrate"
+        )
+    if found := await find_open_tables(connection, tables_of(chancy, parts)):
+        logging.getLogger(__package__).warning(
+            "The roles %s of Supabase's public API can reach %s at %s, and with them "
+            "run any function of the service: run python -m %s migrate",
+            " and ".join(PUBLIC_ROLES),
+            ", ".join(found),
+            target(connection),
+            __package__,
+        )
 
 
 async def _refuse_tables_of_others(

@@ -1,0 +1,143 @@
+"""Chancy, on a pool that renews what it lost, with a monitor of the tasks that use it."""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+import chancy
+from psycopg import sql
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from .chancy_connections import Connection, check, configure, with_timeouts
+from .chancy_database import target_of
+from .chancy_errors import WorkersError
+from .chancy_monitor import Monitor
+from .chancy_settings import Settings, check_range
+from .chancy_watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from .chancy_worker import Worker
+
+_OPEN_TIMEOUT = 8
+_LEND_TIMEOUT = 10
+
+
+@runtime_checkable
+class _TagsEvents(Protocol):
+    """A plugin that can tag what is reported, as chancy_sentry.SentryPlugin does."""
+
+    def scope(self, **tags: str) -> AbstractContextManager[object]: ...
+
+
+class Chancy(chancy.Chancy):
+    """The service's one Chancy.
+
+    Takes what chancy.Chancy takes, and:
+
+    Args:
+        settings: The timing and the size of the workers.
+
+    Raises:
+        WorkersError: A pool size is out of its range.
+    """
+
+    def __init__(self, dsn: str, *, settings: Settings, **options: Any) -> None:
+        super().__init__(with_timeouts(dsn), **options)
+        highest = self.max_connection_pool_size
+        check_range("CHANCY_MAX_POOL_SIZE", highest, 1, 1000)
+        check_range("CHANCY_MIN_POOL_SIZE", self.min_connection_pool_size, 1, highest)
+        self.settings = settings
+        self.workers: list[Worker] = []
+        self.monitor = Monitor(
+            log=self.log,
+            database=target_of(self.dsn),
+            probe=self.probe,
+            scope=self._scope,
+        )
+        self._watchdog = Watchdog(self)
+
+    @cached_property
+    def pool(self) -> AsyncConnectionPool[Connection]:  # type: ignore[override]
+        """The pool of all queries; LISTEN has a connection of its own beside it."""
+        return AsyncConnectionPool(
+            self.dsn,
+            connection_class=Connection,
+            min_size=self.min_connection_pool_size,
+            max_size=self.max_connection_pool_size,
+            name=f"{self.prefix}workers",
+            open=False,
+            check=check,
+            configure=configure,
+            timeout=_LEND_TIMEOUT,
+            # A short round of attempts after another, or the pauses grow to minutes.
+            reconnect_timeout=_LEND_TIMEOUT,
+        )
+
+    async def probe(self) -> None:
+        """Makes sure that the database answers and takes writes; writes nothing.
+
+        Raises:
+            psycopg.Error: It does not.
+        """
+        await self.pool.drain()
+        await self.check_writable()
+
+    async def check_writable(self) -> None:
+        """Asks the database for a write that changes no row.
+
+        Raises:
+            psycopg.Error: It does not answer, or is read-only.
+        """
+        query = sql.SQL("UPDATE {} SET worker_id = worker_id WHERE false")
+        async with self.pool.connection(timeout=5) as connection:
+            await connection.execute(
+                query.format(sql.Identifier(f"{self.prefix}workers"))
+            )
+
+    async def __aenter__(self) -> Self:
+        self._quiet = _Quiet(self.pool.name, self.monitor)
+        logging.getLogger("psycopg.pool").addFilter(self._quiet)
+        try:
+            await self.pool.open(wait=True, timeout=_OPEN_TIMEOUT)
+        except PoolTimeout:
+            await self._close()
+            raise WorkersError(
+                f"the database {self.monitor.database} did not give the "
+                f"{self.min_connection_pool_size} connections of CHANCY_MIN_POOL_SIZE in "
+                f"{_OPEN_TIMEOUT} s ({self.monitor.connect_error or 'no answer'}): raise "
+                "its limit or the pooler's pool size, or lower CHANCY_MIN_POOL_SIZE"
+            ) from None
+        self._watchdog.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._watchdog.stop()
+        await self.monitor.close()
+        await self._close()
+
+    async def _close(self) -> None:
+        await self.pool.close()
+        del self.pool
+        logging.getLogger("psycopg.pool").removeFilter(self._quiet)
+
+    def _scope(self, **tags: str) -> AbstractContextManager[object]:
+        for plugin in self.plugins.values():
+            if isinstance(plugin, _TagsEvents):
+                return plugin.scope(**tags)
+        return nullcontext()
+
+
+class _Quiet(logging.Filter):
+    """Keeps each failed attempt of the pool out of the log; the monitor says it once."""
+
+    def __init__(self, pool: str, monitor: Monitor) -> None:
+        super().__init__()
+        self._pool = pool
+        self._monitor = monitor
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        match record.args:
+            case (self._pool, BaseException() as error):
+                self._monitor.connect_error = " ".join(str(error).split())
+        return not (isinstance(record.args, tuple) and self._pool in record.args)

@@ -1,0 +1,71 @@
+"""Connections that notice when the server at the other end is gone."""
+
+import asyncio
+import os
+import select
+import socket
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.abc import RV, PQGen
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+ANSWER_TIMEOUT = 15
+# A server that vanished without a word is given up after idle + interval * count = 20 s.
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
+_LIBPQ = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": ANSWER_TIMEOUT * 1000,
+}
+
+
+def with_timeouts(url: str) -> str:
+    """Returns the URL as a conninfo whose connections do not outlive their server."""
+    return make_conninfo(url, **_LIBPQ)
+
+
+class Connection(AsyncConnection[TupleRow]):
+    """A connection that counts as lost when an answer takes over ANSWER_TIMEOUT seconds.
+
+    A proxy that stopped forwarding still answers TCP's own probes, so that only a
+    missing answer tells. Shutting the socket down makes it look to psycopg like any
+    other lost connection, and needs no cancellation that would wait for the server.
+    """
+
+    async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
+        timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, self._give_up)
+        try:
+            return await super().wait(gen, *args, **kwargs)
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        if not self.closed:
+            with socket.socket(fileno=os.dup(self.fileno())) as duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
+
+
+async def check(connection: Connection) -> None:
+    """Looks at a connection before the pool lends it, without asking the server.
+
+    An idle server says nothing: what there is to read is its goodbye.
+
+    Raises:
+        psycopg.OperationalError: The connection is lost.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await connection.execute("")
+        await connection.rollback()
+
+
+async def configure(connection: Connection) -> None:
+    """Makes a pooler assign a server now: it accepts a client before it has one."""
+    await connection.execute("SELECT 1")
+    await connection.commit()

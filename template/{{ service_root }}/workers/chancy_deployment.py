@@ -1,0 +1,86 @@
+"""Decides which of two versions side by side owns the queues and cron jobs.
+
+In a rolling deploy both are up for a while, and either may restart meanwhile. The later
+deployment wins, also when it is a rollback. The time of the deployment is in
+WORKERS_DEPLOYED_AT, the same for all of its processes; without it the start of the
+process counts, and then an old version that restarts wins as well.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import chancy
+from psycopg import AsyncCursor, sql
+from psycopg.rows import DictRow, dict_row
+
+from .chancy_errors import WorkersError
+
+VARIABLE = "WORKERS_DEPLOYED_AT"
+# Chancy's table of versions has room for it: four bytes, in seconds since this day.
+_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
+_KEY = "deployment"
+_started_at: datetime | None = None
+
+
+@asynccontextmanager
+async def deployment(app: chancy.Chancy) -> AsyncIterator[AsyncCursor[DictRow] | None]:
+    """Opens a transaction in which this deployment, and no other process, may write.
+
+    Yields its cursor, or None when a later deployment was here.
+
+    Raises:
+        WorkersError: WORKERS_DEPLOYED_AT is no time.
+    """
+    async with (
+        app.pool.connection() as connection,
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        stamp = await _deployed_at(cursor)
+        await cursor.execute(
+            sql.SQL(
+                "INSERT INTO {} AS v (version_of, version) VALUES (%s, %s) "
+                "ON CONFLICT (version_of) DO UPDATE SET version = EXCLUDED.version "
+                "WHERE v.version <= EXCLUDED.version"
+            ).format(sql.Identifier(f"{app.prefix}schema_version")),
+            [_KEY, int((stamp - _EPOCH).total_seconds())],
+        )
+        if cursor.rowcount == 1:
+            yield cursor
+        else:
+            app.log.info(
+                "a later deployment than the one of %s owns the queues and cron jobs",
+                stamp.isoformat(timespec="seconds"),
+            )
+            yield None
+
+
+async def _deployed_at(cursor: AsyncCursor[DictRow]) -> datetime:
+    global _started_at
+    if text := os.environ.get(VARIABLE, ""):
+        return _parsed(text)
+    if _started_at is None:
+        await cursor.execute("SELECT NOW() AS now")
+        row: dict[str, Any] | None = await cursor.fetchone()
+        assert row
+        _started_at = row["now"]
+    return _started_at
+
+
+def _parsed(text: str) -> datetime:
+    try:
+        if text.isdecimal():
+            stamp = datetime.fromtimestamp(int(text), tz=UTC)
+        else:
+            stamp = datetime.fromisoformat(text)
+            stamp = stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)
+    except (OverflowError, ValueError):
+        stamp = _EPOCH
+    if not _EPOCH < stamp < datetime(2080, 1, 1, tzinfo=UTC):
+        raise WorkersError(
+            f"{VARIABLE} is {text!r}, which is no time from 2020 to 2080: set it to the "
+            "time of the deployment in ISO 8601 (date -u +%FT%TZ) or in seconds"
+        )
+    return stamp

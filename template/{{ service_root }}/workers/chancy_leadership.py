@@ -1,0 +1,80 @@
+"""Elects the one process that prunes and recovers."""
+
+from typing import Any
+
+import chancy
+from chancy.plugins import leadership
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from .chancy_monitor import DATABASE_ERRORS
+
+_FREED = "leadership.freed"
+
+
+class Leadership(leadership.Leadership):
+    """Chancy's Leadership, elected at once and on the clock of the server.
+
+    Chancy 0.26 elects after its first poll, keeps the lease of a leader that stopped,
+    and measures leases on each worker's own clock. The lease is the setting
+    `leader_lease`, renewed twice in it.
+    """
+
+    async def on_worker_started(self, *, worker: Any) -> None:
+        worker.hub.on(_FREED, lambda _: self.wakeup_signal.set())
+
+    async def on_worker_stopped(self, *, worker: Any) -> None:
+        if not worker.is_leader.is_set() or worker.chancy.monitor.database_is_lost:
+            return
+        worker.is_leader.clear()
+        query = sql.SQL("DELETE FROM {} WHERE worker_id = %s")
+        try:
+            async with (
+                worker.chancy.pool.connection() as connection,
+                connection.cursor(row_factory=dict_row) as cursor,
+            ):
+                await cursor.execute(
+                    query.format(_table(worker.chancy)), [worker.worker_id]
+                )
+                await worker.chancy.notify(cursor, _FREED, {})
+        except DATABASE_ERRORS:
+            return  # The lease runs out by itself.
+
+    async def run(self, worker: Any, chancy: Any) -> None:
+        while True:
+            await self._elect(worker, chancy)
+            await self.sleep(max(1, chancy.settings.leader_lease // 2))
+
+    async def _elect(self, worker: Any, chancy: Any) -> None:
+        query = sql.SQL(
+            """
+            INSERT INTO {table} AS l (id, worker_id, expires_at)
+            VALUES (1, %(worker)s, NOW() + %(lease)s * INTERVAL '1 second')
+            ON CONFLICT (id) DO UPDATE SET
+                worker_id = EXCLUDED.worker_id, expires_at = EXCLUDED.expires_at
+            WHERE l.worker_id = EXCLUDED.worker_id OR l.expires_at < NOW()
+            """
+        )
+        lease = chancy.settings.leader_lease
+        async with (
+            chancy.pool.connection() as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            await cursor.execute(
+                query.format(table=_table(chancy)),
+                {"worker": worker.worker_id, "lease": lease},
+            )
+            leads, led = cursor.rowcount == 1, worker.is_leader.is_set()
+            if leads == led:
+                return
+            event = "leadership.gained" if leads else "leadership.lost"
+            await chancy.notify(cursor, event, {"worker_id": worker.worker_id})
+        if leads:
+            worker.is_leader.set()
+        else:
+            worker.is_leader.clear()
+        chancy.log.info("this worker %s", "leads now" if leads else "no longer leads")
+
+
+def _table(app: chancy.Chancy) -> sql.Identifier:
+    return sql.Identifier(f"{app.prefix}leader")

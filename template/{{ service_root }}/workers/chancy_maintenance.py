@@ -1,0 +1,89 @@
+"""The leader's housekeeping: jobs of lost workers go to others, old ones go away."""
+
+from typing import Any
+
+from chancy.plugins import pruner, recovery
+from psycopg import sql
+from psycopg.types.json import Json
+
+MAX_RESCUES = 3
+_GIVEN_UP = (
+    "given up: the worker that ran this job was lost {} times, each time in the middle of "
+    "it; it may be the job that ends the process"
+)
+
+
+class Pruner(pruner.Pruner):
+    """Chancy's Pruner, which looks as often as the setting `poll_interval` says."""
+
+    async def run(self, worker: Any, chancy: Any) -> None:
+        self.poll_interval = chancy.settings.poll_interval
+        await super().run(worker, chancy)
+
+
+class Recovery(recovery.Recovery):
+    """Chancy's Recovery, which gives a job up after MAX_RESCUES rescues.
+
+    Chancy 0.26 rescues for ever, so that a job that kills its process does so again and
+    again, and grants an attempt more each time. The count is in the job's meta.
+    """
+
+    async def run(self, worker: Any, chancy: Any) -> None:
+        self.poll_interval = chancy.settings.poll_interval
+        await super().run(worker, chancy)
+
+    @classmethod
+    async def recover(cls, worker: Any, chancy: Any, cursor: Any) -> int:
+        query = sql.SQL(
+            """
+            WITH lost AS (
+                SELECT j.id, j.claim_id,
+                    COALESCE((j.meta ->> 'rescues')::int, 0) AS rescues
+                FROM {jobs} j
+                WHERE j.state = 'running' AND NOT EXISTS (
+                    SELECT FROM {workers} w
+                    WHERE w.worker_id = j.taken_by
+                    AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
+                )
+                FOR UPDATE OF j SKIP LOCKED
+            )
+            UPDATE {jobs} j SET
+                claim_id = NULL,
+                taken_by = NULL,
+                started_at = NULL,
+                meta = j.meta || jsonb_build_object('rescues', lost.rescues + 1),
+                state = CASE WHEN rescues < %(most)s THEN 'pending' ELSE 'failed' END,
+                completed_at = CASE WHEN rescues < %(most)s THEN NULL ELSE NOW() END,
+                errors = CASE WHEN rescues < %(most)s THEN j.errors
+                    ELSE j.errors || %(given_up)s::jsonb END
+            FROM lost WHERE j.id = lost.id
+            RETURNING j.id, j.func, j.queue, j.state, lost.claim_id
+            """
+        )
+        given_up = {"traceback": _GIVEN_UP.format(MAX_RESCUES + 1), "attempt": 0}
+        await cursor.execute(
+            query.format(
+                jobs=sql.Identifier(f"{chancy.prefix}jobs"),
+                workers=sql.Identifier(f"{chancy.prefix}workers"),
+            ),
+            {
+                "timeout": worker.heartbeat_timeout,
+                "most": MAX_RESCUES,
+                "given_up": Json([given_up]),
+            },
+        )
+        rows = await cursor.fetchall()
+        events: list[tuple[str, dict[str, str]]] = []
+        for row in rows:
+            if row["state"] == "failed":
+                message = (
+                    f"the job {row['func']} ({row['id']}) is {given_up['traceback']}"
+                )
+                chancy.monitor.report(message, None, task="Recovery")
+            else:
+                events.append(("queue.pushed", {"q": row["queue"]}))
+            if row["claim_id"]:
+                claim = {"j": str(row["id"]), "c": str(row["claim_id"])}
+                events.append(("job.recovered", claim))
+        await chancy.notify_many(cursor, events)
+        return len(rows)

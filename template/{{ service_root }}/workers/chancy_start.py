@@ -1,0 +1,112 @@
+"""Makes sure that a start can succeed, and says in one line why it cannot."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import psycopg
+
+from .chancy_app import Chancy
+from .chancy_database import connect
+from .chancy_errors import WorkersError
+from .chancy_executors import is_executor_child
+from .chancy_pooler import (
+    refuse_transaction_pooler,
+    refuse_transaction_port,
+    warn_about_connections,
+)
+from .chancy_tables import check_tables
+
+_TIMEOUT = 12
+_RETRY_INTERVAL = 5
+
+
+async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
+    """Makes sure that the database answers, has the tables and keeps sessions.
+
+    Chancy's pool opens in the background and keeps the server's reason to itself, so
+    this asks over connections of its own. It writes nothing.
+
+    Args:
+        workers: How many Workers this process runs.
+
+    Raises:
+        WorkersError: One line with the reason and the way out, within 15 seconds.
+    """
+    if is_executor_child():
+        raise WorkersError(
+            "a child process of an executor started the service again: put uvicorn.run() "
+            'under if __name__ == "__main__":'
+        )
+    refuse_transaction_port(chancy)
+    try:
+        async with asyncio.timeout(_TIMEOUT), await connect(chancy.dsn) as connection:
+            await check_tables(chancy, connection)
+            await refuse_transaction_pooler(chancy, connection)
+    except (psycopg.Error, TimeoutError) as error:
+        reason = " ".join(str(error).split()) or f"no answer within {_TIMEOUT} s"
+        raise WorkersError(
+            f"the database {chancy.monitor.database} does not answer as it should "
+            f"({reason}): look at its log and its load"
+        ) from error
+    warn_about_connections(chancy, workers, chancy.log)
+
+
+def join_when_database_is_there(
+    initialize: Callable[[], AbstractAsyncContextManager[None]],
+) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Lets the service start without its database; the workers join when it is there.
+
+    Until then get_chancy() raises and /health/ready says no.
+    """
+
+    @asynccontextmanager
+    async def initialize_in_background() -> AsyncIterator[None]:
+        stop = asyncio.Event()
+        joining = asyncio.create_task(_join(initialize, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await joining
+
+    return initialize_in_background
+
+
+async def _join(
+    initialize: Callable[[], AbstractAsyncContextManager[None]], stop: asyncio.Event
+) -> None:
+    log = logging.getLogger(__package__)
+    said = ""
+    while not stop.is_set():
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                entering = asyncio.create_task(_entered(stack, initialize()))
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait(
+                    [entering, stopping], return_when=asyncio.FIRST_COMPLETED
+                )
+                if not entering.done():
+                    entering.cancel()
+                await entering
+                log.info("the workers have joined")
+                said = ""
+                await stopping
+        except asyncio.CancelledError:
+            if not stop.is_set():
+                raise
+        except Exception as error:
+            if (text := f"{type(error).__name__}: {error}") != said:
+                said = text
+                log.error("the workers have not started and try again: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RETRY_INTERVAL):
+                    await stop.wait()
+
+
+async def _entered(
+    stack: contextlib.AsyncExitStack, manager: AbstractAsyncContextManager[None]
+) -> None:
+    await stack.enter_async_context(manager)

@@ -1,0 +1,100 @@
+"""Keeps the tasks of a Worker running."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from chancy.retry import DatabaseRetry
+from chancy.utils import TaskManager
+
+from .chancy_monitor import DATABASE_ERRORS, Monitor, backoff
+
+_LONGEST_PAUSE = 60.0
+_LONGEST_PAUSE_AFTER_OUTAGE = 5.0
+# How long a task that was started again has to live before it counts as working.
+_PROVEN_AFTER = 5.0
+
+
+def is_cancelled() -> bool:
+    """Whether somebody wants the current task to end, whatever error it got for it.
+
+    psycopg can turn a cancellation into an error of the connection.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class Retry(DatabaseRetry):
+    """Chancy's retry of a loop, which the monitor and not a traceback tells about."""
+
+    errors = DATABASE_ERRORS  # type: ignore[assignment]  # one more than Chancy
+
+    def __init__(self, name: str, monitor: Monitor) -> None:
+        self.name = name
+        self.monitor = monitor
+        self.failures = 0
+
+    def reset(self) -> None:
+        if self.failures:
+            self.failures = 0
+            self.monitor.works(self.name)
+
+    async def wait(self, error: BaseException) -> None:
+        if is_cancelled():
+            raise asyncio.CancelledError
+        await self.monitor.database_failed(self.name, error)
+        await asyncio.sleep(backoff(self.failures, _LONGEST_PAUSE_AFTER_OUTAGE))
+        self.failures += 1
+
+
+class Supervisor(TaskManager):
+    """A Worker's tasks, each started again when an error ended it.
+
+    Chancy 0.26 starts its tasks and never looks at them again. One that returns is
+    done; one that raises is reported and, after a pause that grows to a minute,
+    started again.
+
+    Args:
+        monitor: Hears of each end and each recovery.
+        start_again: Returns a new coroutine for the name of a task.
+    """
+
+    def __init__(
+        self, monitor: Monitor, start_again: Callable[[str], Coroutine[Any, Any, None]]
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Chancy has no py.typed
+        self._monitor = monitor
+        self._start_again = start_again
+
+    def add(self, name: str, task: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        return super().add(name, self._keep_running(name, task))
+
+    async def _keep_running(self, name: str, run: Coroutine[Any, Any, None]) -> None:
+        failures = 0
+        proof: asyncio.TimerHandle | None = None
+        while True:
+            since = time.monotonic()
+            try:
+                return await run
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
+                if proof is not None:
+                    proof.cancel()
+                if time.monotonic() - since > _LONGEST_PAUSE:
+                    failures = 0
+                await self._recover(name, error, failures)
+            failures += 1
+            proof = asyncio.get_running_loop().call_later(
+                _PROVEN_AFTER, self._monitor.works, name
+            )
+            run = self._start_again(name)
+
+    async def _recover(self, name: str, error: BaseException, failures: int) -> None:
+        if isinstance(error, DATABASE_ERRORS):
+            await self._monitor.database_failed(name, error)
+            await asyncio.sleep(backoff(failures, _LONGEST_PAUSE_AFTER_OUTAGE))
+        else:
+            self._monitor.failed(name, error)
+            await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))

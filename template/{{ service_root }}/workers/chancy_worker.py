@@ -1,0 +1,301 @@
+"""Chancy's Worker, with its tasks supervised and its stop bounded.
+
+The only module that reaches into Chancy's private names.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import chancy
+import psycopg
+from chancy import Queue, QueuedJob
+from chancy.executors.base import Executor
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from . import chancy_jobs
+from .chancy_app import Chancy
+from .chancy_errors import WorkersError
+from .chancy_executors import executor_class
+from .chancy_monitor import backoff
+from .chancy_supervisor import Retry, Supervisor
+
+_START_TIMEOUT = 10
+_SAVE_TIMEOUT = 5
+_DRAIN_INTERVAL = 0.02
+_LONGEST_PAUSE = 60.0
+
+
+class Worker(chancy.Worker):
+    """A Worker of the service.
+
+    Args:
+        chancy: The service's Chancy, whose settings hold here too.
+        tags: Which tagged queues this one takes.
+        register_signal_handlers: False where a server such as uvicorn has its own.
+    """
+
+    chancy: Chancy
+
+    def __init__(
+        self,
+        chancy: Chancy,
+        *,
+        tags: set[str] | None = None,
+        register_signal_handlers: bool = True,
+    ) -> None:
+        super().__init__(
+            chancy,
+            tags=tags,
+            register_signal_handlers=register_signal_handlers,
+            shutdown_timeout=chancy.settings.shutdown_grace,
+            heartbeat_timeout=chancy.settings.heartbeat_timeout,
+            heartbeat_poll_interval=chancy.settings.heartbeat_timeout // 3,
+        )
+        self.manager = Supervisor(chancy.monitor, self._task)
+        self.last_heartbeat = time.monotonic()
+        self._unsaved: set[UUID | None] = set()
+        self._in_doubt_until = 0.0
+
+    # --- start and stop --------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Starts all tasks; a start that fails leaves none behind.
+
+        Raises:
+            WorkersError: The database gives no connection for LISTEN.
+        """
+        self.chancy.workers.append(self)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                async with self.chancy.pool.connection() as connection:
+                    # Before the first job: Recovery takes those of unknown workers.
+                    await self.announce_worker(connection)
+                await super().start()  # type: ignore[no-untyped-call]
+        except BaseException as error:
+            self.shutdown_timeout = 0
+            await self.stop()
+            if isinstance(error, TimeoutError):
+                monitor = self.chancy.monitor
+                raise WorkersError(
+                    f"the database {monitor.database} did not let a worker start in "
+                    f"{_START_TIMEOUT} s ({monitor.connect_error or 'no answer'}): it "
+                    "needs one connection for LISTEN beside CHANCY_MAX_POOL_SIZE"
+                ) from error
+            raise
+        for plugin in self.chancy.plugins.values():
+            # Not one poll later: a service may not live that long.
+            plugin.wakeup_signal.set()
+
+    async def stop(self, *, timeout: float | None = None) -> bool:
+        """Stops within the grace; jobs that did not end go back to their queues."""
+        try:
+            drained: bool = await super().stop(timeout=timeout)
+            if not self.chancy.monitor.database_is_lost:
+                async with asyncio.timeout(_SAVE_TIMEOUT):
+                    await self._sign_off()
+        except (psycopg.Error, TimeoutError) as error:
+            self.chancy.log.warning(
+                "the database did not take the worker's last word (%s): what it had not "
+                "saved runs again after the heartbeat timeout",
+                " ".join(str(error).split()) or type(error).__name__,
+            )
+            return False
+        finally:
+            if self in self.chancy.workers:
+                self.chancy.workers.remove(self)
+        return drained
+
+    async def _sign_off(self) -> None:
+        async with (
+            self.chancy.pool.connection() as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            queues = await chancy_jobs.give_back(cursor, self, running=[])
+            await cursor.execute(
+                sql.SQL("DELETE FROM {} WHERE worker_id = %s").format(
+                    sql.Identifier(f"{self.chancy.prefix}workers")
+                ),
+                [self.worker_id],
+            )
+            for queue in queues:
+                await self.chancy.notify(cursor, "queue.pushed", {"q": queue})
+
+    async def flush(self) -> None:
+        saved = set(self._unsaved)
+        async with asyncio.timeout(
+            _SAVE_TIMEOUT if self.shutdown_event.is_set() else None
+        ):
+            await super().flush()
+        self._unsaved -= saved
+
+    # --- tasks -----------------------------------------------------------------------
+
+    def _task(self, name: str) -> Coroutine[Any, Any, None]:
+        """A new coroutine for a task that ended."""
+        for plugin in self.chancy.plugins.values():
+            if type(plugin).__name__ == name:
+                plugin.wakeup_signal.set()
+                return plugin.run(self, self.chancy)
+        if name.startswith("queue_"):
+            return self._maintain_queue(Queue(name.removeprefix("queue_")))
+        tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "queues": self._maintain_queues,
+            "updates": self._maintain_updates,
+            "heartbeat": self._maintain_heartbeat,
+            "notifications": self._maintain_notifications,
+        }
+        return tasks[name]()
+
+    def database_retry(self, name: str) -> Retry:
+        return Retry(name, self.chancy.monitor)
+
+    async def announce_worker(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        await super().announce_worker(conn)
+        if time.monotonic() < self._in_doubt_until:
+            async with conn.cursor(row_factory=dict_row) as cursor:
+                await chancy_jobs.give_back(cursor, self, running=self._claims())
+        self.last_heartbeat = time.monotonic()
+
+    def _claims(self) -> list[UUID | None]:
+        """The claims of the jobs that run here or whose results are not saved yet."""
+        running = [
+            job.claim_id
+            for executor in self.executors.values()
+            for job in executor.get_running_jobs()
+        ]
+        return [*running, *self._unsaved]
+
+    # --- jobs ------------------------------------------------------------------------
+
+    async def _maintain_queue(self, queue: Queue) -> None:
+        """Chancy's loop, but what goes wrong in it leaves the running jobs alone.
+
+        Chancy 0.26 cancels them, and so fails them, when a poll loses its connection.
+        """
+        while current := self._queues.get(queue.name):
+            async with AsyncExitStack() as stack:
+                executor = await stack.enter_async_context(
+                    executor_class(current)(self, current, **current.executor_options)
+                )
+                self._executors[current.name] = executor
+                stack.callback(self._executors.pop, current.name, None)
+                await self._emit("started", current, executor)
+                await self._serve(current, executor)
+                await self._emit(
+                    "updated" if current.name in self._queues else "removed",
+                    *(current, executor),
+                )
+
+    async def _serve(self, queue: Queue, executor: Executor) -> None:
+        """Feeds an executor until the queue changes or goes, and its jobs have ended."""
+        retry = self.database_retry(f"queue_{queue.name}")
+        failures = 0
+        self.queue_wake_events[queue.name].set()
+        while True:
+            await self._until_woken(queue)
+            if self._queues.get(queue.name) != queue:
+                while len(executor):
+                    await asyncio.sleep(_DRAIN_INTERVAL)
+                return
+            try:
+                await self._feed(queue, executor)
+                retry.reset()
+                failures = 0
+            except retry.errors as error:
+                self._in_doubt_until = time.monotonic() + 2 * self.heartbeat_timeout
+                await retry.wait(error)
+                self.queue_wake_events[queue.name].set()
+            except Exception as error:
+                self.chancy.monitor.failed(retry.name, error)
+                await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
+                failures += 1
+                retry.failures = failures
+                self.queue_wake_events[queue.name].set()
+
+    async def _until_woken(self, queue: Queue) -> None:
+        try:
+            async with asyncio.timeout(queue.polling_interval):
+                await self.queue_wake_events[queue.name].wait()
+        except TimeoutError:
+            pass
+        self.queue_wake_events[queue.name].clear()
+        # A job that just ended leaves its executor one turn of the loop later.
+        await asyncio.sleep(0)
+
+    async def _feed(self, queue: Queue, executor: Executor) -> None:
+        if queue.state == Queue.State.PAUSED:
+            if queue.resume_at and queue.resume_at < datetime.now(tz=UTC):
+                await self.chancy.resume_queue(queue.name)
+            return
+        if (free := executor.free_slots) <= 0:
+            await self._emit("full", queue, executor)
+            return
+        async with self.chancy.pool.connection() as connection:
+            jobs = await self.fetch_jobs(queue, connection, up_to=free)
+        for job in jobs:
+            self.chancy.log.debug(
+                "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
+            )
+            try:
+                await executor.push(job)
+            except Exception as error:
+                await executor.on_job_completed(job=job, exc=error)
+
+    async def fetch_jobs(
+        self, queue: Queue, conn: psycopg.AsyncConnection[Any], *, up_to: int = 1
+    ) -> list[QueuedJob]:
+        async with conn.transaction():
+            if queue.rate_limit is not None:
+                up_to = min(up_to, await chancy_jobs.capacity(self.chancy, queue, conn))
+                if up_to <= 0:
+                    return []
+            unlimited = dataclasses.replace(queue, rate_limit=None)
+            try:
+                jobs: list[QueuedJob] = await super().fetch_jobs(
+                    unlimited, conn, up_to=up_to
+                )
+            except (KeyError, TypeError, ValueError):
+                await chancy_jobs.fail_unreadable(self.chancy, queue, conn)
+                self.queue_wake_events[queue.name].set()
+                return []
+            if queue.rate_limit is not None and jobs:
+                await chancy_jobs.use_capacity(self.chancy, queue, conn, len(jobs))
+            return jobs
+
+    async def queue_update(self, update: QueuedJob) -> bool:
+        if update.errors or update.meta:
+            update = chancy_jobs.storable(update)
+        accepted: bool = await super().queue_update(update)
+        if accepted:
+            self._unsaved.add(update.claim_id)
+        return accepted
+
+    async def _emit(self, event: str, queue: Queue, executor: Executor) -> None:
+        await self.hub.emit(
+            f"worker.queue.{event}",
+            {"queue": queue, "executor": executor, "worker": self},
+        )
+
+
+@asynccontextmanager
+async def together(*workers: Worker) -> AsyncIterator[None]:
+    """Runs several Workers of one Chancy, which stop at the same time.
+
+    One after the other, the last ones would go on taking jobs while the first drain.
+    """
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(_stop_all, workers)
+        for worker in workers:
+            await worker.start()
+        yield
+
+
+async def _stop_all(workers: tuple[Worker, ...]) -> None:
+    await asyncio.gather(*(worker.stop() for worker in workers))
