@@ -1,5 +1,6 @@
 """The leader's housekeeping: jobs of lost workers go to others, old ones go away."""
 
+import time
 from typing import Any
 
 from chancy.plugins import pruner, recovery
@@ -26,6 +27,8 @@ class Recovery(recovery.Recovery):
 
     Chancy 0.26 rescues for ever, so that a job that kills its process does so again and
     again, and grants an attempt more each time. The count is in the job's meta.
+    After a start or an outage it waits until every live worker has had the time to
+    announce itself: a crash of the server empties the table of workers.
     """
 
     async def run(self, worker: Any, chancy: Any) -> None:
@@ -34,6 +37,8 @@ class Recovery(recovery.Recovery):
 
     @classmethod
     async def recover(cls, worker: Any, chancy: Any, cursor: Any) -> int:
+        if time.monotonic() - chancy.monitor.calm_since < worker.settling_time:
+            return 0
         query = sql.SQL(
             """
             WITH lost AS (

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -29,6 +30,11 @@ class Monitor:
 
     The Chancy of the service constructs it; every Worker of that Chancy reports here.
 
+    Attributes:
+        failing: The tasks that do not work, each with its last reason.
+        connect_error: Why the pool's last attempt to connect failed.
+        calm_since: When the database last came back, in seconds of time.monotonic().
+
     Args:
         log: Where lines go; one at level ERROR becomes an event in Sentry.
         database: How the log names the database, without user and password.
@@ -50,6 +56,7 @@ class Monitor:
         self.database = database
         self.failing: dict[str, str] = {}
         self.connect_error = ""
+        self.calm_since = time.monotonic()
         self._probe = probe
         self._scope = scope
         self._outage: asyncio.Task[None] | None = None
@@ -94,6 +101,7 @@ class Monitor:
                 )
         if self._outage is not None:
             await asyncio.shield(self._outage)
+        self.calm_since = time.monotonic()
 
     async def _wait(self, error: BaseException) -> None:
         self.report(

@@ -36,9 +36,8 @@ class Retry(DatabaseRetry):
         self.failures = 0
 
     def reset(self) -> None:
-        if self.failures:
-            self.failures = 0
-            self.monitor.works(self.name)
+        self.failures = 0
+        self.monitor.works(self.name)
 
     async def wait(self, error: BaseException) -> None:
         if is_cancelled():

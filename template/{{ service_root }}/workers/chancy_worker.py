@@ -27,7 +27,7 @@ from .chancy_monitor import backoff
 from .chancy_supervisor import Retry, Supervisor
 
 _START_TIMEOUT = 10
-_SAVE_TIMEOUT = 5
+_SAVE_TIMEOUT = 3
 _DRAIN_INTERVAL = 0.02
 _LONGEST_PAUSE = 60.0
 
@@ -60,6 +60,7 @@ class Worker(chancy.Worker):
         )
         self.manager = Supervisor(chancy.monitor, self._task)
         self.last_heartbeat = time.monotonic()
+        self.settling_time = 1.2 * self.heartbeat_poll_interval
         self._unsaved: set[UUID | None] = set()
         self._in_doubt_until = 0.0
 
@@ -71,13 +72,13 @@ class Worker(chancy.Worker):
         Raises:
             WorkersError: The database gives no connection for LISTEN.
         """
-        self.chancy.workers.append(self)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 async with self.chancy.pool.connection() as connection:
                     # Before the first job: Recovery takes those of unknown workers.
                     await self.announce_worker(connection)
                 await super().start()  # type: ignore[no-untyped-call]
+                self.manager.add("listening", self._maintain_listening())
         except BaseException as error:
             self.shutdown_timeout = 0
             await self.stop()
@@ -89,6 +90,7 @@ class Worker(chancy.Worker):
                     "needs one connection for LISTEN beside CHANCY_MAX_POOL_SIZE"
                 ) from error
             raise
+        self.chancy.workers.append(self)
         for plugin in self.chancy.plugins.values():
             # Not one poll later: a service may not live that long.
             plugin.wakeup_signal.set()
@@ -150,8 +152,20 @@ class Worker(chancy.Worker):
             "updates": self._maintain_updates,
             "heartbeat": self._maintain_heartbeat,
             "notifications": self._maintain_notifications,
+            "listening": self._maintain_listening,
         }
         return tasks[name]()
+
+    async def _maintain_listening(self) -> None:
+        """Renews LISTEN when its connection has gone silent: heartbeats come through it."""
+        while True:
+            heard = await self.hub.wait_for(
+                "worker.announced", timeout=1.5 * self.heartbeat_poll_interval
+            )
+            if not heard and not self.chancy.monitor.database_is_lost:
+                self.chancy.log.warning("LISTEN has gone silent and is set up again")
+                await self.manager.cancel("notifications")
+                self.manager.add("notifications", self._task("notifications"))
 
     def database_retry(self, name: str) -> Retry:
         return Retry(name, self.chancy.monitor)
@@ -210,14 +224,27 @@ class Worker(chancy.Worker):
                 failures = 0
             except retry.errors as error:
                 self._in_doubt_until = time.monotonic() + 2 * self.heartbeat_timeout
-                await retry.wait(error)
+                await self._unless_stopping(retry.wait(error))
                 self.queue_wake_events[queue.name].set()
             except Exception as error:
                 self.chancy.monitor.failed(retry.name, error)
-                await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
+                await self._unless_stopping(
+                    asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
+                )
                 failures += 1
-                retry.failures = failures
                 self.queue_wake_events[queue.name].set()
+
+    async def _unless_stopping(self, pause: Coroutine[Any, Any, None]) -> None:
+        """Waits for the end of a pause, or for the stop of the worker."""
+        tasks = [
+            asyncio.create_task(pause),
+            asyncio.create_task(self.shutdown_event.wait()),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _until_woken(self, queue: Queue) -> None:
         try:

@@ -10,8 +10,8 @@ import pytest
 from chancy import QueuedJob
 from fastapi import FastAPI
 
-from ..chancy_initialization import initialize_workers
 from ..chancy_instance import get_chancy
+from .conftest import running_workers
 from .test_chancy_jobs import succeeds
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    async with initialize_workers():
+    async with running_workers():
         yield
 
 
@@ -57,8 +57,7 @@ async def test_the_lines_of_chancy_reach_the_service_s_stream_once(
     tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        async with initialize_workers():
-            chancy = get_chancy()
+        async with running_workers() as chancy:
             workers = len(chancy.workers)
 
     lines = [record.getMessage() for record in caplog.records]
