@@ -14,6 +14,21 @@ from pytest_copie.plugin import Copie
 from .support import GIT, TEMPLATE, commit, copy, database, run
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leaves the slow tests to --slow."""
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(slow)
+    items[:] = [item for item in items if item not in slow]
+
+
 @contextmanager
 def embedded_server() -> Iterator[str]:
     """A PostgreSQL that lives as long as the block; yields its URL."""
