@@ -140,4 +140,7 @@ class _Quiet(logging.Filter):
         match record.args:
             case (self._pool, BaseException() as error):
                 self._monitor.connect_error = " ".join(str(error).split())
-        return not (isinstance(record.args, tuple) and self._pool in record.args)
+                return False
+            case (self._pool, *_) | (Connection(), *_):
+                return False
+        return True
