@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import psycopg
 from psycopg.errors import ReadOnlySqlTransaction
+
+from .chancy_tasks import end
 
 # What goes away by itself when the database is back. Chancy 0.26 leaves the last one out.
 DATABASE_ERRORS = (
@@ -18,11 +19,6 @@ DATABASE_ERRORS = (
 )
 _LOST = "it lost the database"
 _PROBE_INTERVAL = 1.0
-
-
-def backoff(failures: int, highest: float) -> float:
-    """Returns seconds to wait after so many failures in a row, with some jitter."""
-    return random.uniform(0.5, 1) * min(2.0**failures, highest)
 
 
 class Monitor:
@@ -127,5 +123,4 @@ class Monitor:
     async def close(self) -> None:
         """Ends the probing."""
         if self._outage is not None:
-            self._outage.cancel()
-            await asyncio.wait([self._outage])
+            await end([self._outage])

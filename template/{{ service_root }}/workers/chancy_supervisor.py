@@ -8,21 +8,13 @@ from typing import Any
 from chancy.retry import DatabaseRetry
 from chancy.utils import TaskManager
 
-from .chancy_monitor import DATABASE_ERRORS, Monitor, backoff
+from .chancy_monitor import DATABASE_ERRORS, Monitor
+from .chancy_tasks import backoff, end, is_cancelled
 
 _LONGEST_PAUSE = 60.0
 _LONGEST_PAUSE_AFTER_OUTAGE = 5.0
 # How long a task that was started again has to live before it counts as working.
-_PROVEN_AFTER = 5.0
-
-
-def is_cancelled() -> bool:
-    """Whether somebody wants the current task to end, whatever error it got for it.
-
-    psycopg can turn a cancellation into an error of the connection.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+_PROVEN_AFTER = 2.0
 
 
 class Retry(DatabaseRetry):
@@ -68,6 +60,16 @@ class Supervisor(TaskManager):
 
     def add(self, name: str, task: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         return super().add(name, self._keep_running(name, task))
+
+    async def cancel(self, name: str) -> None:
+        tasks = [task for task in self if task.get_name() == name]
+        if not tasks:
+            raise KeyError(f"no task is named {name!r}")
+        await end(tasks)
+
+    async def cancel_all(self) -> None:
+        while tasks := [task for task in self if not task.done()]:
+            await end(tasks)
 
     async def _keep_running(self, name: str, run: Coroutine[Any, Any, None]) -> None:
         failures = 0

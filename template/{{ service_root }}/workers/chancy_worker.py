@@ -23,8 +23,8 @@ from . import chancy_jobs
 from .chancy_app import Chancy
 from .chancy_errors import WorkersError
 from .chancy_executors import executor_class
-from .chancy_monitor import backoff
 from .chancy_supervisor import Retry, Supervisor
+from .chancy_tasks import backoff
 
 _START_TIMEOUT = 10
 _SAVE_TIMEOUT = 3
