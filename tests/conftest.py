@@ -16,17 +16,17 @@ from .support import GIT, TEMPLATE, commit, copy, database, run
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+    parser.addoption("--soak", default=0, help="minutes of faults and jobs, 0 for none")
 
 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leaves the slow tests to --slow."""
-    if config.getoption("--slow"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(slow)
-    items[:] = [item for item in items if item not in slow]
+    """Leaves the slow tests to --slow, and the soak to --soak."""
+    left = {name for name in ("slow", "soak") if not config.getoption(f"--{name}")}
+    out = [item for item in items if left & {mark.name for mark in item.iter_markers()}]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
 
 
 @contextmanager
