@@ -97,7 +97,7 @@ async def _join(
         except asyncio.CancelledError:
             if not stop.is_set():
                 raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, HTTP is up
             if (text := f"{type(error).__name__}: {error}") != said:
                 said = text
                 log.error("the workers have not started and try again: %s", error)

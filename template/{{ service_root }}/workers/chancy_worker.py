@@ -226,7 +226,7 @@ class Worker(chancy.Worker):
                 self._in_doubt_until = time.monotonic() + 2 * self.heartbeat_timeout
                 await self._unless_stopping(retry.wait(error))
                 self.queue_wake_events[queue.name].set()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # running jobs go on
                 self.chancy.monitor.failed(retry.name, error)
                 await self._unless_stopping(
                     asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
