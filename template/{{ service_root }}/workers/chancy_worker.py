@@ -272,7 +272,7 @@ class Worker(chancy.Worker):
             )
             try:
                 await executor.push(job)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # the row says it
                 await executor.on_job_completed(job=job, exc=error)
 
     async def fetch_jobs(
