@@ -196,8 +196,10 @@ class Proxy:
         self._stopping = asyncio.Event()
         await self._stopping.wait()
         self._server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def run(self) -> None:
         """Serves until stop() is called; runs in a thread."""
