@@ -16,6 +16,7 @@ import chancy
 import psycopg
 from chancy import Queue, QueuedJob
 from chancy.executors.base import Executor
+from chancy.plugins import cron
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -25,6 +26,9 @@ from .chancy_errors import WorkersError
 from .chancy_executors import executor_class
 from .chancy_supervisor import Retry, Supervisor
 from .chancy_tasks import backoff
+
+# The first time after another at which a cron expression fires in a time zone.
+next_run = cron._next_run
 
 _START_TIMEOUT = 10
 _SAVE_TIMEOUT = 3
