@@ -17,12 +17,15 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.managers import SyncManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import chancy
 from chancy import Queue, QueuedJob
 from chancy.executors import asyncex, process, thread
 from chancy.executors.base import Executor
+
+if TYPE_CHECKING:
+    from .chancy_worker import Worker
 
 CHILD_NAME = "workers-executor"
 # https://man7.org/linux/man-pages/man2/prctl.2.html
@@ -33,19 +36,37 @@ class JobExit(RuntimeError):
     """A job raised SystemExit or KeyboardInterrupt, which would end its process."""
 
 
+class JobMissing(ImportError):
+    """The function of a job cannot be imported in this version of the service."""
+
+
 class JobError(RuntimeError):
     """A job's error that cannot leave its process, as text."""
 
 
 class _Contained(Executor):
-    """Turns what would end the process into an error of the job."""
+    """Turns what would end the process into an error of the job.
+
+    A job that only a later deployment has is left to it.
+    """
+
+    worker: "Worker"
 
     @classmethod
     def get_function_and_kwargs(
         cls, job: QueuedJob
     ) -> tuple[Callable[..., Any], dict[str, Any]]:
-        function, kwargs = super().get_function_and_kwargs(job)
+        try:
+            function, kwargs = super().get_function_and_kwargs(job)
+        except (ImportError, AttributeError) as error:
+            raise JobMissing(f"{job.func} cannot be imported: {error}") from error
         return _contain(function), kwargs
+
+    async def on_job_completed(
+        self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
+    ) -> None:
+        if not (isinstance(exc, JobMissing) and await self.worker.leave_to_later(job)):
+            await super().on_job_completed(job=job, exc=exc, result=result)
 
 
 def _contain(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,6 +51,20 @@ async def give_back(
     return sorted({row["queue"] for row in await cursor.fetchall()})
 
 
+async def postpone(
+    app: chancy.Chancy, cursor: AsyncCursor[DictRow], job: QueuedJob
+) -> None:
+    """Puts a job back for some seconds; no attempt is used up."""
+    query = sql.SQL(
+        """
+        UPDATE {} SET state = 'pending', taken_by = NULL, claim_id = NULL,
+            started_at = NULL, scheduled_at = NOW() + INTERVAL '5 seconds'
+        WHERE id = %s AND claim_id = %s
+        """
+    )
+    await cursor.execute(query.format(_table(app, "jobs")), [job.id, job.claim_id])
+
+
 async def capacity(app: chancy.Chancy, queue: Queue, conn: AsyncConnection[Any]) -> int:
     """Returns how many jobs a limited queue may still start in the current window.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from chancy import Chancy, Queue
 from psycopg import AsyncCursor, sql
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, dict_row
 
 from .chancy_deployment import deployment
 
@@ -26,6 +26,26 @@ async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:
                 await chancy.declare_ex(cursor, queue, upsert=True)
                 await chancy.notify(cursor, "queue.declared", {"q": queue.name})
         await _name_abandoned(chancy, cursor, list(found))
+
+
+async def resume_when_due(app: Chancy, name: str) -> None:
+    """Ends a queue's pause whose end has come, by the clock of the server.
+
+    Chancy 0.26 asks the worker's clock, and ends a pause that was made anew meanwhile.
+    """
+    query = sql.SQL(
+        "UPDATE {} SET state = 'active', resume_at = NULL "
+        "WHERE name = %s AND state = 'paused' AND resume_at <= NOW()"
+    )
+    async with (
+        app.pool.connection() as connection,
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        await cursor.execute(
+            query.format(sql.Identifier(f"{app.prefix}queues")), [name]
+        )
+        if cursor.rowcount:
+            await app.notify(cursor, "queue.resumed", {"q": name})
 
 
 async def _locked(chancy: Chancy, cursor: AsyncCursor[DictRow]) -> dict[str, Queue]:

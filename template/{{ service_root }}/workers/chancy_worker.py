@@ -8,7 +8,6 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +21,10 @@ from psycopg.rows import dict_row
 
 from . import chancy_jobs
 from .chancy_app import Chancy
+from .chancy_deployment import is_outdated
 from .chancy_errors import WorkersError
 from .chancy_executors import executor_class
+from .chancy_queues import resume_when_due
 from .chancy_supervisor import Retry, Supervisor
 from .chancy_tasks import backoff
 
@@ -262,8 +263,8 @@ class Worker(chancy.Worker):
 
     async def _feed(self, queue: Queue, executor: Executor) -> None:
         if queue.state == Queue.State.PAUSED:
-            if queue.resume_at and queue.resume_at < datetime.now(tz=UTC):
-                await self.chancy.resume_queue(queue.name)
+            if queue.resume_at:
+                await resume_when_due(self.chancy, queue.name)
             return
         if (free := executor.free_slots) <= 0:
             await self._emit("full", queue, executor)
@@ -299,6 +300,31 @@ class Worker(chancy.Worker):
             if queue.rate_limit is not None and jobs:
                 await chancy_jobs.use_capacity(self.chancy, queue, conn, len(jobs))
             return jobs
+
+    async def leave_to_later(self, job: QueuedJob) -> bool:
+        """Leaves a job that this version does not have to a later deployment.
+
+        Returns:
+            Whether there was one; otherwise the job is nobody's.
+        """
+        retry = self.database_retry("leave_to_later")
+        while True:
+            try:
+                async with (
+                    self.chancy.pool.connection() as connection,
+                    connection.cursor(row_factory=dict_row) as cursor,
+                ):
+                    if outdated := await is_outdated(self.chancy, cursor):
+                        await chancy_jobs.postpone(self.chancy, cursor, job)
+            except retry.errors as error:
+                await retry.wait(error)
+                continue
+            retry.reset()
+            if outdated:
+                self.chancy.log.info(
+                    "left the job %s (%s) to a later deployment", job.id, job.func
+                )
+            return outdated
 
     async def queue_update(self, update: QueuedJob) -> bool:
         if update.errors or update.meta:
