@@ -138,6 +138,8 @@ def test_hosts_whose_clocks_are_an_hour_wrong(
             )
             assert leader(url)[0][1]
             other.stop()
+            assert "3600 s ahead of the database's" in running.output
+            assert "3600 s behind the database's" in other.output
 
     assert version.executions == {"cron": 2, "soon": 1, "long": 1}
     assert states(url) == {"succeeded": 4}

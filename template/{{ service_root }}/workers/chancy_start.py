@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from .chancy_app import Chancy
 from .chancy_database import connect
@@ -21,6 +23,7 @@ from .chancy_tables import check_tables
 
 _TIMEOUT = 12
 _RETRY_INTERVAL = 5
+_CLOCK_TOLERANCE = 10
 
 
 async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
@@ -44,6 +47,7 @@ async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
     try:
         async with asyncio.timeout(_TIMEOUT), await connect(chancy.dsn) as connection:
             await check_tables(chancy, connection)
+            await _warn_about_clock(chancy, connection)
             await refuse_transaction_pooler(chancy, connection)
     except (psycopg.Error, TimeoutError) as error:
         reason = " ".join(str(error).split()) or f"no answer within {_TIMEOUT} s"
@@ -52,6 +56,21 @@ async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
             f"({reason}): look at its log and its load"
         ) from error
     warn_about_connections(chancy, workers, chancy.log)
+
+
+async def _warn_about_clock(
+    chancy: Chancy, connection: psycopg.AsyncConnection[TupleRow]
+) -> None:
+    cursor = await connection.execute("SELECT extract(epoch FROM clock_timestamp())")
+    row = await cursor.fetchone()
+    assert row
+    ahead = time.time() - float(row[0])
+    if abs(ahead) > _CLOCK_TOLERANCE:
+        chancy.log.warning(
+            "this host's clock is %.0f s %s the database's: workers go by the database's, "
+            "but a time that this host computes for a job is off by as much; mend it",
+            *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
+        )
 
 
 def join_when_database_is_there(
