@@ -139,6 +139,12 @@ def pause(url: str) -> list[tuple[object, ...]]:
     )
 
 
+def tell(url: str, statement: str) -> None:
+    """Changes a queue as Chancy's dashboard does, which tells the workers."""
+    query(url, statement)
+    query(url, """SELECT pg_notify('billing_events', '{"t": "queue.paused"}')""")
+
+
 PAUSING = (
     "UPDATE billing_queues SET state = 'paused', resume_at = NOW() + INTERVAL '1 hour'"
 )
@@ -183,36 +189,52 @@ def test_a_pause_of_the_very_moment_stays(
 def test_a_pause_ends_at_its_end_and_not_at_that_of_the_one_before(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
-    def pause_for(seconds: int, *, tell: bool = True) -> None:
-        query(
-            url,
+    def pause_for(seconds: int) -> str:
+        return (
             "UPDATE billing_queues SET state = 'paused', "
-            "resume_at = NOW() + %s * INTERVAL '1 second'",
-            seconds,
+            f"resume_at = NOW() + INTERVAL '{seconds} seconds'"
         )
-        if tell:
-            query(
-                url, """SELECT pg_notify('billing_events', '{"t": "queue.paused"}')"""
-            )
 
     with version(backend, tmp_path / "v1", queue()).service(url) as running:
-        pause_for(2)
+        tell(url, pause_for(2))
         wait_for(
             lambda: "Updated configuration" in running.output,
             timeout=10,
             what="the worker's hearing of the pause",
         )
-        pause_for(3600, tell=False)
+        query(url, pause_for(3600))
         push(url, "it")
         time.sleep(4)
         assert pause(url) == [(100, "paused", True)]
         assert states(url) == {"pending": 1}
 
-        pause_for(1)
+        tell(url, pause_for(1))
         wait_for(
             lambda: states(url)["succeeded"], timeout=10, what="the end of the pause"
         )
         assert pause(url) == [(100, "active", None)]
+        running.stop()
+
+
+def test_a_pause_that_is_over_does_not_wait_for_a_long_job(
+    backend: Recorder, url: str, tmp_path: Path
+) -> None:
+    with version(backend, tmp_path / "v1", queue()).service(url) as running:
+        push(url, "long", seconds=15)
+        wait_for(lambda: states(url)["running"], timeout=10, what="the long job")
+        tell(url, "UPDATE billing_queues SET state = 'paused'")
+        wait_for(
+            lambda: "Updated configuration" in running.output,
+            timeout=10,
+            what="the worker's hearing of the pause",
+        )
+        tell(url, "UPDATE billing_queues SET state = 'active'")
+        push(url, "short")
+        wait_for(
+            lambda: states(url) == {"running": 1, "succeeded": 1},
+            timeout=8,
+            what="the job beside the long one",
+        )
         running.stop()
 
 

@@ -213,16 +213,21 @@ class Worker(chancy.Worker):
                 )
 
     async def _serve(self, queue: Queue, executor: Executor) -> None:
-        """Feeds an executor until the queue changes or goes, and its jobs have ended."""
+        """Feeds an executor until its queue needs another one, and its jobs have ended.
+
+        Chancy 0.26 waits for the end of all jobs at any change, a pause included.
+        """
         retry = self.database_retry(f"queue_{queue.name}")
         failures = 0
         self.queue_wake_events[queue.name].set()
         while True:
             await self._until_woken(queue)
-            if self._queues.get(queue.name) != queue:
+            current = self._queues.get(queue.name)
+            if current is None or _executor_of(current) != _executor_of(queue):
                 while len(executor):
                     await asyncio.sleep(_DRAIN_INTERVAL)
                 return
+            queue = executor.queue = current
             try:
                 await self._feed(queue, executor)
                 retry.reset()
@@ -339,6 +344,11 @@ class Worker(chancy.Worker):
             f"worker.queue.{event}",
             {"queue": queue, "executor": executor, "worker": self},
         )
+
+
+def _executor_of(queue: Queue) -> tuple[object, ...]:
+    """What an executor is made of; the rest of a queue can change under it."""
+    return queue.executor, queue.executor_options, queue.concurrency
 
 
 @asynccontextmanager
