@@ -227,7 +227,7 @@ def test_a_deploy_changes_adds_and_removes_and_leaves_what_is_due(
     assert make_due(url, "same", "other", "overdue", "gone") == 4
 
     with new.service(url) as running:
-        wait_for(lambda: states(url)["succeeded"] == 2, timeout=10, what="the runs due")
+        wait_for(lambda: states(url)["succeeded"] == 3, timeout=10, what="the runs due")
         running.stop()
 
     assert new.executions == {"same": 1, "with other arguments": 1, "overdue": 1}
