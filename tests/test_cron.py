@@ -137,6 +137,28 @@ def test_each_due_run_happens_once_through_restarts_of_two_replicas(
     assert states(url) == {"succeeded": due}
 
 
+def test_replicas_that_look_at_the_same_moment_push_a_run_once(
+    backend: Recorder, url: str, tmp_path: Path
+) -> None:
+    version = backend.version(tmp_path / "v1", CRON_JOBS=cron_jobs(a=NEVER))
+
+    with version.service(url) as one, version.service(url) as other:
+        with psycopg.connect(url) as gate:
+            gate.execute("LOCK TABLE billing_cron")
+            gate.execute("UPDATE billing_cron SET next_run = NOW()")
+            wait_for(
+                lambda: query(url, WAITING) == [(2,)],
+                timeout=10,
+                what="two at the gate",
+            )
+        wait_for(lambda: states(url)["succeeded"], timeout=10, what="the run")
+        other.stop()
+        one.stop()
+
+    assert version.executions == {"a": 1}
+    assert states(url) == {"succeeded": 1}
+
+
 @pytest.mark.slow
 def test_each_minute_is_run_once_through_twenty_restarts(
     backend: Recorder, url: str, tmp_path: Path

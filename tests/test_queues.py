@@ -228,8 +228,10 @@ def test_a_pause_that_is_over_does_not_wait_for_a_long_job(
             timeout=10,
             what="the worker's hearing of the pause",
         )
-        tell(url, "UPDATE billing_queues SET state = 'active'")
         push(url, "short")
+        time.sleep(3)  # The queue polls each second.
+        assert states(url) == {"running": 1, "pending": 1}
+        tell(url, "UPDATE billing_queues SET state = 'active'")
         wait_for(
             lambda: states(url) == {"running": 1, "succeeded": 1},
             timeout=8,
