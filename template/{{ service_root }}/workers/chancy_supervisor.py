@@ -17,23 +17,27 @@ _PROVEN_AFTER = 2.0
 
 
 class Retry(DatabaseRetry):
-    """Chancy's retry of a loop, which the monitor and not a traceback tells about."""
+    """Chancy's retry of a loop, which the monitor and not a traceback tells about.
 
-    errors = DATABASE_ERRORS  # type: ignore[assignment]  # one more than Chancy
+    Attributes:
+        errors: What the loop survives by it; other errors are the supervisor's.
+        then: Is called when the loop does its work.
+    """
 
-    def __init__(
-        self, name: str, monitor: Monitor, *, works: Callable[[], None] | None = None
-    ) -> None:
+    # One more than Chancy's.
+    errors: tuple[type[Exception], ...] = DATABASE_ERRORS  # type: ignore[assignment]
+
+    def __init__(self, name: str, monitor: Monitor) -> None:
         self.name = name
         self.monitor = monitor
         self.failures = 0
-        self._works = works
+        self.then: Callable[[], None] | None = None
 
     def reset(self) -> None:
         self.failures = 0
         self.monitor.works(self.name)
-        if self._works is not None:
-            self._works()
+        if self.then is not None:
+            self.then()
 
     async def wait(self, error: BaseException) -> None:
         if is_cancelled():

@@ -30,6 +30,12 @@ _START_TIMEOUT = 10
 _SAVE_TIMEOUT = 3
 _DRAIN_INTERVAL = 0.02
 _LONGEST_PAUSE = 60.0
+# What Chancy 0.26 calls its loops where it retries them.
+_TASK_OF_LOOP = {
+    "queue maintenance": "queues",
+    "outgoing job updates": "updates",
+    "notifications listener": "notifications",
+}
 
 
 class Worker(chancy.Worker):
@@ -161,18 +167,23 @@ class Worker(chancy.Worker):
         """Renews LISTEN when its connection has gone silent: heartbeats come through it."""
         monitor, patience = self.chancy.monitor, 1.5 * self.heartbeat_poll_interval
         while True:
+            since = time.monotonic()
             heard = await self.hub.wait_for("worker.announced", timeout=patience)
-            if not heard and monitor.has_been_calm_for(patience):
+            announced = since < self.last_heartbeat < time.monotonic() - 1
+            if not heard and announced and monitor.has_been_calm_for(patience):
                 self.chancy.log.warning("LISTEN has gone silent and is set up again")
                 await self.manager.cancel("notifications")
                 self.manager.add("notifications", self._task("notifications"))
 
     def database_retry(self, name: str) -> Retry:
-        # Nobody told this worker of the jobs that were pushed while it did not listen.
-        listens = name == "notifications listener"
-        return Retry(
-            name, self.chancy.monitor, works=self._wake_queues if listens else None
-        )
+        retry = Retry(_TASK_OF_LOOP.get(name, name), self.chancy.monitor)
+        if retry.name == "notifications":
+            # Nobody told this worker of the jobs that were pushed meanwhile.
+            retry.then = self._wake_queues
+        elif retry.name == "updates":
+            # Chancy 0.26 logs what it does not retry itself, without a tag.
+            retry.errors = (Exception,)
+        return retry
 
     def _wake_queues(self) -> None:
         for event in self.queue_wake_events.values():
