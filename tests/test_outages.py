@@ -5,13 +5,11 @@ import re
 import shutil
 import threading
 import time
-import urllib.error
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -19,6 +17,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from .faults import Cluster, Recorder, cluster, pgbouncer, proxy, push, recorder, states
+from .probes import readiness, wait_until_ready
 from .sentry import sentry
 from .support import Service, database, migrate, query, wait_for
 
@@ -105,22 +104,6 @@ def serving(billing: Recorder, url: str, dsn: str = "") -> Iterator[Service]:
         running.stop()
 
 
-def readiness(running: Service) -> tuple[int, dict[str, Any]]:
-    """The status and the body of /health/ready."""
-    try:
-        return 200, running.request("/health/ready")
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
-
-
-def wait_until_ready(running: Service, timeout: float = 30) -> None:
-    wait_for(
-        lambda: readiness(running)[0] == 200,
-        timeout=timeout,
-        what=f"the readiness of the service ({readiness(running)})",
-    )
-
-
 def lines(running: Service, *texts: str) -> list[str]:
     """The lines of the log, of any logger, that hold one of the texts."""
     return [
@@ -152,7 +135,9 @@ def everything_goes_on(
     orphan = push(
         url,
         f"orphan-{mark}",
-        **{"state": "running", "taken_by": "nobody", "claim_id": str(uuid4())},
+        state="running",
+        taken_by="nobody",
+        claim_id=str(uuid4()),
     )
     ids = [push(url, f"{mark}-{number}") for number in range(5)]
 
@@ -253,8 +238,10 @@ def test_connections_killed_in_the_middle_of_polls(
     ):
         everything_goes_on(url, billing, running)
         for round in range(3):
+            running.request("/")
             long = push(url, f"long-{round}", seconds=5)
             kill_polls(url)
+            assert running.request("/")["service"] == "billing"
             everything_goes_on(url, billing, running)
             wait_until_ready(running, timeout=15)
             wait_for_success(url, long)
@@ -270,7 +257,7 @@ def test_connections_killed_at_any_moment(
     server: Cluster, billing: Recorder, url: str
 ) -> None:
     with serving(billing, url) as running:
-        ids = []
+        ids: list[str] = []
         deadline = time.monotonic() + 8
         while time.monotonic() < deadline:
             ids.append(push(url, f"job-{len(ids)}", seconds=len(ids) % 3))
@@ -285,10 +272,10 @@ def test_a_claim_and_a_result_whose_answers_were_lost(
 ) -> None:
     """The server commits, and the connection dies before it can say so."""
 
-    def kill_at_commit(note: str, **columns: object) -> str:
+    def kill_at_commit(note: str) -> str:
         with server.setting("synchronous_standby_names", "nobody"):
             local = f"{url}?options=-csynchronous_commit%3Dlocal"
-            id = push(local, note, **columns)
+            id = push(local, note)
 
             def committing() -> bool:
                 return bool(
@@ -343,7 +330,7 @@ def test_a_database_that_is_gone_for_a_while(
                     what="the unreadiness",
                 )
                 time.sleep(max(0, seconds - (time.monotonic() - since)))
-                assert len(alarms(running)) == 1, alarms(running)
+                assert len(alarms(running)) == 1, "\n".join(alarms(running))
             wait_until_ready(running, timeout=15)
             everything_goes_on(url, billing, running)
             nothing_was_lost_or_done_twice(url, billing)
