@@ -31,6 +31,7 @@ POLLS = {
     "Recovery": "WITH lost",
     "heartbeat": 'DELETE FROM "billing_workers"',
 }
+QUEUE_POLL = {"queue_default": "WITH selected_jobs"}
 # One poll and the longest pause after an outage, on a loaded machine.
 SOON = 20
 
@@ -163,7 +164,7 @@ def everything_goes_on(
         )
 
     wait_for(all_done, timeout=within, what=f"work as usual\n{running.output}")
-    hears_of_a_push(url, billing)
+    push_started(url, billing)
 
 
 def wait_for_success(url: str, id: str) -> None:
@@ -178,11 +179,12 @@ def wait_for_success(url: str, id: str) -> None:
     )
 
 
-def hears_of_a_push(url: str, billing: Recorder) -> None:
-    """A job starts at once, where the queue's next poll is minutes away."""
-    note = f"heard-{uuid4().hex[:8]}"
-    push(url, note)
+def push_started(url: str, billing: Recorder, seconds: float = 0) -> str:
+    """A job that starts at once, where the queue's next poll is minutes away; its id."""
+    note = uuid4().hex[:8]
+    id = push(url, note, seconds=seconds)
     wait_for(lambda: billing.executions[note], timeout=5, what="a notified start")
+    return id
 
 
 def nothing_was_lost_or_done_twice(url: str, billing: Recorder) -> None:
@@ -206,8 +208,8 @@ def kill(url: str) -> None:
     )
 
 
-def kill_polls(url: str) -> None:
-    """Kills all connections of the service while each of its polls waits for an answer."""
+def kill_in_the_middle(url: str, polls: dict[str, str]) -> None:
+    """Kills all connections of the service while each of the polls waits for an answer."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "LOCK billing_cron, billing_leader, billing_jobs, billing_workers"
@@ -219,8 +221,13 @@ def kill_polls(url: str) -> None:
                 "SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
                 "AND datname = current_database()",
             )
-            return all(any(text in row for (row,) in rows) for text in POLLS.values())
+            return all(any(text in row for (row,) in rows) for text in polls.values())
 
+        if "queue_default" in polls:
+            query(
+                url,
+                """NOTIFY billing_events, '{"t": "queue.pushed", "q": "default"}'""",
+            )
         wait_for(all_wait, timeout=12, what="a poll of each plugin")
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -237,18 +244,18 @@ def test_connections_killed_in_the_middle_of_polls(
         serving(billing, url, dsn) as running,
     ):
         everything_goes_on(url, billing, running)
-        for round in range(3):
+        for polls in (POLLS, POLLS | QUEUE_POLL, POLLS | QUEUE_POLL):
             running.request("/")
-            long = push(url, f"long-{round}", seconds=5)
-            kill_polls(url)
+            long = push_started(url, billing, seconds=5)
+            kill_in_the_middle(url, polls)
             assert running.request("/")["service"] == "billing"
             everything_goes_on(url, billing, running)
             wait_until_ready(running, timeout=15)
             wait_for_success(url, long)
             time.sleep(pause)
         nothing_was_lost_or_done_twice(url, billing)
-        for task in POLLS:
-            assert len(lines(running, f"{task} lost its connection")) >= 3, task
+        for task, least in [("queue_default", 2), *((task, 3) for task in POLLS)]:
+            assert len(lines(running, f"{task} lost its connection")) >= least, task
         assert not lines(running, "ERROR", "Traceback", "never retrieved")
     assert events == []
 
@@ -320,8 +327,7 @@ def test_a_database_that_is_gone_for_a_while(
         migrate(billing.folder, "app.billing", url)
         with serving(billing, url, dsn) as running:
             everything_goes_on(url, billing, running)
-            push(url, "long", seconds=5)
-            wait_for(lambda: billing.executions["long"], timeout=5, what="the start")
+            push_started(url, billing, seconds=5)
             with gone(server, kind):
                 since = time.monotonic()
                 wait_for(
@@ -386,8 +392,7 @@ def test_connections_that_go_silent_are_given_up_in_bounded_time(
             billing, f"postgresql://postgres@127.0.0.1:{between.port}/{name}"
         ) as running,
     ):
-        push(url, "long", seconds=5)
-        wait_for(lambda: billing.executions["long"], timeout=5, what="the start")
+        push_started(url, billing, seconds=5)
         between.stall()
         since = time.monotonic()
         wait_for(
