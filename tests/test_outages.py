@@ -308,6 +308,28 @@ def test_a_claim_and_a_result_whose_answers_were_lost(
         nothing_was_lost_or_done_twice(url, billing)
 
 
+def test_a_worker_whose_heartbeats_do_not_arrive_keeps_its_own_jobs(
+    billing: Recorder, url: str
+) -> None:
+    with serving(billing, url) as running:
+        query(
+            url,
+            "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN RETURN NULL; END'",
+        )
+        query(
+            url,
+            "CREATE TRIGGER lose BEFORE INSERT OR UPDATE ON billing_workers "
+            "FOR EACH ROW EXECUTE FUNCTION lose()",
+        )
+        query(url, "DELETE FROM billing_workers")
+        long = push_started(url, billing, seconds=8)
+        # Recovery is at work meanwhile, and takes what nobody runs.
+        everything_goes_on(url, billing, running)
+        wait_for_success(url, long)
+        nothing_was_lost_or_done_twice(url, billing)
+
+
 @pytest.mark.parametrize(
     ("kind", "seconds"),
     [
