@@ -124,16 +124,22 @@ class Cluster:
     @contextmanager
     def read_only(self) -> Iterator[None]:
         """As after a failover whose standby is not promoted yet: no session may write."""
-        self._set("default_transaction_read_only", "on")
+        with self.setting("default_transaction_read_only", "on"):
+            yield
+
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """Changes a setting that takes effect on a reload."""
+        self._set(name, f"= '{value}'")
         try:
             yield
         finally:
-            self._set("default_transaction_read_only", "off")
+            self._set(name, "= DEFAULT")
 
-    def _set(self, name: str, value: str) -> None:
+    def _set(self, name: str, assignment: str) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
-            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            connection.execute(f"ALTER SYSTEM SET {name} {assignment}")
             connection.execute("SELECT pg_reload_conf()")
 
 

@@ -1,11 +1,13 @@
 """Chancy, on a pool that renews what it lost, with a monitor of the tasks that use it."""
 
+import asyncio
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import chancy
+import psycopg
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -56,6 +58,7 @@ class Chancy(chancy.Chancy):
             scope=self._scope,
         )
         self._watchdog = Watchdog(self)
+        self._asking: asyncio.Task[bool] | None = None
 
     @cached_property
     def pool(self) -> AsyncConnectionPool[Connection]:  # type: ignore[override]
@@ -95,6 +98,23 @@ class Chancy(chancy.Chancy):
                 query.format(sql.Identifier(f"{self.prefix}workers"))
             )
 
+    async def is_writable(self, *, timeout: float) -> bool:
+        """Whether the database takes writes; who asks at the same time shares the answer."""
+        if self.monitor.database_is_lost:
+            return False
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        # Not cancelled when it is late: that would take psycopg even longer.
+        done, _ = await asyncio.wait([self._asking], timeout=timeout)
+        return bool(done) and self._asking.result()
+
+    async def _ask(self) -> bool:
+        try:
+            await self.check_writable()
+        except psycopg.Error:
+            return False
+        return True
+
     async def __aenter__(self) -> Self:
         self._quiet = _Quiet(self.pool.name, self.monitor)
         logging.getLogger("psycopg.pool").addFilter(self._quiet)
@@ -114,6 +134,8 @@ class Chancy(chancy.Chancy):
     async def __aexit__(self, *exc: object) -> None:
         self._watchdog.stop()
         await self.monitor.close()
+        if self._asking is not None:
+            self._asking.cancel()
         await self._close()
 
     async def _close(self) -> None:

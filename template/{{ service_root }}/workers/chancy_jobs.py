@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,7 +23,11 @@ def _table(app: chancy.Chancy, name: str) -> sql.Identifier:
 
 
 async def give_back(
-    cursor: AsyncCursor[DictRow], worker: "Worker", *, running: list[UUID | None]
+    cursor: AsyncCursor[DictRow],
+    worker: "Worker",
+    *,
+    running: Iterable[UUID | None] = (),
+    older_than: float | None = None,
 ) -> list[str]:
     """Puts jobs back into their queues that a worker took but does not run.
 
@@ -31,6 +36,8 @@ async def give_back(
 
     Args:
         running: The claims of those that it does run.
+        older_than: How many seconds before this transaction the jobs were taken, or
+            more; None for all of them.
 
     Returns:
         The names of their queues.
@@ -39,14 +46,16 @@ async def give_back(
         """
         UPDATE {jobs} SET state = 'pending', taken_by = NULL, claim_id = NULL,
             started_at = NULL
-        WHERE state = 'running' AND taken_by = %s AND claim_id <> ALL(%s::uuid[])
-        AND (%s OR started_at < NOW() - INTERVAL '10 seconds')
+        WHERE state = 'running' AND taken_by = %(worker)s
+        AND claim_id <> ALL(%(running)s::uuid[])
+        AND (%(age)s::float IS NULL
+            OR started_at < NOW() - %(age)s::float * INTERVAL '1 second')
         RETURNING queue
         """
     )
     await cursor.execute(
         query.format(jobs=_table(worker.chancy, "jobs")),
-        [worker.worker_id, running, worker.shutdown_event.is_set()],
+        {"worker": worker.worker_id, "running": [*running], "age": older_than},
     )
     return sorted({row["queue"] for row in await cursor.fetchall()})
 

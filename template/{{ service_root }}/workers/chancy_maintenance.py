@@ -49,7 +49,7 @@ class Recovery(recovery.Recovery):
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
-                )
+                ) AND j.taken_by <> ALL(%(here)s)
                 FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
@@ -73,6 +73,8 @@ class Recovery(recovery.Recovery):
             ),
             {
                 "timeout": worker.heartbeat_timeout,
+                # These are alive, whatever became of their heartbeats.
+                "here": [each.worker_id for each in chancy.workers],
                 "most": MAX_RESCUES,
                 "given_up": Json([given_up]),
             },

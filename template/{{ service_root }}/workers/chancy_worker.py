@@ -17,7 +17,7 @@ from chancy import Queue, QueuedJob
 from chancy.executors.base import Executor
 from chancy.plugins import cron
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 
 from . import chancy_jobs
 from .chancy_app import Chancy
@@ -35,6 +35,12 @@ _START_TIMEOUT = 10
 _SAVE_TIMEOUT = 3
 _DRAIN_INTERVAL = 0.02
 _LONGEST_PAUSE = 60.0
+# What Chancy 0.26 calls its loops where it retries them.
+_TASK_OF_LOOP = {
+    "queue maintenance": "queues",
+    "outgoing job updates": "updates",
+    "notifications listener": "notifications",
+}
 
 
 class Worker(chancy.Worker):
@@ -67,6 +73,7 @@ class Worker(chancy.Worker):
         self.last_heartbeat = time.monotonic()
         self.settling_time = 1.2 * self.heartbeat_poll_interval
         self._unsaved: set[UUID | None] = set()
+        self._fetching_since: dict[str, float] = {}
         self._in_doubt_until = 0.0
 
     # --- start and stop --------------------------------------------------------------
@@ -124,7 +131,7 @@ class Worker(chancy.Worker):
             self.chancy.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
         ):
-            queues = await chancy_jobs.give_back(cursor, self, running=[])
+            queues = await chancy_jobs.give_back(cursor, self)
             await cursor.execute(
                 sql.SQL("DELETE FROM {} WHERE worker_id = %s").format(
                     sql.Identifier(f"{self.chancy.prefix}workers")
@@ -163,24 +170,51 @@ class Worker(chancy.Worker):
 
     async def _maintain_listening(self) -> None:
         """Renews LISTEN when its connection has gone silent: heartbeats come through it."""
+        monitor, patience = self.chancy.monitor, 1.5 * self.heartbeat_poll_interval
         while True:
-            heard = await self.hub.wait_for(
-                "worker.announced", timeout=1.5 * self.heartbeat_poll_interval
-            )
-            if not heard and not self.chancy.monitor.database_is_lost:
+            since = time.monotonic()
+            heard = await self.hub.wait_for("worker.announced", timeout=patience)
+            announced = since < self.last_heartbeat < time.monotonic() - 1
+            if not heard and announced and monitor.has_been_calm_for(patience):
                 self.chancy.log.warning("LISTEN has gone silent and is set up again")
                 await self.manager.cancel("notifications")
                 self.manager.add("notifications", self._task("notifications"))
 
     def database_retry(self, name: str) -> Retry:
-        return Retry(name, self.chancy.monitor)
+        retry = Retry(_TASK_OF_LOOP.get(name, name), self.chancy.monitor)
+        if retry.name == "notifications":
+            # Nobody told this worker of the jobs that were pushed meanwhile.
+            retry.then = self._wake_queues
+        elif retry.name == "updates":
+            # Chancy 0.26 logs what it does not retry itself, without a tag.
+            retry.errors = (Exception,)
+        return retry
+
+    def _wake_queues(self) -> None:
+        for event in self.queue_wake_events.values():
+            event.set()
 
     async def announce_worker(self, conn: psycopg.AsyncConnection[Any]) -> None:
         await super().announce_worker(conn)
         if time.monotonic() < self._in_doubt_until:
             async with conn.cursor(row_factory=dict_row) as cursor:
-                await chancy_jobs.give_back(cursor, self, running=self._claims())
+                await self._give_back_unheard_of(cursor)
         self.last_heartbeat = time.monotonic()
+
+    async def _give_back_unheard_of(self, cursor: psycopg.AsyncCursor[DictRow]) -> None:
+        """Gives back what was taken by a fetch whose answer got lost.
+
+        A fetch that is on its way may have taken jobs too, but none before it began.
+        """
+        now = time.monotonic()
+        queues = await chancy_jobs.give_back(
+            cursor,
+            self,
+            running=self._claims(),
+            older_than=now - min([now, *self._fetching_since.values()]),
+        )
+        for queue in self._queues.keys() & queues:
+            self.queue_wake_events[queue].set()
 
     def _claims(self) -> list[UUID | None]:
         """The claims of the jobs that run here or whose results are not saved yet."""
@@ -211,6 +245,7 @@ class Worker(chancy.Worker):
                     "updated" if current.name in self._queues else "removed",
                     *(current, executor),
                 )
+        self.chancy.monitor.failing.pop(f"queue_{queue.name}", None)
 
     async def _serve(self, queue: Queue, executor: Executor) -> None:
         """Feeds an executor until its queue needs another one, and its jobs have ended.
@@ -274,16 +309,20 @@ class Worker(chancy.Worker):
         if (free := executor.free_slots) <= 0:
             await self._emit("full", queue, executor)
             return
-        async with self.chancy.pool.connection() as connection:
-            jobs = await self.fetch_jobs(queue, connection, up_to=free)
-        for job in jobs:
-            self.chancy.log.debug(
-                "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
-            )
-            try:
-                await executor.push(job)
-            except Exception as error:  # noqa: BLE001  # the row says it
-                await executor.on_job_completed(job=job, exc=error)
+        self._fetching_since[queue.name] = time.monotonic()
+        try:
+            async with self.chancy.pool.connection() as connection:
+                jobs = await self.fetch_jobs(queue, connection, up_to=free)
+            for job in jobs:
+                self.chancy.log.debug(
+                    "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
+                )
+                try:
+                    await executor.push(job)
+                except Exception as error:  # noqa: BLE001  # the row says it
+                    await executor.on_job_completed(job=job, exc=error)
+        finally:
+            del self._fetching_since[queue.name]
 
     async def fetch_jobs(
         self, queue: Queue, conn: psycopg.AsyncConnection[Any], *, up_to: int = 1
