@@ -14,6 +14,7 @@ import pytest
 
 from .faults import Recorder, push, recorder, states
 from .support import Service, environment, migrate, query, wait_for
+from .test_replicas import push_many
 from .test_shutdown import row, seconds_between, wait_until_executed, wait_until_ready
 
 PROCESSES = "queues=[{name: default, executor: process, concurrency: 3}]"
@@ -303,14 +304,13 @@ def test_each_worker_takes_its_queues_and_all_stop_together(
     with backend.service(database_url) as running:
         wait_until_ready(running)
         query(database_url, "UPDATE billing_cron SET next_run = NOW()")
-        for queue in ("api", "heavy"):
-            for number in range(8):
-                push(database_url, f"{queue} {number}", queue=queue, seconds=3)
-        wait_for(
-            lambda: backend.executions.total() >= 11 and backend.executions["cron"],
-            timeout=20,
-            what="the jobs that fit",
-        )
+        # Half a minute's work for the one, one job of four seconds for the other.
+        heavy = "jsonb_build_object('note', 'heavy ' || n, 'seconds', 0.5), 0"
+        push_many(database_url, 300, "heavy", heavy)
+        push(database_url, "heavy", queue="heavy")
+        wait_for(lambda: backend.executions.total() > 5, timeout=20, what="the work")
+        push(database_url, "api", queue="api", seconds=4)
+        wait_until_executed(backend, "api", "cron")
         taken = dict(
             query(
                 database_url,
@@ -322,10 +322,15 @@ def test_each_worker_takes_its_queues_and_all_stop_together(
         for queue, tag in (("api", "api"), ("heavy", "api-heavy")):
             (worker,) = taken[queue]
             assert tag in tags[worker]
-        # One worker's longest job has 3 s left; one after the other it would be 6.
-        with seconds_between(0, 5):
+        # The worker of the short jobs takes no more while the other still has its long one.
+        with seconds_between(0, 6):
+            running.process.terminate()
+            wait_for(
+                lambda: "Shutting down" in running.output, timeout=5, what="the stop"
+            )
+            begun = backend.executions
             running.stop()
 
-    assert backend.executions["cron"] == 1
-    # Five of eight fit; those that waited were not taken while the first ones ended.
-    assert states(database_url) == {"succeeded": 11, "pending": 6}
+    assert backend.executions == begun
+    assert begun["cron"] == 1
+    assert states(database_url)["succeeded"] == begun.total()
