@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -16,6 +16,7 @@ from .chancy_database import target_of
 from .chancy_errors import WorkersError
 from .chancy_monitor import Monitor
 from .chancy_settings import Settings, check_range
+from .chancy_signals import on_sigterm
 from .chancy_watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _OPEN_TIMEOUT = 8
 _LEND_TIMEOUT = 10
+_CLOSE_TIMEOUT = 1
 
 
 @runtime_checkable
@@ -129,9 +131,15 @@ class Chancy(chancy.Chancy):
                 "its limit or the pooler's pool size, or lower CHANCY_MIN_POOL_SIZE"
             ) from None
         self._watchdog.start()
+        self._at_exit = ExitStack()
+        self._at_exit.enter_context(on_sigterm(self._stop_workers))
         return self
 
+    def _stop_workers(self) -> None:
+        self._stops = [asyncio.create_task(each.stop()) for each in self.workers]
+
     async def __aexit__(self, *exc: object) -> None:
+        self._at_exit.close()
         self._watchdog.stop()
         await self.monitor.close()
         if self._asking is not None:
@@ -139,7 +147,7 @@ class Chancy(chancy.Chancy):
         await self._close()
 
     async def _close(self) -> None:
-        await self.pool.close()
+        await self.pool.close(timeout=_CLOSE_TIMEOUT)
         del self.pool
         logging.getLogger("psycopg.pool").removeFilter(self._quiet)
 

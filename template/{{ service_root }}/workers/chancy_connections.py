@@ -44,6 +44,10 @@ class Connection(AsyncConnection[TupleRow]):
         finally:
             timer.cancel()
 
+    async def cancel_safe(self, *, timeout: float = ANSWER_TIMEOUT) -> None:
+        """Ends the connection: a silent server would hold the stop of the service."""
+        self._give_up()
+
     def _give_up(self) -> None:
         if not self.closed:
             with socket.socket(fileno=os.dup(self.fileno())) as duplicate:

@@ -1,8 +1,9 @@
 """What asyncio's tasks need beyond asyncio."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 _CANCEL_AGAIN_AFTER = 0.2
@@ -33,3 +34,12 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_AFTER)
+
+
+async def finish(work: Coroutine[Any, Any, Any]) -> None:
+    """Does all of the work, however often the current task is cancelled meanwhile."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    task.result()

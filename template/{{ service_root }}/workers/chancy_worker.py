@@ -23,7 +23,7 @@ from . import chancy_jobs
 from .chancy_app import Chancy
 from .chancy_deployment import is_outdated
 from .chancy_errors import WorkersError
-from .chancy_executors import executor_class
+from .chancy_executors import create_executor
 from .chancy_queues import resume_when_due
 from .chancy_supervisor import Retry, Supervisor
 from .chancy_tasks import backoff
@@ -107,10 +107,15 @@ class Worker(chancy.Worker):
             # Not one poll later: a service may not live that long.
             plugin.wakeup_signal.set()
 
-    async def stop(self, *, timeout: float | None = None) -> bool:
+    @property
+    def gives_back(self) -> bool:
+        """Whether the grace is over: what still runs goes back to its queue."""
+        return not self._accepting_updates
+
+    async def _stop(self, timeout: float) -> bool:
         """Stops within the grace; jobs that did not end go back to their queues."""
         try:
-            drained: bool = await super().stop(timeout=timeout)
+            drained = await super()._stop(timeout)
             if not self.chancy.monitor.database_is_lost:
                 async with asyncio.timeout(_SAVE_TIMEOUT):
                     await self._sign_off()
@@ -143,9 +148,7 @@ class Worker(chancy.Worker):
 
     async def flush(self) -> None:
         saved = set(self._unsaved)
-        async with asyncio.timeout(
-            _SAVE_TIMEOUT if self.shutdown_event.is_set() else None
-        ):
+        async with asyncio.timeout(_SAVE_TIMEOUT if self.gives_back else None):
             await super().flush()
         self._unsaved -= saved
 
@@ -234,11 +237,11 @@ class Worker(chancy.Worker):
         """
         while current := self._queues.get(queue.name):
             async with AsyncExitStack() as stack:
+                stack.callback(self._executors.pop, current.name, None)
                 executor = await stack.enter_async_context(
-                    executor_class(current)(self, current, **current.executor_options)
+                    await create_executor(self, current)
                 )
                 self._executors[current.name] = executor
-                stack.callback(self._executors.pop, current.name, None)
                 await self._emit("started", current, executor)
                 await self._serve(current, executor)
                 await self._emit(
