@@ -330,6 +330,7 @@ def test_a_worker_whose_heartbeats_do_not_arrive_keeps_its_own_jobs(
         nothing_was_lost_or_done_twice(url, billing)
 
 
+@pytest.mark.xdist_group("outages-gone")
 @pytest.mark.parametrize(
     ("kind", "seconds"),
     [
@@ -385,6 +386,7 @@ def gone(server: Cluster, kind: str) -> Iterator[None]:
             yield
 
 
+@pytest.mark.xdist_group("outages-between")
 def test_a_pooler_in_session_mode_that_restarts(
     server: Cluster, billing: Recorder, url: str, tmp_path: Path
 ) -> None:
@@ -404,6 +406,7 @@ def test_a_pooler_in_session_mode_that_restarts(
         assert not lines(running, "Traceback", "never retrieved")
 
 
+@pytest.mark.xdist_group("outages-between")
 def test_connections_that_go_silent_are_given_up_in_bounded_time(
     server: Cluster, billing: Recorder, url: str
 ) -> None:
