@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -31,6 +32,10 @@ POLLS = {
     "Recovery": "WITH lost",
     "heartbeat": 'DELETE FROM "billing_workers"',
 }
+KILL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 QUEUE_POLL = {"queue_default": "WITH selected_jobs"}
 # One poll and the longest pause after an outage, on a loaded machine.
 SOON = 20
@@ -201,15 +206,14 @@ def nothing_was_lost_or_done_twice(url: str, billing: Recorder) -> None:
 
 def kill(url: str) -> None:
     """Kills all connections of the service."""
-    query(
-        url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    )
+    query(url, KILL)
 
 
-def kill_in_the_middle(url: str, polls: dict[str, str]) -> None:
-    """Kills all connections of the service while each of the polls waits for an answer."""
+@contextmanager
+def in_the_middle(
+    url: str, polls: dict[str, str]
+) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A moment when each of the polls waits for an answer of the server."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "LOCK billing_cron, billing_leader, billing_jobs, billing_workers"
@@ -229,10 +233,7 @@ def kill_in_the_middle(url: str, polls: dict[str, str]) -> None:
                 """NOTIFY billing_events, '{"t": "queue.pushed", "q": "default"}'""",
             )
         wait_for(all_wait, timeout=12, what="a poll of each plugin")
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        yield connection
 
 
 @pytest.mark.parametrize("pause", [0, pytest.param(10, marks=pytest.mark.slow)])
@@ -247,7 +248,8 @@ def test_connections_killed_in_the_middle_of_polls(
         for polls in (POLLS, POLLS | QUEUE_POLL, POLLS | QUEUE_POLL):
             running.request("/")
             long = push_started(url, billing, seconds=5)
-            kill_in_the_middle(url, polls)
+            with in_the_middle(url, polls) as connection:
+                connection.execute(KILL)
             assert running.request("/")["service"] == "billing"
             everything_goes_on(url, billing, running)
             wait_until_ready(running, timeout=15)
@@ -274,7 +276,15 @@ def test_connections_killed_at_any_moment(
         nothing_was_lost_or_done_twice(url, billing)
 
 
-def test_a_claim_and_a_result_whose_answers_were_lost(
+def test_a_job_pushed_while_nobody_listens_starts_when_they_listen_again(
+    billing: Recorder, url: str
+) -> None:
+    with serving(billing, url):
+        query(url, f"{KILL} AND query LIKE 'LISTEN%'")
+        push_started(url, billing)
+
+
+def test_a_claim_whose_answer_was_lost(
     server: Cluster, billing: Recorder, url: str
 ) -> None:
     """The server commits, and the connection dies before it can say so."""
@@ -330,6 +340,7 @@ def test_a_worker_whose_heartbeats_do_not_arrive_keeps_its_own_jobs(
         nothing_was_lost_or_done_twice(url, billing)
 
 
+@pytest.mark.xdist_group("outages-gone")
 @pytest.mark.parametrize(
     ("kind", "seconds"),
     [
@@ -385,6 +396,7 @@ def gone(server: Cluster, kind: str) -> Iterator[None]:
             yield
 
 
+@pytest.mark.xdist_group("outages-between")
 def test_a_pooler_in_session_mode_that_restarts(
     server: Cluster, billing: Recorder, url: str, tmp_path: Path
 ) -> None:
@@ -393,9 +405,11 @@ def test_a_pooler_in_session_mode_that_restarts(
         pgbouncer(tmp_path / "pgbouncer", server, pool_mode="session") as pooler,
         serving(billing, pooler.url(name)) as running,
     ):
-        for round in range(3):
+        everything_goes_on(url, billing, running)
+        for round in range(2):
             push(url, f"long-{round}", seconds=3)
-            pooler.stop()
+            with in_the_middle(url, POLLS):
+                pooler.stop()
             time.sleep(round)
             pooler.start()
             everything_goes_on(url, billing, running)
@@ -404,6 +418,7 @@ def test_a_pooler_in_session_mode_that_restarts(
         assert not lines(running, "Traceback", "never retrieved")
 
 
+@pytest.mark.xdist_group("outages-between")
 def test_connections_that_go_silent_are_given_up_in_bounded_time(
     server: Cluster, billing: Recorder, url: str
 ) -> None:
