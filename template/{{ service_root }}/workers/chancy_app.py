@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import chancy
 import psycopg
+from chancy import Queue
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from .chancy_connections import Connection, check, configure, with_timeouts
 from .chancy_database import target_of
 from .chancy_errors import WorkersError
+from .chancy_hooks import contain_hooks
+from .chancy_jobs import UNREADABLE
 from .chancy_monitor import Monitor
+from .chancy_queues import check_tags, readable_queues
 from .chancy_settings import Settings, check_range
 from .chancy_signals import on_sigterm
 from .chancy_watchdog import Watchdog
@@ -61,6 +65,8 @@ class Chancy(chancy.Chancy):
         )
         self._watchdog = Watchdog(self)
         self._asking: asyncio.Task[bool] | None = None
+        for plugin in self.plugins.values():
+            contain_hooks(plugin, self.monitor.report)
 
     @cached_property
     def pool(self) -> AsyncConnectionPool[Connection]:  # type: ignore[override]
@@ -116,6 +122,22 @@ class Chancy(chancy.Chancy):
         except psycopg.Error:
             return False
         return True
+
+    async def get_all_queues(self) -> list[Queue]:
+        """Returns the queues whose rows can be read; the others are reported.
+
+        In Chancy 0.26, one that cannot be read ends the taking of all queues.
+        """
+        try:
+            queues: list[Queue] = await super().get_all_queues()
+            for queue in queues:
+                check_tags(queue)
+        except UNREADABLE:
+            queues, errors = await readable_queues(self)
+        else:
+            errors = {}
+        self.monitor.replace_failing("row of the queue ", errors)
+        return queues
 
     async def __aenter__(self) -> Self:
         self._quiet = _Quiet(self.pool.name, self.monitor)

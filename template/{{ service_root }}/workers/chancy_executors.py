@@ -43,7 +43,7 @@ _CANCEL_TIMEOUT = 1.0
 
 
 class JobExit(RuntimeError):
-    """A job raised SystemExit or KeyboardInterrupt, which would end its process."""
+    """A job raised what is no Exception, such as SystemExit, and ends more than the job."""
 
 
 class JobMissing(ImportError):
@@ -77,7 +77,8 @@ class _Contained(Executor):
         cls, job: QueuedJob
     ) -> tuple[Callable[..., Any], dict[str, Any]]:
         try:
-            function, kwargs = super().get_function_and_kwargs(job)
+            with _ExitsContained():
+                function, kwargs = super().get_function_and_kwargs(job)
         except (ImportError, AttributeError) as error:
             raise JobMissing(f"{job.func} cannot be imported: {error}") from error
         return _contain(function), kwargs
@@ -88,21 +89,29 @@ def _contain(function: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(function)
         async def run_async(**kwargs: Any) -> Any:
-            try:
+            with _ExitsContained():
                 return await function(**kwargs)
-            except (SystemExit, KeyboardInterrupt) as error:
-                raise JobExit(f"the job raised {error!r}") from error
 
         return run_async
 
     @functools.wraps(function)
     def run(**kwargs: Any) -> Any:
-        try:
+        with _ExitsContained():
             return function(**kwargs)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise JobExit(f"the job raised {error!r}") from error
 
     return run
+
+
+class _ExitsContained:
+    """Turns what is no Exception, and would end more than the job, into one."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: object
+    ) -> None:
+        if not isinstance(error, Exception | asyncio.CancelledError | None):
+            raise JobExit(f"the job raised {type(error).__name__}") from error
 
 
 class AsyncExecutor(_Contained, asyncex.AsyncExecutor):
@@ -155,6 +164,8 @@ class ProcessExecutor(_Contained, process.ProcessExecutor):
         try:
             job, result = super().job_wrapper(job, *state)
             return job, result if _can_travel(result) else None
+        except MemoryError:
+            raise
         except BaseException as error:
             if _can_travel(error):
                 raise
@@ -193,7 +204,7 @@ async def create_executor(worker: "Worker", queue: Queue) -> Executor:
         ImportError: The queue names one that cannot be imported.
     """
     create = functools.partial(
-        executor_class(queue), worker, queue, **queue.executor_options
+        executor_class(queue), worker, queue, **(queue.executor_options or {})
     )
     if executor_class(queue) is ProcessExecutor:
         # It starts a process, and waits for it.
@@ -233,6 +244,7 @@ class _Children(concurrent.futures.Executor):
 
     Python's pool fails all of its jobs when one of its children dies, and can wait for
     ever for a child that it replaced (https://github.com/python/cpython/issues/115634).
+    One that ran out of memory is replaced: what limited it may hold for its next job.
 
     Args:
         initializer: Runs first in each child.
@@ -264,8 +276,14 @@ class _Children(concurrent.futures.Executor):
         self, child: _Child, fn: Callable[..., Any], args: tuple[Any, ...]
     ) -> Future[Any]:
         future = child.submit(fn, args)
-        future.add_done_callback(lambda _: self._idle.append(child))
+        future.add_done_callback(functools.partial(self._done, child))
         return future
+
+    def _done(self, child: _Child, future: Future[Any]) -> None:
+        if not future.cancelled() and isinstance(future.exception(), MemoryError):
+            self._discard(child)
+        else:
+            self._idle.append(child)
 
     def _discard(self, child: _Child) -> None:
         self._all.discard(child)

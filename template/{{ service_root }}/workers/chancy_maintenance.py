@@ -43,7 +43,8 @@ class Recovery(recovery.Recovery):
             """
             WITH lost AS (
                 SELECT j.id, j.claim_id,
-                    COALESCE((j.meta ->> 'rescues')::int, 0) AS rescues
+                    CASE WHEN j.meta ->> 'rescues' ~ '^[0-9]{{1,9}}$'
+                        THEN (j.meta ->> 'rescues')::int ELSE 0 END AS rescues
                 FROM {jobs} j
                 WHERE j.state = 'running' AND NOT EXISTS (
                     SELECT FROM {workers} w
@@ -56,7 +57,8 @@ class Recovery(recovery.Recovery):
                 claim_id = NULL,
                 taken_by = NULL,
                 started_at = NULL,
-                meta = j.meta || jsonb_build_object('rescues', lost.rescues + 1),
+                meta = CASE jsonb_typeof(j.meta) WHEN 'object' THEN j.meta ELSE '{{}}' END
+                    || jsonb_build_object('rescues', lost.rescues + 1),
                 state = CASE WHEN rescues < %(most)s THEN 'pending' ELSE 'failed' END,
                 completed_at = CASE WHEN rescues < %(most)s THEN NULL ELSE NOW() END,
                 errors = CASE WHEN rescues < %(most)s THEN j.errors

@@ -114,6 +114,15 @@ class Monitor:
             self.failed(task, error)
             await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
 
+    def replace_failing(self, prefix: str, errors: dict[str, BaseException]) -> None:
+        """Notes what now fails, and what no longer does, of the tasks with a prefix."""
+        for task in [task for task in self.failing if task.startswith(prefix)]:
+            if task.removeprefix(prefix) not in errors:
+                self.works(task)
+        for name, error in errors.items():
+            if f"{prefix}{name}" not in self.failing:
+                self.failed(f"{prefix}{name}", error)
+
     async def _outlast_loss(self, task: str, error: BaseException) -> None:
         """Returns when the database takes writes; all tasks wait for one and the same probe."""
         self.failing[task] = _LOST

@@ -24,7 +24,7 @@ from .chancy_app import Chancy
 from .chancy_deployment import is_outdated
 from .chancy_errors import WorkersError
 from .chancy_executors import create_executor
-from .chancy_queues import resume_when_due
+from .chancy_queues import check_numbers, resume_when_due
 from .chancy_supervisor import Retry, Supervisor
 from .chancy_tasks import backoff
 
@@ -236,6 +236,7 @@ class Worker(chancy.Worker):
         Chancy 0.26 cancels them, and so fails them, when a poll loses its connection.
         """
         while current := self._queues.get(queue.name):
+            check_numbers(current)
             async with AsyncExitStack() as stack:
                 stack.callback(self._executors.pop, current.name, None)
                 executor = await stack.enter_async_context(
@@ -296,7 +297,7 @@ class Worker(chancy.Worker):
 
     async def _until_woken(self, queue: Queue) -> None:
         try:
-            async with asyncio.timeout(queue.polling_interval):
+            async with asyncio.timeout(max(1, queue.polling_interval or 1)):
                 await self.queue_wake_events[queue.name].wait()
         except TimeoutError:
             pass
@@ -321,8 +322,10 @@ class Worker(chancy.Worker):
                     "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
                 )
                 try:
+                    chancy_jobs.check_readable(job)
                     await executor.push(job)
                 except Exception as error:  # noqa: BLE001  # the row says it
+                    job = chancy_jobs.readable(job)
                     await executor.on_job_completed(job=job, exc=error)
         finally:
             del self._fetching_since[queue.name]
@@ -340,8 +343,11 @@ class Worker(chancy.Worker):
                 jobs: list[QueuedJob] = await super().fetch_jobs(
                     unlimited, conn, up_to=up_to
                 )
-            except (KeyError, TypeError, ValueError):
-                await chancy_jobs.fail_unreadable(self.chancy, queue, conn)
+            except chancy_jobs.UNREADABLE:
+                if not await chancy_jobs.fail_unreadable(
+                    self.chancy, queue, conn, up_to=up_to
+                ):
+                    raise
                 self.queue_wake_events[queue.name].set()
                 return []
             if queue.rate_limit is not None and jobs:
