@@ -4,7 +4,9 @@ The only module that reaches into Chancy's private names.
 """
 
 import asyncio
+import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,11 +18,13 @@ import psycopg
 from chancy import Queue, QueuedJob
 from chancy.executors.base import Executor
 from chancy.plugins import cron
-from psycopg import sql
-from psycopg.rows import DictRow, dict_row
+from psycopg import AsyncConnection, sql
+from psycopg.rows import DictRow, TupleRow, dict_row
 
 from . import chancy_jobs
 from .chancy_app import Chancy
+from .chancy_connections import DroppableConnection
+from .chancy_database import reason_of
 from .chancy_deployment import is_outdated
 from .chancy_errors import WorkersError
 from .chancy_executors import create_executor
@@ -31,7 +35,9 @@ from .chancy_tasks import backoff
 # The first time after another at which a cron expression fires in a time zone.
 next_run = cron._next_run
 
-_START_TIMEOUT = 10
+_START_TIMEOUT = 8
+_LISTEN_TIMEOUT = 5
+_LISTEN_INTERVAL = 0.2
 _SAVE_TIMEOUT = 3
 _DRAIN_INTERVAL = 0.02
 _LONGEST_PAUSE = 60.0
@@ -72,6 +78,7 @@ class Worker(chancy.Worker):
         self.manager = Supervisor(chancy.monitor, self._task)
         self.last_heartbeat = time.monotonic()
         self.settling_time = 1.2 * self.heartbeat_poll_interval
+        self._listener: AsyncConnection[TupleRow] | None = None
         self._unsaved: set[UUID | None] = set()
         self._fetching_since: dict[str, float] = {}
         self._in_doubt_until = 0.0
@@ -84,6 +91,7 @@ class Worker(chancy.Worker):
         Raises:
             WorkersError: The database gives no connection for LISTEN.
         """
+        self._listener = await self._first_listener()
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 async with self.chancy.pool.connection() as connection:
@@ -94,15 +102,18 @@ class Worker(chancy.Worker):
         except BaseException as error:
             self.shutdown_timeout = 0
             await self.stop()
+            if self._listener is not None:
+                await self._listener.close()
             if isinstance(error, TimeoutError):
                 monitor = self.chancy.monitor
                 raise WorkersError(
                     f"the database {monitor.database} did not let a worker start in "
-                    f"{_START_TIMEOUT} s ({monitor.connect_error or 'no answer'}): it "
-                    "needs one connection for LISTEN beside CHANCY_MAX_POOL_SIZE"
+                    f"{_START_TIMEOUT} s ({monitor.connect_error or 'no answer'}): look "
+                    "at its log and its load, and start again"
                 ) from error
             raise
         self.chancy.workers.append(self)
+        self.chancy.has_started()
         for plugin in self.chancy.plugins.values():
             # Not one poll later: a service may not live that long.
             plugin.wakeup_signal.set()
@@ -120,11 +131,12 @@ class Worker(chancy.Worker):
                 async with asyncio.timeout(_SAVE_TIMEOUT):
                     await self._sign_off()
         except (psycopg.Error, TimeoutError) as error:
-            self.chancy.log.warning(
-                "the database did not take the worker's last word (%s): what it had not "
-                "saved runs again after the heartbeat timeout",
-                " ".join(str(error).split()) or type(error).__name__,
-            )
+            if self in self.chancy.workers:
+                self.chancy.log.warning(
+                    "the database did not take the worker's last word (%s): what it had "
+                    "not saved runs again after the heartbeat timeout",
+                    reason_of(error),
+                )
             return False
         finally:
             if self in self.chancy.workers:
@@ -170,6 +182,50 @@ class Worker(chancy.Worker):
             "listening": self._maintain_listening,
         }
         return tasks[name]()
+
+    async def _first_listener(self) -> AsyncConnection[TupleRow]:
+        """A connection that listens, or one line; Chancy 0.26 waits for one for ever."""
+        reason = "no answer"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LISTEN_TIMEOUT):
+                while True:
+                    try:
+                        return await self._listen()
+                    except psycopg.OperationalError as error:
+                        # Connections of the checks may still be about to end.
+                        reason = reason_of(error)
+                        await asyncio.sleep(_LISTEN_INTERVAL)
+        raise WorkersError(
+            f"the database {self.chancy.monitor.database} has no connection left for "
+            f"LISTEN ({reason}): each Worker needs one beside CHANCY_MAX_POOL_SIZE, so "
+            "raise the database's limit or the pooler's pool size, or lower "
+            "CHANCY_MIN_POOL_SIZE"
+        )
+
+    async def _listen(self) -> AsyncConnection[TupleRow]:
+        connection = await DroppableConnection.connect(self.chancy.dsn, autocommit=True)
+        try:
+            channel = sql.Identifier(f"{self.chancy.prefix}events")
+            await connection.execute(sql.SQL("LISTEN {}").format(channel))
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _maintain_notifications(self) -> None:
+        """Chancy's loop, which begins with the connection that the start made sure of."""
+        retry = self.database_retry("notifications listener")
+        while True:
+            try:
+                async with self._listener or await self._listen() as connection:
+                    self._listener = None
+                    self._notifications_ready_event.set()
+                    retry.reset()
+                    async for notification in connection.notifies():
+                        event = json.loads(notification.payload)
+                        await self.hub.emit(event.pop("t"), event)
+            except retry.errors as error:
+                await retry.wait(error)
 
     async def _maintain_listening(self) -> None:
         """Renews LISTEN when its connection has gone silent: heartbeats come through it."""
