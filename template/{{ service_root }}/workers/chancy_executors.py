@@ -69,6 +69,7 @@ class _Contained(Executor):
             await super().on_job_completed(job=job, exc=exc, result=result)
 
 
+@functools.cache
 def _contain(function: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 

@@ -36,6 +36,8 @@ class SentryPlugin(sentry.SentryPlugin):
         exc: Exception | None = None,
         result: Any | None = None,
     ) -> QueuedJob:
+        if exc is None:
+            return job
         if isinstance(exc, asyncio.CancelledError) and worker.shutdown_event.is_set():
             return job  # It did not fail: it runs again after the restart.
         with self.scope():
