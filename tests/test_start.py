@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import SECRET_VARIABLE, environment, migrate, run, service
+from .support import SECRET_VARIABLE, copy, environment, migrate, run, service
 
 APP = "app.billing.main:app"
 DOWN = "postgresql://someone:hunter2@127.0.0.1:1/billing"
@@ -247,22 +247,48 @@ def test_a_missing_or_old_package_is_named_with_the_command(
     install(bare_environment, "chancy==0.26.*", "sentry-sdk>=2.1")
     assert "chancy is installed without its extra cron (croniter" in start()
 
-    # The whole service says it as well: uvicorn ends with this line and no traceback.
-    result = subprocess.run(
-        [
-            bare_environment / "bin" / "python",
-            "-m",
-            "uvicorn",
-            "app.billing.workers:app",
-        ],
-        cwd=backend,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=15,
-    )
-    assert result.returncode == 1
-    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+def test_the_service_and_its_tests_end_with_the_line_as_well(
+    bare_environment: Path, backend: Path, tmp_path: Path
+) -> None:
+    python = bare_environment / "bin" / "python"
+    root = tmp_path / "other"
+    (root / "app" / "billing").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    (root / "app" / "billing" / "__init__.py").touch()
+    copy("app/billing", cwd=root)
+    packages = ["chancy[cron]==0.26.*", "psycopg[binary]", "psycopg-pool", "sentry-sdk"]
+    install(bare_environment, "pytest", *packages)
+    for package in packages:
+        name = package.partition("[")[0]
+        uv("pip", "uninstall", "--quiet", "--python", str(python), name)
+        for folder in (backend, root):
+            result = run(
+                *(python, "-m", "uvicorn", APP),
+                cwd=folder,
+                env=environment(),
+                check=False,
+                timeout=15,
+            )
+            assert result.returncode == 1
+            (line,) = result.stderr.splitlines()
+            assert f"{name} is not installed" in line and "run uv add" in line
+
+        for tests in ("app", "app/billing/workers"):
+            result = run(
+                *(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests),
+                cwd=backend,
+                env=environment(),
+                check=False,
+            )
+            assert result.returncode != 0
+            lines = (result.stdout + result.stderr).splitlines()
+            (line,) = (
+                line for line in lines if "run uv add" in line and 'f"' not in line
+            )
+            assert f"{name} is not installed" in line
+            assert len(lines) < 12 and "INTERNALERROR" not in result.stdout
+        install(bare_environment, package)
 
 
 def test_a_package_that_is_too_new_is_named(backend: Path) -> None:
