@@ -83,6 +83,8 @@ def assert_says(line: str, words: str) -> None:
         ("service=chancy", '"chancy" … default prefix … write chancy_service'),
         ("service=workers", '"workers" … folder … write workers_service'),
         ("service=tests", '"tests" … folder … write tests_service'),
+        ("service=observability", "would hide): write observability_service"),
+        ("service=secret_values", "would hide): write secret_values_service"),
         (f"service={FORTY}", "'prefix' … 41 characters … at most 33 … -d prefix=a"),
         (f"service={FORTY}a", "'service' … 41 characters … at most 40 … -d service=a"),
         ("package=app.class", '"app.class" … keyword … rename that folder'),
@@ -155,7 +157,14 @@ def test_a_bad_answer_on_the_command_line_is_refused_in_one_line(
         ),
         (
             {"queues": [{"name": "q", "tags": ["x"]}]},
-            "'workers' … no worker takes the queue q … (x)",
+            "'workers' … no worker takes the tag x of the queue q: give it … take it out",
+        ),
+        (
+            {
+                "queues": [{"name": "q", "tags": ["a", "b"]}],
+                "workers": [{"tags": ["a"]}],
+            },
+            "'workers' … no worker takes the tag b of the queue q: give it … take it out",
         ),
         ({"workers": []}, "[] leaves nobody to run the jobs … write [{tags: []}]"),
         ({"workers": [{"tag": "x"}]}, 'unknown key "tag": the keys are tags'),
@@ -202,6 +211,33 @@ def test_a_folder_that_is_no_package_is_refused_with_the_name_to_give_it(
     assert_says(line, 'the folder "my-billing" … Python package … one named my_billing')
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("app/class", 'the folder "class" … Python keyword … one named class_jobs'),
+        ("app/observability", "would hide the module … named observability_service"),
+        ("app/secret_values", "would hide the module … named secret_values_service"),
+        ("app/a=b", "the value given for the folder (not repeated … one named a_b"),
+    ],
+)
+def test_a_folder_with_a_name_that_is_taken_is_refused(
+    folder: str, words: str, tmp_path: Path
+) -> None:
+    assert_says(refusal(tmp_path, "-d", "service=billing", to=folder), words)
+
+
+@pytest.mark.parametrize("there", ["pyproject.toml", ".git", ".git/HEAD"])
+def test_a_service_is_not_rendered_into_the_root_of_a_backend(
+    there: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shop" / there).parent.mkdir(parents=True)
+    (tmp_path / "shop" / there).touch()
+
+    line = refusal(tmp_path, to="shop")
+
+    assert_says(line, f"shop/{there} is there … root of a backend … app/billing")
+
+
 def test_a_package_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     line = refusal(tmp_path, to="my-app/billing")
 
@@ -213,26 +249,67 @@ def test_a_package_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     [
         ("workers/by_hand.py", "git mv billing/workers billing/workers_by_hand"),
         ("workers.py", "git mv billing/workers.py billing/workers_by_hand.py"),
+        ("workers/jobs/deep/w.py", "git mv billing/workers billing/workers_by_hand"),
+        ("workers/jobs/data.yml", "git mv billing/workers billing/workers_by_hand"),
     ],
 )
+@pytest.mark.parametrize("answers", ["", "_src_path: gh:team/other\nservice: x\n"])
 def test_workers_written_by_hand_are_left_as_they_are(
-    there: str, way_out: str, tmp_path: Path
+    there: str, way_out: str, answers: str, tmp_path: Path
 ) -> None:
-    file = tmp_path / "[group] a" / "app" / "billing" / there
-    file.parent.mkdir(parents=True)
-    file.write_text("by hand\n")
+    folder = tmp_path / "[group] a" / "app" / "billing"
+    (folder / there).parent.mkdir(parents=True)
+    (folder / there).write_text("by hand\n")
+    if answers:
+        (folder / ".copier-answers.yml").write_text(answers)
 
     line = refusal(tmp_path, to="[group] a/app/billing")
 
     assert_says(line, f"is there already … did not render it … move it away ({way_out}")
 
 
-@pytest.mark.parametrize("there", ["pyproject.toml", "README.md", "app/x/main.py"])
+def test_links_and_folders_in_the_way_are_left_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "app" / "billing"
+    folder.mkdir(parents=True)
+    (folder / "workers").symlink_to("nowhere")
+    assert_says(refusal(tmp_path), "workers is there already … did not render it")
+    assert (folder / "workers").is_symlink()
+
+    (folder / "workers").unlink()
+    (folder / "main.py").mkdir()
+    assert_says(refusal(tmp_path), "billing/main.py is a folder: move it away")
+
+
+def test_what_python_leaves_behind_is_not_in_the_way(tmp_path: Path) -> None:
+    cache = tmp_path / "app" / "billing" / "workers" / "__pycache__"
+    cache.mkdir(parents=True)
+    (cache / "worker.cpython-311.pyc").touch()
+
+    copy("app/billing", cwd=tmp_path)
+
+
+def test_the_answers_to_another_template_are_left_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "app" / "billing"
+    folder.mkdir(parents=True)
+    (folder / ".copier-answers.yml").write_text("_src_path: gh:team/other\n")
+
+    line = refusal(tmp_path)
+    assert_says(line, "answers to another template … -a .copier-answers.workers.yml")
+
+    copy("app/billing", "-a", ".copier-answers.workers.yml", cwd=tmp_path)
+    kept = (folder / ".copier-answers.yml").read_text()
+    assert kept == "_src_path: gh:team/other\n"
+
+
+@pytest.mark.parametrize(
+    "there",
+    ["pyproject.toml", "README.md", "app/x/main.py", "app", ".copier-answers.yml"],
+)
 def test_a_backend_is_rendered_into_an_empty_folder_only(
     there: str, tmp_path: Path
 ) -> None:
     (tmp_path / "shop" / there).parent.mkdir(parents=True)
-    (tmp_path / "shop" / there).write_text("by hand\n")
+    (tmp_path / "shop" / there).write_text("by: hand\n")
 
     line = refusal(tmp_path, "-d", "scope=backend", to="shop")
 
@@ -533,12 +610,19 @@ def test_every_area_and_city_is_taken(problems: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "zone", ["London Time", "GMT+1", "../etc", "Europe/../etc", "europe/london", "", 1]
+    "zone",
+    [
+        *("London Time", "GMT+1", "../etc", "../../etc/passwd", "Europe/../etc"),
+        *("europe/london", "", 1),
+    ],
 )
 def test_a_zone_of_another_form_is_refused(zone: object, problems: Any) -> None:
     job = {"name": "a", "schedule": "@daily", "timezone": zone}
     said = problems.jobs_problem([job])
     assert f'"{zone}" is not of the form Area/City: write Europe/London' in said
+    assert problems.jobs_problem([{**job, "timezone": "a=b"}]).startswith(
+        "a: the value given for timezone (not repeated: it may hold a secret) is not of"
+    )
 
 
 # ----------------------------------------------------- lists that must not fall behind

@@ -118,6 +118,65 @@ def test_a_signal_after_any_step_takes_everything_down(
     assert left_behind(scratch) == []
 
 
+def test_ctrl_c_during_the_imports_leaves_no_traceback(scratch: Path) -> None:
+    """Python tells what it imports, and Copier is what takes longest."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "chancy_workers.demo"],
+        cwd=scratch,
+        env=variables(scratch),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if "| " in line and line.rpartition("| ")[2].strip().startswith("copier."):
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    rest = process.stdout.read()
+
+    assert process.wait(60) == 128 + signal.SIGINT, rest
+    assert "Traceback" not in rest and "everything is taken down again" in rest
+    assert left_behind(scratch) == []
+
+
+def test_settings_of_other_projects_and_proxies_do_not_reach_it(scratch: Path) -> None:
+    uv = scratch / "uv"
+    uv.write_text(
+        f'#!/bin/sh\nunset http_proxy\nexec {variables(scratch)["UV"]} "$@"\n'
+    )
+    uv.chmod(0o700)
+    elsewhere = {
+        "http_proxy": "http://127.0.0.1:9",
+        "LOG_LEVEL": "WARNING",
+        "SENTRY_DSN": "no DSN at all",
+        "UV": str(uv),
+        "UV_FROZEN": "1",
+        "UV_PROJECT_ENVIRONMENT": str(scratch / "venv"),
+        "WEB_CONCURRENCY": "3",
+        "WORKERS_DATABASE_URL": "postgresql://127.0.0.1:9/theirs",
+    }
+
+    result = run(*command(), cwd=scratch, env=variables(scratch) | elsewhere)
+
+    assert "50 jobs ran" in result.stdout
+    assert not (scratch / "venv").exists()
+
+
+def test_a_program_that_is_not_there_is_told(scratch: Path) -> None:
+    result = run(
+        *command(),
+        cwd=scratch,
+        env=variables(scratch) | {"UV": "/nowhere/uv"},
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "Failed: [Errno 2] No such file" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
 def test_a_failure_is_told_and_takes_everything_down(scratch: Path) -> None:
     result = run(
         *command(),

@@ -1,4 +1,4 @@
-"""Every combination of answers gives code that is clean, typed, tested and boots."""
+"""A matrix of answers gives code that is clean, typed, tested and boots."""
 
 import sys
 from collections.abc import Callable
@@ -60,14 +60,14 @@ MATRIX: dict[str, dict[str, Any]] = {
                 "tags": ["reports"],
             },
         ],
-        "workers": [{"tags": ["api"]}, {"tags": ["reports"]}, {}],
+        "workers": [{"tags": ["api"]}, {"tags": ["reports", "mail"]}, {}],
     },
     "optional-plugins": {**BACKEND, "metrics": True, "workflow": True},
     "start-without-database": {**BACKEND, "start_without_database": True},
     "long-names": {
         **BACKEND,
         "queues": [{"name": "q" * 63, "tags": [LONG_TAG, "b", "c"]}],
-        "workers": [{"tags": [LONG_TAG, "d", "e"]}],
+        "workers": [{"tags": [LONG_TAG, "b", "c", "d"]}],
         "service": "a_service_with_a_name_of_32_char",
         "jobs": [{"name": LONG_JOB, "schedule": "0 7 1-31/2 jan-mar mon-fri"}],
     },

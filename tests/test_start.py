@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import SECRET_VARIABLE, environment, migrate, run, service
+from .support import SECRET_VARIABLE, copy, environment, migrate, run, service
 
 APP = "app.billing.main:app"
 DOWN = "postgresql://someone:hunter2@127.0.0.1:1/billing"
@@ -44,6 +44,14 @@ def the_line(output: str) -> str:
             "postgresql+asyncpg://someone:hunter2@h/d",
             "WORKERS_DATABASE_URL is not of the form",
         ),
+        (
+            "postgresql://someone:p@sshunter2@h/d",
+            "WORKERS_DATABASE_URL cannot be parsed",
+        ),
+        (
+            "postgresql://someone:hunter2/x@h:1/d",
+            "WORKERS_DATABASE_URL cannot be parsed",
+        ),
         (DOWN, "127.0.0.1:1/billing (connection failed"),
     ],
 )
@@ -52,6 +60,76 @@ def test_a_url_that_leads_nowhere(url: str, reason: str, backend: Path) -> None:
 
     assert reason in line
     assert "postgresql://user:password@host" in line or "start it" in line
+
+
+URLS = """
+import os, sys
+from app.billing.workers.chancy_database import database_url
+from app.billing.workers.chancy_errors import WorkersError
+
+for line in sys.stdin.buffer.read().split(b"\\n"):
+    os.environb[b"WORKERS_DATABASE_URL"] = line
+    try:
+        database_url("A-SECRET", os.environ.__getitem__)
+        print("taken")
+    except WorkersError as error:
+        print(error)
+"""
+
+
+def said_of(folder: Path, urls: list[str] | list[bytes]) -> list[str]:
+    """What database_url() says of each URL: "taken", or its message."""
+    result = subprocess.run(
+        [sys.executable, "-c", URLS],
+        input=b"\n".join(u if isinstance(u, bytes) else u.encode() for u in urls),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.decode().splitlines()
+
+
+def test_a_password_that_spills_over_into_the_target_is_refused(backend: Path) -> None:
+    urls = [
+        b"postgresql://user:p@sshunter2@127.0.0.1:9/db",
+        b"postgresql://user:hunter2@@127.0.0.1:9/db",
+        b"postgresql://user:hunter2/x@127.0.0.1:9/db",
+        b"postgresql://user:12/hunter2@127.0.0.1:9/db",
+        b"postgresql://user:hunter2#/x@127.0.0.1:9/db",
+        b"postgresql://user:a,hunter2/x@127.0.0.1:9/db",
+        b"postgresql://us@er:hunter2@127.0.0.1:9/db",
+        b"postgresql://user:p%40ss@h,hunter2@127.0.0.1/db",
+        b"postgresql://?host=user:hunter2",
+        b"postgresql://user@h:hunter2/db",
+        b"host=127.0.0.1 port=hunter2",
+        b"postgresql://user:hunter2\xff@127.0.0.1:9/db",
+        b"postgresql://user:hunter2%ff@127.0.0.1:9/db",
+    ]
+    lines = said_of(backend, urls)
+
+    for url, line in zip(urls, lines, strict=True):
+        assert "WORKERS_DATABASE_URL cannot be parsed: write it as postgres" in line, (
+            url
+        )
+        assert "percent-encoded" in line and "hunter2" not in line
+
+
+def test_every_form_of_a_target_is_taken(backend: Path) -> None:
+    urls = [
+        "postgresql://user:p%40ss%2Fw%3Ard@127.0.0.1:9/db",
+        "postgresql://postgres.abc:a:b!#?$@x.pooler.supabase.com:5432/postgres",
+        "postgresql://user:a:b!#$@h1:1,h2,[::1]:3/db",
+        "postgresql://user@[fe80::1%25eth0]/db",
+        "postgresql://%2Fvar%2Frun%2Fa:b@c/db",
+        "postgresql:///db?host=/tmp/a@b:c&port=5433",
+        "postgresql://user%40server:x@h/db",
+        "host=h1,/tmp,::1 port=1,,3 dbname=db user=me",
+        "hostaddr=::1,127.0.0.1 dbname='with a blank'",
+        "dbname=db",
+    ]
+
+    assert said_of(backend, urls) == ["taken"] * len(urls)
 
 
 def test_no_url_at_all(backend: Path) -> None:
@@ -169,22 +247,48 @@ def test_a_missing_or_old_package_is_named_with_the_command(
     install(bare_environment, "chancy==0.26.*", "sentry-sdk>=2.1")
     assert "chancy is installed without its extra cron (croniter" in start()
 
-    # The whole service says it as well: uvicorn ends with this line and no traceback.
-    result = subprocess.run(
-        [
-            bare_environment / "bin" / "python",
-            "-m",
-            "uvicorn",
-            "app.billing.workers:app",
-        ],
-        cwd=backend,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=15,
-    )
-    assert result.returncode == 1
-    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+def test_the_service_and_its_tests_end_with_the_line_as_well(
+    bare_environment: Path, backend: Path, tmp_path: Path
+) -> None:
+    python = bare_environment / "bin" / "python"
+    root = tmp_path / "other"
+    (root / "app" / "billing").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    (root / "app" / "billing" / "__init__.py").touch()
+    copy("app/billing", cwd=root)
+    packages = ["chancy[cron]==0.26.*", "psycopg[binary]", "psycopg-pool", "sentry-sdk"]
+    install(bare_environment, "pytest", *packages)
+    for package in packages:
+        name = package.partition("[")[0]
+        uv("pip", "uninstall", "--quiet", "--python", str(python), name)
+        for folder in (backend, root):
+            result = run(
+                *(python, "-m", "uvicorn", APP),
+                cwd=folder,
+                env=environment(),
+                check=False,
+                timeout=15,
+            )
+            assert result.returncode == 1
+            (line,) = result.stderr.splitlines()
+            assert f"{name} is not installed" in line and "run uv add" in line
+
+        for tests in ("app", "app/billing/workers"):
+            result = run(
+                *(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests),
+                cwd=backend,
+                env=environment(),
+                check=False,
+            )
+            assert result.returncode != 0
+            lines = (result.stdout + result.stderr).splitlines()
+            (line,) = (
+                line for line in lines if "run uv add" in line and 'f"' not in line
+            )
+            assert f"{name} is not installed" in line
+            assert len(lines) < 12 and "INTERNALERROR" not in result.stdout
+        install(bare_environment, package)
 
 
 def test_a_package_that_is_too_new_is_named(backend: Path) -> None:

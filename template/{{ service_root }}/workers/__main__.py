@@ -4,11 +4,13 @@ import argparse
 import asyncio
 import sys
 
+import psycopg
+
 from .chancy_database import connect, target
 from .chancy_errors import WorkersError
 from .chancy_initialization import create_chancy
-from .chancy_security import find_open_tables
-from .chancy_tables import migrate, parts_of, tables_of
+from .chancy_security import find_open_tables, refuse_hidden_table
+from .chancy_tables import migrate, parts_of, tables_of, version_table
 
 
 async def run_migrate() -> int:
@@ -22,8 +24,16 @@ async def run_status() -> int:
     chancy = create_chancy()
     async with await connect(chancy.dsn) as connection:
         print(f"{chancy.prefix}* at {target(connection)}")
-        parts = await parts_of(connection, chancy)
-        open_tables = await find_open_tables(connection, tables_of(chancy, parts))
+        try:
+            await refuse_hidden_table(connection, version_table(chancy))
+            parts = await parts_of(connection, chancy)
+            open_tables = await find_open_tables(connection, tables_of(chancy, parts))
+        except psycopg.Error as error:
+            reason = " ".join(str(error).split())
+            raise WorkersError(
+                f"PostgreSQL refused to show what is applied ({reason}): connect as the "
+                "owner of the tables"
+            ) from error
     for part in parts:
         print(f"  {part}")
     if open_tables:

@@ -1,7 +1,9 @@
 """Finds the database of the workers and connects to it."""
 
 import os
+import re
 from collections.abc import Callable
+from ipaddress import IPv6Address
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -72,15 +74,39 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
     scheme, separator, _ = url.partition("://")
     if not url or (separator and scheme not in ("postgresql", "postgres")):
         raise WorkersError(f"{source} is not of the form {URL_FORM}: correct it")
-    try:
-        conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
+    if not _is_parsed_as_meant(url):
         # libpq's own message repeats the URL, and with it the password.
         raise WorkersError(
             f"{source} cannot be parsed: write it as {URL_FORM}, with the special "
             "characters of the password percent-encoded"
-        ) from None
+        )
     return url
+
+
+def _is_parsed_as_meant(url: str) -> bool:
+    """Whether libpq reads the URL, and takes no part of the password for the target.
+
+    A password with @, / or : in it spills over into host, port or database, which
+    messages repeat.
+    """
+    try:
+        parameters = conninfo_to_dict(url)
+    except (psycopg.ProgrammingError, UnicodeError):
+        return False
+    hosts = f"{parameters.get('host', '')},{parameters.get('hostaddr', '')}".split(",")
+    return (
+        all(map(_is_host, hosts))
+        and re.fullmatch("[0-9,]*", str(parameters.get("port", ""))) is not None
+        and "@" not in str(parameters.get("dbname", ""))
+    )
+
+
+def _is_host(text: str) -> bool:
+    """Whether a text is a name, an address or the folder of a socket."""
+    try:
+        return bool(IPv6Address(text))
+    except ValueError:
+        return text.startswith("/") or not re.search("[:@]", text)
 
 
 def target_of(url: str) -> str:

@@ -1,9 +1,11 @@
 """Says which package is missing, too old or too new before an import of it can fail."""
 
 import re
+import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import NoReturn
 
 _REQUIREMENT = re.compile(
     r"(?P<name>[\w-]+)(\[(?P<extras>[\w,]+)\])?>=(?P<minimum>[\d.]+)"
@@ -13,20 +15,30 @@ _MODULES_OF_EXTRA = {"cron": ["croniter", "tzdata"], "pool": ["psycopg_pool"]}
 
 
 def check_requirements(*requirements: str) -> None:
-    """Ends the process with one line when a requirement is not met.
+    """Ends the process, or the tests, with one line when a requirement is not met.
 
     Args:
         requirements: Each as "name[extra]>=minimum" or "name[extra]>=minimum,<limit".
 
     Raises:
-        SystemExit: A package is missing, too old, too new or without one of its extras.
+        SystemExit: A package is missing, too old, too new or without one of its extras;
+            under pytest an ImportError.
     """
     problems = [
         problem for requirement in requirements if (problem := _problem(requirement))
     ]
     if problems:
         quoted = " ".join(f'"{requirement}"' for requirement in requirements)
-        raise SystemExit(f"{__package__}: {', '.join(problems)}: run uv add {quoted}")
+        _stop(f"{__package__}: {', '.join(problems)}: run uv add {quoted}")
+
+
+def _stop(line: str) -> NoReturn:
+    pytest = sys.modules.get("pytest")
+    if not pytest:
+        raise SystemExit(line)
+    # pytest takes a SystemExit for an error of its own, and this for a failed import.
+    missing = type("RequirementError", (pytest.fail.Exception, ImportError), {})
+    raise missing(line, pytrace=False)
 
 
 def _problem(requirement: str) -> str:

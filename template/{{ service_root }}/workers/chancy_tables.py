@@ -83,8 +83,8 @@ async def migrate(chancy: Chancy) -> None:
     Harmless when there is nothing to do, and when two run at once.
 
     Raises:
-        WorkersError: The database does not answer, a table of somebody else has one
-            of the names, or PostgreSQL refuses.
+        WorkersError: The database does not answer, row level security hides the tables
+            from this user, somebody else has one of the names, or PostgreSQL refuses.
     """
     async with await connect(chancy.dsn) as connection:
         try:
@@ -93,6 +93,7 @@ async def migrate(chancy: Chancy) -> None:
                     "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
                     [f"migrate {chancy.prefix}"],
                 )
+                await refuse_hidden_table(connection, version_table(chancy))
                 await _refuse_tables_of_others(connection, chancy)
                 parts = await parts_of(connection, chancy)
                 before = await _with_prefix(connection, chancy)
@@ -149,8 +150,8 @@ async def _refuse_tables_of_others(
                 foreign += await _existing(connection, list(part.tables))
     if foreign:
         raise WorkersError(
-            f"the table {foreign[0]} at {target(connection)} is not Chancy's: rename it, "
-            f"or give the workers another prefix than {chancy.prefix} (copier update "
+            f"{foreign[0]} is there at {target(connection)} and is not Chancy's: rename "
+            f"it, or give the workers another prefix than {chancy.prefix} (copier update "
             "--trust --vcs-ref=:current: -d prefix=…)"
         )
 
