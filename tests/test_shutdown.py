@@ -20,8 +20,8 @@ from .faults import (
     recorder,
     states,
 )
+from .sentry import sentry
 from .support import Service, environment, migrate, query, run, wait_for
-from .test_sentry_and_logs import sentry
 
 BLOCKING_JOB = (
     RECORDING_JOB.replace("async def", "def")
