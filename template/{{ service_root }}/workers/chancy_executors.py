@@ -84,6 +84,7 @@ class _Contained(Executor):
         return _contain(function), kwargs
 
 
+@functools.cache
 def _contain(function: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 

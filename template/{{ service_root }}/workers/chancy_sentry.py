@@ -35,6 +35,8 @@ class SentryPlugin(sentry.SentryPlugin):
         exc: Exception | None = None,
         result: Any | None = None,
     ) -> QueuedJob:
+        if exc is None:
+            return job
         with self.scope():
             return await super().on_job_completed(
                 worker=worker, job=job, exc=exc, result=result

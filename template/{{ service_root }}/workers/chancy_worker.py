@@ -21,7 +21,7 @@ from chancy.plugins import cron
 from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, TupleRow, dict_row
 
-from . import chancy_jobs
+from . import chancy_jobs, chancy_results
 from .chancy_app import Chancy
 from .chancy_connections import DroppableConnection
 from .chancy_database import reason_of
@@ -39,6 +39,8 @@ _START_TIMEOUT = 8
 _LISTEN_TIMEOUT = 5
 _LISTEN_INTERVAL = 0.2
 _SAVE_TIMEOUT = 3
+_SAVE_INTERVAL = 0.1
+_LARGEST_BATCH = 1000
 _DRAIN_INTERVAL = 0.02
 _LONGEST_PAUSE = 60.0
 # What Chancy 0.26 calls its loops where it retries them.
@@ -77,6 +79,7 @@ class Worker(chancy.Worker):
         )
         self.manager = Supervisor(chancy.monitor, self._task)
         self.last_heartbeat = time.monotonic()
+        self.send_outgoing_interval = _SAVE_INTERVAL  # type: ignore[assignment]
         self.settling_time = 1.2 * self.heartbeat_poll_interval
         self._listener: AsyncConnection[TupleRow] | None = None
         self._unsaved: set[UUID | None] = set()
@@ -159,10 +162,32 @@ class Worker(chancy.Worker):
                 await self.chancy.notify(cursor, "queue.pushed", {"q": queue})
 
     async def flush(self) -> None:
+        """Chancy's flush, which saves a batch in one statement."""
         saved = set(self._unsaved)
         async with asyncio.timeout(_SAVE_TIMEOUT if self.gives_back else None):
-            await super().flush()
+            async with self._outgoing_lock:
+                while self._pending_updates or not self.outgoing.empty():
+                    await self._save(self._pending_updates)
         self._unsaved -= saved
+
+    async def _save(self, batch: list[QueuedJob]) -> None:
+        """Saves a batch; one that fails stays for the next attempt."""
+        while len(batch) < _LARGEST_BATCH and not self.outgoing.empty():
+            batch.append(self.outgoing.get_nowait())
+        plugins = self.chancy.plugins.values()
+        async with (
+            self.chancy.pool.connection() as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            saved = await chancy_results.save(self.chancy, batch, cursor)
+            for plugin in plugins if saved else ():
+                await plugin.on_jobs_updated_in_transaction(
+                    worker=self, jobs=saved, cursor=cursor
+                )
+        self._pending_updates = []
+        for update in saved:
+            for plugin in plugins:
+                await plugin.on_job_updated(job=update, worker=self)
 
     # --- tasks -----------------------------------------------------------------------
 
