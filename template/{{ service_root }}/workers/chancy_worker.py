@@ -9,7 +9,7 @@ import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -414,7 +414,9 @@ class Worker(chancy.Worker):
     async def fetch_jobs(
         self, queue: Queue, conn: psycopg.AsyncConnection[Any], *, up_to: int = 1
     ) -> list[QueuedJob]:
-        async with conn.transaction():
+        # Chancy opens one of its own; in another it would be a savepoint, two round trips.
+        limited = queue.rate_limit is not None
+        async with conn.transaction() if limited else nullcontext():
             if queue.rate_limit is not None:
                 up_to = min(up_to, await chancy_jobs.capacity(self.chancy, queue, conn))
                 if up_to <= 0:
