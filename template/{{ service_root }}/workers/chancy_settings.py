@@ -35,7 +35,7 @@ class Settings:
 
     shutdown_grace: int = 20
     heartbeat_timeout: int = 90
-    leader_lease: int = 60
+    leader_lease: int = 120
     poll_interval: int = 60
     replicas: int = 1
     pooler_connections: int = 15
