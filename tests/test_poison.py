@@ -12,8 +12,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from .faults import Recorder, push, recorder
+from .sentry import sentry
 from .support import Service, database, migrate, query, wait_for
-from .test_sentry_and_logs import sentry
 
 POISON = '''"""Jobs that do what jobs should not."""
 
