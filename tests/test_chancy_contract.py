@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import pkgutil
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -35,11 +36,18 @@ PRIVATE = {
     f"{WORKER}_maintain_heartbeat": "chancy_worker",
     f"{WORKER}_maintain_notifications": "chancy_worker",
     f"{PROCESS}_create_pool": "chancy_executors",
+    f"{PROCESS}_shutdown_blocking": "chancy_executors",
+    f"{PROCESS}_stop_on_cancel": "chancy_executors",
+    "chancy.executors.asyncex:AsyncExecutor._stop_on_cancel": "chancy_executors",
+    "chancy.executors.asyncex:AsyncExecutor._cancel_jobs": "chancy_executors",
+    "chancy.plugins.cron:_next_run": "chancy_worker",
 }
 OF_AN_INSTANCE = {
     Worker: {
         "_queues": dict,
         "_executors": dict,
+        "_accepting_updates": bool,
+        "_pending_updates": list,
         "manager": chancy.utils.TaskManager,
         "queue_wake_events": dict,
         "shutdown_event": asyncio.Event,
@@ -103,6 +111,8 @@ CALLS = {
     f"{EXECUTOR}prepare_job_for_execution": ["get_function_and_kwargs"],
     f"{EXECUTOR}on_job_starting": ["on_job_starting"],
     f"{EXECUTOR}on_job_completed": ["on_job_completed", "queue_update"],
+    f"{EXECUTOR}__aexit__": ["_stop_on_cancel"],
+    "chancy.executors.base:ConcurrentExecutor.stop": ["_shutdown_blocking"],
     f"{PROCESS}__init__": ["_mp_context", "_maximum_jobs_per_worker", "_create_pool"],
     f"{PROCESS}push": ["job_wrapper", "submit"],
     "chancy.plugin:Plugin.sleep": ["wakeup_signal"],
@@ -286,6 +296,8 @@ def own_names() -> set[str]:
                 names.add(node.name)
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                 names.add(node.attr)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
     return names
 
 
@@ -293,7 +305,7 @@ def own_names() -> set[str]:
     "module", sorted(WORKERS.glob("chancy_*.py")), ids=lambda module: module.name
 )
 def test_each_private_name_of_others_is_listed_here(module: Path) -> None:
-    listed = {path.rpartition(".")[2] for path in PRIVATE}
+    listed = {re.split("[.:]", path)[-1] for path in PRIVATE}
     listed |= {name for names in OF_AN_INSTANCE.values() for name in names}
     listed |= {name for names in CALLS.values() for name in names}
 

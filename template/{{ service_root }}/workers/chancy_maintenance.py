@@ -50,7 +50,7 @@ class Recovery(recovery.Recovery):
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
-                ) AND j.taken_by <> ALL(%(here)s)
+                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s)
                 FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
