@@ -14,6 +14,21 @@ from pytest_copie.plugin import Copie
 from .support import GIT, TEMPLATE, commit, copy, database, run
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+    parser.addoption("--soak", default=0, help="minutes of faults and jobs, 0 for none")
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leaves the slow tests to --slow, and the soak to --soak."""
+    left = {name for name in ("slow", "soak") if not config.getoption(f"--{name}")}
+    out = [item for item in items if left & {mark.name for mark in item.iter_markers()}]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
+
+
 @contextmanager
 def embedded_server() -> Iterator[str]:
     """A PostgreSQL that lives as long as the block; yields its URL."""

@@ -63,6 +63,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "workers": [{"tags": ["api"]}, {"tags": ["reports", "mail"]}, {}],
     },
     "optional-plugins": {**BACKEND, "metrics": True, "workflow": True},
+    "start-without-database": {**BACKEND, "start_without_database": True},
     "long-names": {
         **BACKEND,
         "queues": [{"name": "q" * 63, "tags": [LONG_TAG, "b", "c"]}],

@@ -1,19 +1,26 @@
 """Chancy, on a pool that renews what it lost, with a monitor of the tasks that use it."""
 
+import asyncio
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from weakref import WeakSet
 
 import chancy
-from psycopg import sql
+import psycopg
+from chancy import Queue
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from .chancy_connections import Connection, check, configure, with_timeouts
-from .chancy_database import target_of
+from .chancy_connections import Connection, check, configure, shut_down, with_timeouts
+from .chancy_database import failed_start, harmless_write, target_of
 from .chancy_errors import WorkersError
+from .chancy_hooks import contain_hooks
+from .chancy_jobs import UNREADABLE
 from .chancy_monitor import Monitor
+from .chancy_queues import check_tags, readable_queues
 from .chancy_settings import Settings, check_range
+from .chancy_signals import on_sigterm
 from .chancy_watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
 
 _OPEN_TIMEOUT = 8
 _LEND_TIMEOUT = 10
+_CLOSE_TIMEOUT = 1
+_START_TIMEOUT = 7
 
 
 @runtime_checkable
@@ -39,7 +48,7 @@ class Chancy(chancy.Chancy):
         settings: The timing and the size of the workers.
 
     Raises:
-        WorkersError: A pool size is out of its range.
+        WorkersError: A pool size or a setting is out of its range.
     """
 
     def __init__(self, dsn: str, *, settings: Settings, **options: Any) -> None:
@@ -47,8 +56,13 @@ class Chancy(chancy.Chancy):
         highest = self.max_connection_pool_size
         check_range("CHANCY_MAX_POOL_SIZE", highest, 1, 1000)
         check_range("CHANCY_MIN_POOL_SIZE", self.min_connection_pool_size, 1, highest)
+        settings.check()
         self.settings = settings
         self.workers: list[Worker] = []
+        self._connections: WeakSet[Connection] = WeakSet()
+        self.is_starting = False
+        self._start_timer: asyncio.TimerHandle | None = None
+        self._start_failure: TimeoutError | None = None
         self.monitor = Monitor(
             log=self.log,
             database=target_of(self.dsn),
@@ -56,6 +70,9 @@ class Chancy(chancy.Chancy):
             scope=self._scope,
         )
         self._watchdog = Watchdog(self)
+        self._asking: asyncio.Task[bool] | None = None
+        for plugin in self.plugins.values():
+            contain_hooks(plugin, self.monitor.report)
 
     @cached_property
     def pool(self) -> AsyncConnectionPool[Connection]:  # type: ignore[override]
@@ -68,11 +85,27 @@ class Chancy(chancy.Chancy):
             name=f"{self.prefix}workers",
             open=False,
             check=check,
-            configure=configure,
+            configure=self._configure,
             timeout=_LEND_TIMEOUT,
             # A short round of attempts after another, or the pauses grow to minutes.
             reconnect_timeout=_LEND_TIMEOUT,
         )
+
+    async def _configure(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        await configure(connection)
+
+    def has_started(self) -> None:
+        """A Worker says that it works: from now on an error is no failed start."""
+        self.is_starting = False
+        if self._start_timer is not None:
+            self._start_timer.cancel()
+
+    def _give_up_start(self) -> None:
+        """Ends a start that hangs; cancelling it would wait for a server that is silent."""
+        self._start_failure = TimeoutError(f"no answer within {_START_TIMEOUT} s")
+        for connection in self._connections:
+            shut_down(connection)
 
     async def probe(self) -> None:
         """Makes sure that the database answers and takes writes; writes nothing.
@@ -89,11 +122,41 @@ class Chancy(chancy.Chancy):
         Raises:
             psycopg.Error: It does not answer, or is read-only.
         """
-        query = sql.SQL("UPDATE {} SET worker_id = worker_id WHERE false")
         async with self.pool.connection(timeout=5) as connection:
-            await connection.execute(
-                query.format(sql.Identifier(f"{self.prefix}workers"))
-            )
+            await connection.execute(harmless_write(self.prefix))
+
+    async def is_writable(self, *, timeout: float) -> bool:
+        """Whether the database takes writes; who asks at the same time shares the answer."""
+        if self.monitor.database_is_lost:
+            return False
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        # Not cancelled when it is late: that would take psycopg even longer.
+        done, _ = await asyncio.wait([self._asking], timeout=timeout)
+        return bool(done) and self._asking.result()
+
+    async def _ask(self) -> bool:
+        try:
+            await self.check_writable()
+        except psycopg.Error:
+            return False
+        return True
+
+    async def get_all_queues(self) -> list[Queue]:
+        """Returns the queues whose rows can be read; the others are reported.
+
+        In Chancy 0.26, one that cannot be read ends the taking of all queues.
+        """
+        try:
+            queues: list[Queue] = await super().get_all_queues()
+            for queue in queues:
+                check_tags(queue)
+        except UNREADABLE:
+            queues, errors = await readable_queues(self)
+        else:
+            errors = {}
+        self.monitor.replace_failing("row of the queue ", errors)
+        return queues
 
     async def __aenter__(self) -> Self:
         self._quiet = _Quiet(self.pool.name, self.monitor)
@@ -108,16 +171,35 @@ class Chancy(chancy.Chancy):
                 f"{_OPEN_TIMEOUT} s ({self.monitor.connect_error or 'no answer'}): raise "
                 "its limit or the pooler's pool size, or lower CHANCY_MIN_POOL_SIZE"
             ) from None
+        if self.is_starting:
+            self._start_timer = asyncio.get_running_loop().call_later(
+                _START_TIMEOUT, self._give_up_start
+            )
         self._watchdog.start()
+        self._at_exit = ExitStack()
+        self._at_exit.enter_context(on_sigterm(self._stop_workers))
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    def _stop_workers(self) -> None:
+        self._stops = [asyncio.create_task(each.stop()) for each in self.workers]
+
+    async def __aexit__(
+        self, kind: object, error: BaseException | None, traceback: object
+    ) -> None:
+        self._at_exit.close()
         self._watchdog.stop()
         await self.monitor.close()
+        if self._asking is not None:
+            self._asking.cancel()
         await self._close()
+        starting = self.is_starting
+        self.has_started()
+        if starting and isinstance(error, psycopg.Error):
+            reason = self._start_failure or error
+            raise failed_start(self.monitor.database, reason) from error
 
     async def _close(self) -> None:
-        await self.pool.close()
+        await self.pool.close(timeout=_CLOSE_TIMEOUT)
         del self.pool
         logging.getLogger("psycopg.pool").removeFilter(self._quiet)
 
@@ -140,4 +222,7 @@ class _Quiet(logging.Filter):
         match record.args:
             case (self._pool, BaseException() as error):
                 self._monitor.connect_error = " ".join(str(error).split())
-        return not (isinstance(record.args, tuple) and self._pool in record.args)
+                return False
+            case (self._pool, *_) | (Connection(), *_):
+                return False
+        return True

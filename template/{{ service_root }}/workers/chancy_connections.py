@@ -44,10 +44,35 @@ class Connection(AsyncConnection[TupleRow]):
         finally:
             timer.cancel()
 
+    async def cancel_safe(self, *, timeout: float = ANSWER_TIMEOUT) -> None:
+        """Ends the connection: a silent server would hold the stop of the service."""
+        self._give_up()
+
     def _give_up(self) -> None:
-        if not self.closed:
-            with socket.socket(fileno=os.dup(self.fileno())) as duplicate:
-                duplicate.shutdown(socket.SHUT_RDWR)
+        shut_down(self)
+
+
+class DroppableConnection(AsyncConnection[TupleRow]):
+    """A connection that is dropped at once when what waits for it is cancelled.
+
+    psycopg 3.3 asks the server to cancel first, which takes 10 s of a silent one.
+    """
+
+    async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
+        waiting = asyncio.ensure_future(super().wait(gen, *args, **kwargs))
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            shut_down(self)
+            await asyncio.gather(waiting, return_exceptions=True)
+            raise
+
+
+def shut_down(connection: AsyncConnection[TupleRow]) -> None:
+    """Makes a connection look like any other that was lost, whoever waits for it."""
+    if not connection.closed:
+        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
 
 
 async def check(connection: Connection) -> None:

@@ -1,30 +1,80 @@
-"""Keeps the cron table equal to the list in chancy_initialization.py."""
+"""Keeps the cron table equal to the list in chancy_initialization.py, and runs it."""
 
+import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
-from chancy import Chancy, Job
+import chancy
+from chancy import Job
 from chancy.job import IsAJob
 from chancy.plugins import cron
+from psycopg import AsyncCursor, sql
+from psycopg.rows import DictRow, dict_row
 
-from .chancy_deployment import deployment
+from .chancy_deployment import deployment, server_time
 from .chancy_errors import WorkersError
+from .chancy_worker import next_run
 
 _OWNER = {"scheduled_by": "chancy_initialization"}
+# An unknown time zone is a KeyError, a folder of time zones an OSError.
+_UNUSABLE = (KeyError, TypeError, ValueError, OSError)
 
 
 class Cron(cron.Cron):
-    """Chancy's Cron, which looks as often as the setting `poll_interval` says."""
+    """Chancy's Cron, on the clock of the server, as often as `poll_interval` says.
+
+    Chancy 0.26 goes by the worker's clock, pushes in an order that can deadlock with
+    the saving of results, and ends at a row whose job cannot be read.
+    """
 
     async def run(self, worker: Any, chancy: Any) -> None:
-        self.poll_interval = chancy.settings.poll_interval
-        await super().run(worker, chancy)
+        said: dict[str, str] = {}
+        while await self.sleep(chancy.settings.poll_interval):
+            async with (
+                chancy.pool.connection() as connection,
+                connection.cursor(row_factory=dict_row) as cursor,
+            ):
+                for key, reason in (await _push_due(chancy, cursor)).items():
+                    if said.get(key) != reason:
+                        said[key] = reason
+                        chancy.log.error("the schedule %s cannot run: %s", key, reason)
+
+
+async def _push_due(app: chancy.Chancy, cursor: AsyncCursor[DictRow]) -> dict[str, str]:
+    """Pushes the jobs that are due; returns the schedules that cannot run, and why."""
+    await cursor.execute(
+        sql.SQL(
+            "SELECT *, NOW() AS now FROM {} WHERE next_run <= NOW() "
+            "FOR UPDATE SKIP LOCKED"
+        ).format(_table(app))
+    )
+    due: list[Job | IsAJob[..., Any]] = []
+    unusable: dict[str, str] = {}
+    for row in await cursor.fetchall():
+        try:
+            upcoming = next_run(row["cron"], row["now"], ZoneInfo(row["timezone"]))
+            due.append(Job.unpack(row["job"]).with_scheduled_at(row["now"]))
+        except _UNUSABLE as error:
+            unusable[row["unique_key"]] = f"{type(error).__name__}: {error}"
+            continue
+        await cursor.execute(
+            sql.SQL(
+                "UPDATE {} SET next_run = %s, last_run = NOW() WHERE unique_key = %s"
+            ).format(_table(app)),
+            [upcoming, row["unique_key"]],
+        )
+    await app.push_many_ex(cursor, due)
+    return unusable
 
 
 @dataclass(frozen=True, kw_only=True)
 class CronJob:
     """A job that runs by the clock.
+
+    A run that comes due while the one before it still waits or runs falls together
+    with that one; runs that came due while no process was up fall together in one.
 
     Args:
         job: The job's function, decorated with @job.
@@ -45,15 +95,15 @@ class CronJob:
 
     def to_push(self) -> Job:
         """The job that Cron pushes at each run."""
-        return self.job.job.with_unique_key(self.unique_key).with_meta(_OWNER)
+        job = self.job.job
+        return job.with_unique_key(self.unique_key).with_meta({**job.meta, **_OWNER})
 
 
-async def schedule_cron_jobs(chancy: Chancy, cron_jobs: list[CronJob]) -> None:
+async def schedule_cron_jobs(app: chancy.Chancy, cron_jobs: list[CronJob]) -> None:
     """Writes the schedules that are new or changed and removes those that are gone.
 
-    An unchanged one is left alone: Cron.schedule would set its next run anew and drop
-    the one that came due while the service was down. Schedules that other code
-    created stay as they are.
+    A run that came due while the service was down stays due, as Cron.schedule would
+    not leave it. Schedules that other code created stay as they are.
 
     Raises:
         WorkersError: Two schedules share a name, or one of them can never run.
@@ -64,39 +114,63 @@ async def schedule_cron_jobs(chancy: Chancy, cron_jobs: list[CronJob]) -> None:
             raise WorkersError(
                 f"two cron jobs are {cron_job.unique_key}: give one of them a name="
             )
-    async with deployment(chancy) as cursor:
+    async with deployment(app) as cursor:
         if cursor is None:
             return
-        found = await Cron.get_schedules(chancy)
+        now = await server_time(cursor)
+        await cursor.execute(
+            sql.SQL("SELECT * FROM {} ORDER BY unique_key FOR UPDATE").format(
+                _table(app)
+            )
+        )
+        found = {row["unique_key"]: row for row in await cursor.fetchall()}
         for key in sorted(wanted):
-            if key not in found or _differs(wanted[key], found[key]):
-                await _schedule(chancy, wanted[key])
+            await _schedule(app, cursor, wanted[key], found.get(key), now)
         gone = [
             key
             for key, row in found.items()
-            if key not in wanted and row["job"].meta == _OWNER
+            if key not in wanted and _OWNER.items() <= row["job"].get("m", {}).items()
         ]
-        if gone:
-            await Cron.unschedule(chancy, *sorted(gone))
+        await cursor.execute(
+            sql.SQL("DELETE FROM {} WHERE unique_key = ANY(%s)").format(_table(app)),
+            [gone],
+        )
 
 
-async def _schedule(chancy: Chancy, cron_job: CronJob) -> None:
+async def _schedule(
+    app: chancy.Chancy,
+    cursor: AsyncCursor[DictRow],
+    cron_job: CronJob,
+    found: DictRow | None,
+    now: datetime,
+) -> None:
     try:
-        zone = ZoneInfo(cron_job.timezone)
-        await Cron.schedule(chancy, cron_job.cron, cron_job.to_push(), timezone=zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        upcoming = next_run(cron_job.cron, now, ZoneInfo(cron_job.timezone))
+    except _UNUSABLE as error:
         raise WorkersError(
             f"{cron_job.unique_key} cannot be scheduled at {cron_job.cron!r} in the time "
             f"zone {cron_job.timezone!r} ({error}): correct it in {__package__}"
             ".chancy_initialization"
         ) from error
-
-
-def _differs(cron_job: CronJob, row: dict[str, Any]) -> bool:
-    wanted, found = cron_job.to_push().pack(), row["job"].pack()
-    # "s" is when the job was created.
-    return (cron_job.cron, cron_job.timezone, {**wanted, "s": 0}) != (
-        row["cron"],
-        row["timezone"],
-        {**found, "s": 0},
+    job = json.loads(json.dumps(cron_job.to_push().pack()))
+    when = (cron_job.cron, cron_job.timezone)
+    if found:
+        unchanged = when == (found["cron"], found["timezone"])
+        # "s" is when the job was created.
+        if unchanged and {**job, "s": 0} == {**found["job"], "s": 0}:
+            return
+        if unchanged or found["next_run"] <= now:
+            upcoming = found["next_run"]
+    await cursor.execute(
+        sql.SQL(
+            "INSERT INTO {} (unique_key, cron, timezone, job, next_run) "
+            "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (unique_key) DO UPDATE SET "
+            "cron = EXCLUDED.cron, timezone = EXCLUDED.timezone, job = EXCLUDED.job, "
+            "next_run = EXCLUDED.next_run"
+        ).format(_table(app)),
+        [cron_job.unique_key, *when, json.dumps(job), upcoming],
     )
+
+
+def _table(app: chancy.Chancy) -> sql.Identifier:
+    return sql.Identifier(f"{app.prefix}cron")

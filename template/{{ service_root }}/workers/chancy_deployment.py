@@ -44,8 +44,8 @@ async def deployment(app: chancy.Chancy) -> AsyncIterator[AsyncCursor[DictRow] |
                 "INSERT INTO {} AS v (version_of, version) VALUES (%s, %s) "
                 "ON CONFLICT (version_of) DO UPDATE SET version = EXCLUDED.version "
                 "WHERE v.version <= EXCLUDED.version"
-            ).format(sql.Identifier(f"{app.prefix}schema_version")),
-            [_KEY, int((stamp - _EPOCH).total_seconds())],
+            ).format(_table(app)),
+            [_KEY, _seconds(stamp)],
         )
         if cursor.rowcount == 1:
             yield cursor
@@ -57,16 +57,44 @@ async def deployment(app: chancy.Chancy) -> AsyncIterator[AsyncCursor[DictRow] |
             yield None
 
 
+async def is_outdated(app: chancy.Chancy, cursor: AsyncCursor[DictRow]) -> bool:
+    """Whether a later deployment than the one of this process was here."""
+    stamp = await _deployed_at(cursor)
+    await cursor.execute(
+        sql.SQL("SELECT FROM {} WHERE version_of = %s AND version > %s").format(
+            _table(app)
+        ),
+        [_KEY, _seconds(stamp)],
+    )
+    return await cursor.fetchone() is not None
+
+
+async def server_time(cursor: AsyncCursor[DictRow]) -> datetime:
+    """Returns the time of the server's clock at the start of the transaction."""
+    await cursor.execute("SELECT NOW() AS now")
+    row: dict[str, Any] | None = await cursor.fetchone()
+    assert row
+    now: datetime = row["now"]
+    return now
+
+
 async def _deployed_at(cursor: AsyncCursor[DictRow]) -> datetime:
     global _started_at
+    now = await server_time(cursor)
     if text := os.environ.get(VARIABLE, ""):
-        return _parsed(text)
+        # A stamp from the future would keep the next deployments out.
+        return min(_parsed(text), now)
     if _started_at is None:
-        await cursor.execute("SELECT NOW() AS now")
-        row: dict[str, Any] | None = await cursor.fetchone()
-        assert row
-        _started_at = row["now"]
+        _started_at = now
     return _started_at
+
+
+def _table(app: chancy.Chancy) -> sql.Identifier:
+    return sql.Identifier(f"{app.prefix}schema_version")
+
+
+def _seconds(stamp: datetime) -> int:
+    return int((stamp - _EPOCH).total_seconds())
 
 
 def _parsed(text: str) -> datetime:

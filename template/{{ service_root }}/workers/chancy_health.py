@@ -1,9 +1,7 @@
 """Routes for the platform's probes: is the process up, do its workers work?"""
 
-import asyncio
 import time
 
-import psycopg
 from fastapi import APIRouter, Response
 
 from .chancy_instance import get_chancy
@@ -41,9 +39,6 @@ async def find_problems() -> list[str]:
     for worker in chancy.workers:
         if time.monotonic() - worker.last_heartbeat > worker.heartbeat_timeout / 2:
             problems.append("the last heartbeat is old")
-    try:
-        async with asyncio.timeout(_PROBE_TIMEOUT):
-            await chancy.check_writable()
-    except (psycopg.Error, TimeoutError):
+    if not await chancy.is_writable(timeout=_PROBE_TIMEOUT):
         problems.append("the database does not take writes")
     return problems

@@ -1,5 +1,6 @@
 """Elects the one process that prunes and recovers."""
 
+import asyncio
 from typing import Any
 
 import chancy
@@ -10,6 +11,8 @@ from psycopg.rows import dict_row
 from .chancy_monitor import DATABASE_ERRORS
 
 _FREED = "leadership.freed"
+_FREE_TIMEOUT = 2
+_LEASE_MARGIN = 0.1
 
 
 class Leadership(leadership.Leadership):
@@ -30,6 +33,7 @@ class Leadership(leadership.Leadership):
         query = sql.SQL("DELETE FROM {} WHERE worker_id = %s")
         try:
             async with (
+                asyncio.timeout(_FREE_TIMEOUT),
                 worker.chancy.pool.connection() as connection,
                 connection.cursor(row_factory=dict_row) as cursor,
             ):
@@ -37,15 +41,16 @@ class Leadership(leadership.Leadership):
                     query.format(_table(worker.chancy)), [worker.worker_id]
                 )
                 await worker.chancy.notify(cursor, _FREED, {})
-        except DATABASE_ERRORS:
+        except (*DATABASE_ERRORS, TimeoutError):
             return  # The lease runs out by itself.
 
     async def run(self, worker: Any, chancy: Any) -> None:
         while True:
-            await self._elect(worker, chancy)
-            await self.sleep(max(1, chancy.settings.leader_lease // 2))
+            pause = await self._elect(worker, chancy)
+            await self.sleep(pause)  # type: ignore[arg-type]  # a float will do
 
-    async def _elect(self, worker: Any, chancy: Any) -> None:
+    async def _elect(self, worker: Any, chancy: Any) -> float:
+        """Takes or renews the lease; returns when to look again, in seconds."""
         query = sql.SQL(
             """
             INSERT INTO {table} AS l (id, worker_id, expires_at)
@@ -55,7 +60,7 @@ class Leadership(leadership.Leadership):
             WHERE l.worker_id = EXCLUDED.worker_id OR l.expires_at < NOW()
             """
         )
-        lease = chancy.settings.leader_lease
+        lease: int = chancy.settings.leader_lease
         async with (
             chancy.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
@@ -65,8 +70,20 @@ class Leadership(leadership.Leadership):
                 {"worker": worker.worker_id, "lease": lease},
             )
             leads, led = cursor.rowcount == 1, worker.is_leader.is_set()
+            pause = lease / 2
+            if not leads:
+                # Not later than the lease of a killed leader ends.
+                await cursor.execute(
+                    sql.SQL(
+                        "SELECT EXTRACT(epoch FROM expires_at - NOW())::float AS left "
+                        "FROM {}"
+                    ).format(_table(chancy))
+                )
+                if row := await cursor.fetchone():
+                    left: float = row["left"]
+                    pause = min(pause, max(0, left) + _LEASE_MARGIN)
             if leads == led:
-                return
+                return pause
             event = "leadership.gained" if leads else "leadership.lost"
             await chancy.notify(cursor, event, {"worker_id": worker.worker_id})
         if leads:
@@ -74,6 +91,7 @@ class Leadership(leadership.Leadership):
         else:
             worker.is_leader.clear()
         chancy.log.info("this worker %s", "leads now" if leads else "no longer leads")
+        return pause
 
 
 def _table(app: chancy.Chancy) -> sql.Identifier:

@@ -1,5 +1,6 @@
 """The leader's housekeeping: jobs of lost workers go to others, old ones go away."""
 
+import time
 from typing import Any
 
 from chancy.plugins import pruner, recovery
@@ -26,6 +27,8 @@ class Recovery(recovery.Recovery):
 
     Chancy 0.26 rescues for ever, so that a job that kills its process does so again and
     again, and grants an attempt more each time. The count is in the job's meta.
+    After a start or an outage it waits until every live worker has had the time to
+    announce itself: a crash of the server empties the table of workers.
     """
 
     async def run(self, worker: Any, chancy: Any) -> None:
@@ -34,24 +37,28 @@ class Recovery(recovery.Recovery):
 
     @classmethod
     async def recover(cls, worker: Any, chancy: Any, cursor: Any) -> int:
+        if time.monotonic() - chancy.monitor.calm_since < worker.settling_time:
+            return 0
         query = sql.SQL(
             """
             WITH lost AS (
                 SELECT j.id, j.claim_id,
-                    COALESCE((j.meta ->> 'rescues')::int, 0) AS rescues
+                    CASE WHEN j.meta ->> 'rescues' ~ '^[0-9]{{1,9}}$'
+                        THEN (j.meta ->> 'rescues')::int ELSE 0 END AS rescues
                 FROM {jobs} j
                 WHERE j.state = 'running' AND NOT EXISTS (
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
-                )
+                ) AND j.taken_by <> ALL(%(here)s)
                 FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
                 claim_id = NULL,
                 taken_by = NULL,
                 started_at = NULL,
-                meta = j.meta || jsonb_build_object('rescues', lost.rescues + 1),
+                meta = CASE jsonb_typeof(j.meta) WHEN 'object' THEN j.meta ELSE '{{}}' END
+                    || jsonb_build_object('rescues', lost.rescues + 1),
                 state = CASE WHEN rescues < %(most)s THEN 'pending' ELSE 'failed' END,
                 completed_at = CASE WHEN rescues < %(most)s THEN NULL ELSE NOW() END,
                 errors = CASE WHEN rescues < %(most)s THEN j.errors
@@ -68,6 +75,8 @@ class Recovery(recovery.Recovery):
             ),
             {
                 "timeout": worker.heartbeat_timeout,
+                # These are alive, whatever became of their heartbeats.
+                "here": [each.worker_id for each in chancy.workers],
                 "most": MAX_RESCUES,
                 "given_up": Json([given_up]),
             },

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-import random
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import psycopg
 from psycopg.errors import ReadOnlySqlTransaction
+
+from .chancy_tasks import backoff, end
 
 # What goes away by itself when the database is back. Chancy 0.26 leaves the last one out.
 DATABASE_ERRORS = (
@@ -15,19 +17,33 @@ DATABASE_ERRORS = (
     psycopg.InterfaceError,
     ReadOnlySqlTransaction,
 )
+# What PostgreSQL and poolers answer with when the connection, not the statement, is at fault.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_LOSSES = ("08", "25006", "53300", "57P")
 _LOST = "it lost the database"
 _PROBE_INTERVAL = 1.0
+_LONGEST_PAUSE = 60.0
+_LONGEST_PAUSE_AFTER_LOSS = 5.0
+# So many losses in a row, of a database that otherwise answers, are no bad luck.
+_PATIENCE = 10
 
 
-def backoff(failures: int, highest: float) -> float:
-    """Returns seconds to wait after so many failures in a row, with some jitter."""
-    return random.uniform(0.5, 1) * min(2.0**failures, highest)
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that the database is out of reach, or takes no writes."""
+    if not isinstance(error, DATABASE_ERRORS):
+        return False
+    return not error.sqlstate or error.sqlstate.startswith(_LOSSES)
 
 
 class Monitor:
     """What the tasks of a process report of themselves; health reads it.
 
     The Chancy of the service constructs it; every Worker of that Chancy reports here.
+
+    Attributes:
+        failing: The tasks that do not work, each with its last reason.
+        connect_error: Why the pool's last attempt to connect failed.
+        calm_since: When the database last came back, in seconds of time.monotonic().
 
     Args:
         log: Where lines go; one at level ERROR becomes an event in Sentry.
@@ -50,6 +66,7 @@ class Monitor:
         self.database = database
         self.failing: dict[str, str] = {}
         self.connect_error = ""
+        self.calm_since = time.monotonic()
         self._probe = probe
         self._scope = scope
         self._outage: asyncio.Task[None] | None = None
@@ -66,8 +83,9 @@ class Monitor:
 
     def failed(self, task: str, error: BaseException) -> None:
         """Notes that a task ended or cannot do its work; a repetition is no second event."""
-        reason = f"{type(error).__name__}: {error}"
-        if self.failing.get(task) == reason:
+        kind = f"{type(error).__name__}: "
+        reason = f"{kind}{error}"
+        if self.failing.get(task, _LOST).startswith(kind):
             self.log.warning("%s still fails: %s", task, reason)
         else:
             self.failing[task] = reason
@@ -78,13 +96,40 @@ class Monitor:
         if self.failing.pop(task, _LOST) != _LOST:
             self.log.warning("%s works again", task)
 
-    async def database_failed(self, task: str, error: BaseException) -> None:
+    def has_been_calm_for(self, seconds: float) -> bool:
+        """Whether no task lost its connection for so long."""
+        calm_for = time.monotonic() - self.calm_since
+        return not self.database_is_lost and calm_for >= seconds
+
+    async def recover(self, task: str, error: BaseException, failures: int) -> None:
+        """Notes why a task failed; returns when it is time to try again.
+
+        Args:
+            failures: How often the task had failed in a row before.
+        """
+        if is_loss(error) and failures < _PATIENCE:
+            await self._outlast_loss(task, error)
+            await asyncio.sleep(backoff(failures, _LONGEST_PAUSE_AFTER_LOSS))
+        else:
+            self.failed(task, error)
+            await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
+
+    def replace_failing(self, prefix: str, errors: dict[str, BaseException]) -> None:
+        """Notes what now fails, and what no longer does, of the tasks with a prefix."""
+        for task in [task for task in self.failing if task.startswith(prefix)]:
+            if task.removeprefix(prefix) not in errors:
+                self.works(task)
+        for name, error in errors.items():
+            if f"{prefix}{name}" not in self.failing:
+                self.failed(f"{prefix}{name}", error)
+
+    async def _outlast_loss(self, task: str, error: BaseException) -> None:
         """Returns when the database takes writes; all tasks wait for one and the same probe."""
         self.failing[task] = _LOST
         if not self.database_is_lost:
             try:
                 await self._probe()
-            except DATABASE_ERRORS as again:
+            except Exception as again:
                 if not self.database_is_lost:
                     self._outage = asyncio.create_task(self._wait(again))
             else:
@@ -94,6 +139,7 @@ class Monitor:
                 )
         if self._outage is not None:
             await asyncio.shield(self._outage)
+        self.calm_since = time.monotonic()
 
     async def _wait(self, error: BaseException) -> None:
         self.report(
@@ -106,7 +152,7 @@ class Monitor:
             await asyncio.sleep(_PROBE_INTERVAL)
             try:
                 await self._probe()
-            except DATABASE_ERRORS:
+            except Exception:
                 continue
             self.log.warning("the database %s is back", self.database)
             return
@@ -119,5 +165,4 @@ class Monitor:
     async def close(self) -> None:
         """Ends the probing."""
         if self._outage is not None:
-            self._outage.cancel()
-            await asyncio.wait([self._outage])
+            await end([self._outage])

@@ -1,6 +1,8 @@
 """Looks at what stands between the workers and the database."""
 
 import logging
+import re
+from itertools import cycle
 from uuid import uuid4
 
 from psycopg import AsyncConnection, sql
@@ -13,9 +15,10 @@ from .chancy_errors import WorkersError
 
 # https://supabase.com/docs/guides/database/connecting-to-postgres
 _POOLER = ".pooler.supabase.com"
+_DIRECT_HOST = r"db\..+\.supabase\.co"
 _TRANSACTION_PORT = "6543"
 _SESSION_FORM = "postgresql://postgres.<project>:<password>@<name>.pooler.supabase.com:5432/postgres"
-_LISTEN_TIMEOUT = 3
+_LISTEN_TIMEOUT = 5
 
 
 def refuse_transaction_port(chancy: Chancy) -> None:
@@ -24,13 +27,23 @@ def refuse_transaction_port(chancy: Chancy) -> None:
     Raises:
         WorkersError: The URL leads to it.
     """
-    parameters = conninfo_to_dict(chancy.dsn)
-    host, port = str(parameters.get("host", "")), str(parameters.get("port", ""))
-    if host.endswith(_POOLER) and port == _TRANSACTION_PORT:
-        raise WorkersError(
-            f"{chancy.monitor.database} is Supabase's transaction pooler, on which workers "
-            f"die within seconds: use the session pooler, {_SESSION_FORM}"
-        )
+    for host, port in _hosts(chancy.dsn):
+        if host.endswith(_POOLER) and port == _TRANSACTION_PORT:
+            raise WorkersError(
+                f"{chancy.monitor.database} is Supabase's transaction pooler, on which "
+                f"workers die within seconds: use the session pooler, {_SESSION_FORM}"
+            )
+
+
+def _hosts(url: str) -> list[tuple[str, str]]:
+    """The hosts of a URL, which may be several, as DNS compares them, with their ports."""
+    parameters = conninfo_to_dict(url)
+    hosts = str(parameters.get("host") or "").lower().split(",")
+    ports = str(parameters.get("port") or "").split(",")
+    return [
+        (host.rstrip("."), port)
+        for host, port in zip(hosts, cycle(ports), strict=False)
+    ]
 
 
 async def refuse_transaction_pooler(
@@ -63,16 +76,18 @@ def warn_about_connections(chancy: Chancy, workers: int, log: logging.Logger) ->
     Args:
         workers: How many Workers a process runs; each has a connection for LISTEN.
     """
-    host = str(conninfo_to_dict(chancy.dsn).get("host", ""))
-    if host.startswith("db.") and host.endswith(".supabase.co"):
+    hosts = [host for host, _ in _hosts(chancy.dsn)]
+    if any(re.fullmatch(_DIRECT_HOST, host) for host in hosts):
         log.warning(
             "%s is Supabase's direct host, which is IPv6 only unless the project pays for "
             "IPv4: where there is no IPv6, use the session pooler, %s",
             *(chancy.monitor.database, _SESSION_FORM),
         )
+    if not any(host.endswith(_POOLER) for host in hosts):
+        return
     settings, pool = chancy.settings, chancy.max_connection_pool_size
     used = settings.replicas * (pool + workers)
-    if host.endswith(_POOLER) and used > settings.pooler_connections:
+    if used > settings.pooler_connections:
         log.warning(
             "%s replicas × (%s pool connections + %s for LISTEN) are %s connections, and "
             "the pooler has %s: raise its pool size and the setting pooler_connections, or "

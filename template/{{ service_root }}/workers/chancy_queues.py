@@ -1,13 +1,16 @@
 """Keeps the queues in the database equal to the list in chancy_initialization.py."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
 from chancy import Chancy, Queue
 from psycopg import AsyncCursor, sql
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, dict_row
 
 from .chancy_deployment import deployment
+from .chancy_errors import WorkersError
+from .chancy_jobs import UNREADABLE
 
 
 async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:
@@ -18,23 +21,107 @@ async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:
     async with deployment(chancy) as cursor:
         if cursor is None:
             return
-        found = await _locked(chancy, cursor)
+        names = await _locked(chancy, cursor)
+        found, _errors = await readable_queues(chancy, cursor)
+        present_queues = {queue.name: queue for queue in found}
         for queue in sorted(queues, key=lambda queue: queue.name):
-            if present := found.pop(queue.name, None):
+            names.discard(queue.name)
+            if present := present_queues.get(queue.name):
                 queue = replace(queue, state=present.state, resume_at=present.resume_at)
             if queue != present:
                 await chancy.declare_ex(cursor, queue, upsert=True)
                 await chancy.notify(cursor, "queue.declared", {"q": queue.name})
-        await _name_abandoned(chancy, cursor, list(found))
+        await _name_abandoned(chancy, cursor, sorted(names))
 
 
-async def _locked(chancy: Chancy, cursor: AsyncCursor[DictRow]) -> dict[str, Queue]:
+async def resume_when_due(app: Chancy, name: str) -> None:
+    """Ends a queue's pause whose end has come, by the clock of the server.
+
+    Chancy 0.26 asks the worker's clock, and ends a pause that was made anew meanwhile.
+    """
+    query = sql.SQL(
+        "UPDATE {} SET state = 'active', resume_at = NULL "
+        "WHERE name = %s AND state = 'paused' AND resume_at <= NOW()"
+    )
+    async with (
+        app.pool.connection() as connection,
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        await cursor.execute(
+            query.format(sql.Identifier(f"{app.prefix}queues")), [name]
+        )
+        if cursor.rowcount:
+            await app.notify(cursor, "queue.resumed", {"q": name})
+
+
+def check_numbers(queue: Queue) -> None:
+    """Makes sure that a queue can take jobs at all.
+
+    Raises:
+        WorkersError: Its concurrency or its rate limit lets none through.
+    """
+    if queue.concurrency is not None and queue.concurrency < 1:
+        raise WorkersError(
+            f"the queue {queue.name} has the concurrency {queue.concurrency}: declare it "
+            "with 1 or more, or pause it"
+        )
+    if queue.rate_limit is not None and not (
+        queue.rate_limit > 0 and (queue.rate_limit_window or 0) > 0
+    ):
+        raise WorkersError(
+            f"the queue {queue.name} has the rate_limit {queue.rate_limit} and the "
+            f"rate_limit_window {queue.rate_limit_window}: declare it with both, each 1 "
+            "or more, or with neither"
+        )
+
+
+def check_tags(queue: Queue) -> None:
+    """Makes sure that a queue's tags can be matched.
+
+    Raises:
+        ValueError: One of them is no regular expression.
+    """
+    for tag in queue.tags:
+        try:
+            re.compile(tag)
+        except re.error as error:
+            raise ValueError(f"its tag {tag!r} is no pattern: {error}") from None
+
+
+async def readable_queues(
+    chancy: Chancy, cursor: AsyncCursor[DictRow] | None = None
+) -> tuple[list[Queue], dict[str, BaseException]]:
+    """Returns the queues whose rows can be read, and what is wrong with the others."""
+    if cursor is None:
+        async with (
+            chancy.pool.connection() as connection,
+            connection.cursor(row_factory=dict_row) as own,
+        ):
+            return await readable_queues(chancy, own)
+    table = sql.Identifier(f"{chancy.prefix}queues")
+    await cursor.execute(sql.SQL("SELECT name FROM {} ORDER BY name").format(table))
+    queues: list[Queue] = []
+    errors: dict[str, BaseException] = {}
+    for name in [row["name"] for row in await cursor.fetchall()]:
+        await cursor.execute(
+            sql.SQL("SELECT * FROM {} WHERE name = %s").format(table), [name]
+        )
+        try:
+            if row := await cursor.fetchone():
+                check_tags(queue := Queue.unpack(row))
+                queues.append(queue)
+        except UNREADABLE as error:
+            errors[name] = error
+    return queues, errors
+
+
+async def _locked(chancy: Chancy, cursor: AsyncCursor[DictRow]) -> set[str]:
     """The queues in the database, which no operator can pause until the transaction ends."""
     table = sql.Identifier(f"{chancy.prefix}queues")
     await cursor.execute(
-        sql.SQL("SELECT * FROM {} ORDER BY name FOR UPDATE").format(table)
+        sql.SQL("SELECT name FROM {} ORDER BY name FOR UPDATE").format(table)
     )
-    return {row["name"]: Queue.unpack(row) for row in await cursor.fetchall()}
+    return {row["name"] for row in await cursor.fetchall()}
 
 
 async def _name_abandoned(

@@ -1,6 +1,5 @@
 """Reports failed jobs to Sentry with the name of their service."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,8 +35,8 @@ class SentryPlugin(sentry.SentryPlugin):
         exc: Exception | None = None,
         result: Any | None = None,
     ) -> QueuedJob:
-        if isinstance(exc, asyncio.CancelledError) and worker.shutdown_event.is_set():
-            return job  # It did not fail: it runs again after the restart.
+        if exc is None:
+            return job
         with self.scope():
             return await super().on_job_completed(
                 worker=worker, job=job, exc=exc, result=result

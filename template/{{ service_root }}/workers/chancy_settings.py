@@ -31,9 +31,6 @@ class Settings:
         replicas: How many processes run the service, for the sum of connections.
         pooler_connections: How many the pooler has for this role and database
             (Supabase: Database > Settings > Pool Size).
-
-    Raises:
-        WorkersError: A value is out of its range.
     """
 
     shutdown_grace: int = 20
@@ -43,7 +40,12 @@ class Settings:
     replicas: int = 1
     pooler_connections: int = 15
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Makes sure that each setting is in its range; Chancy calls it at the start.
+
+        Raises:
+            WorkersError: One is not.
+        """
         for field in fields(self):
             check_range(field.name, getattr(self, field.name), *_RANGES[field.name])
 

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from .chancy_app import Chancy
-from .chancy_database import connect
+from .chancy_database import connect, failed_start, harmless_write
 from .chancy_errors import WorkersError
 from .chancy_executors import is_executor_child
 from .chancy_pooler import (
@@ -19,8 +21,9 @@ from .chancy_pooler import (
 )
 from .chancy_tables import check_tables
 
-_TIMEOUT = 12
+_TIMEOUT = 10
 _RETRY_INTERVAL = 5
+_CLOCK_TOLERANCE = 10
 
 
 async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
@@ -44,14 +47,31 @@ async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
     try:
         async with asyncio.timeout(_TIMEOUT), await connect(chancy.dsn) as connection:
             await check_tables(chancy, connection)
+            await connection.execute(harmless_write(chancy.prefix))
+            await _warn_about_clock(chancy, connection)
             await refuse_transaction_pooler(chancy, connection)
-    except (psycopg.Error, TimeoutError) as error:
-        reason = " ".join(str(error).split()) or f"no answer within {_TIMEOUT} s"
-        raise WorkersError(
-            f"the database {chancy.monitor.database} does not answer as it should "
-            f"({reason}): look at its log and its load"
-        ) from error
+    except TimeoutError:
+        silence = TimeoutError(f"no answer within {_TIMEOUT} s")
+        raise failed_start(chancy.monitor.database, silence) from None
+    except psycopg.Error as error:
+        raise failed_start(chancy.monitor.database, error) from error
     warn_about_connections(chancy, workers, chancy.log)
+    chancy.is_starting = True
+
+
+async def _warn_about_clock(
+    chancy: Chancy, connection: psycopg.AsyncConnection[TupleRow]
+) -> None:
+    cursor = await connection.execute("SELECT extract(epoch FROM clock_timestamp())")
+    row = await cursor.fetchone()
+    assert row
+    ahead = time.time() - float(row[0])
+    if abs(ahead) > _CLOCK_TOLERANCE:
+        chancy.log.warning(
+            "this host's clock is %.0f s %s the database's: workers go by the database's, "
+            "but a time that this host computes for a job is off by as much; mend it",
+            *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
+        )
 
 
 def join_when_database_is_there(
@@ -78,32 +98,41 @@ def join_when_database_is_there(
 async def _join(
     initialize: Callable[[], AbstractAsyncContextManager[None]], stop: asyncio.Event
 ) -> None:
+    """Tries to start the workers until they have started, or until the stop."""
     log = logging.getLogger(__package__)
     said = ""
     while not stop.is_set():
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                entering = asyncio.create_task(_entered(stack, initialize()))
-                stopping = asyncio.create_task(stop.wait())
-                await asyncio.wait(
-                    [entering, stopping], return_when=asyncio.FIRST_COMPLETED
-                )
-                if not entering.done():
-                    entering.cancel()
-                await entering
-                log.info("the workers have joined")
-                said = ""
-                await stopping
-        except asyncio.CancelledError:
-            if not stop.is_set():
-                raise
-        except Exception as error:
-            if (text := f"{type(error).__name__}: {error}") != said:
-                said = text
-                log.error("the workers have not started and try again: %s", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RETRY_INTERVAL):
-                    await stop.wait()
+        async with contextlib.AsyncExitStack() as stack:
+            entering = asyncio.create_task(_entered(stack, initialize()))
+            try:
+                await _done_or_stopped(entering, stop)
+            except Exception as error:  # noqa: BLE001  # whatever it is, HTTP is up
+                if (text := f"{type(error).__name__}: {error}") != said:
+                    said = text
+                    log.error(
+                        "the workers have not started and try again: %s",
+                        error,
+                        exc_info=None if isinstance(error, WorkersError) else error,
+                    )
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_RETRY_INTERVAL):
+                        await stop.wait()
+            else:
+                if not stop.is_set():
+                    log.info("the workers have joined")
+                await stop.wait()
+
+
+async def _done_or_stopped(work: "asyncio.Task[None]", stop: asyncio.Event) -> None:
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        work.cancel()
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.result()
 
 
 async def _entered(

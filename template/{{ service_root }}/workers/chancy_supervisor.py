@@ -8,43 +8,41 @@ from typing import Any
 from chancy.retry import DatabaseRetry
 from chancy.utils import TaskManager
 
-from .chancy_monitor import DATABASE_ERRORS, Monitor, backoff
+from .chancy_monitor import DATABASE_ERRORS, Monitor
+from .chancy_tasks import end, is_cancelled
 
 _LONGEST_PAUSE = 60.0
-_LONGEST_PAUSE_AFTER_OUTAGE = 5.0
 # How long a task that was started again has to live before it counts as working.
-_PROVEN_AFTER = 5.0
-
-
-def is_cancelled() -> bool:
-    """Whether somebody wants the current task to end, whatever error it got for it.
-
-    psycopg can turn a cancellation into an error of the connection.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+_PROVEN_AFTER = 2.0
 
 
 class Retry(DatabaseRetry):
-    """Chancy's retry of a loop, which the monitor and not a traceback tells about."""
+    """Chancy's retry of a loop, which the monitor and not a traceback tells about.
 
-    errors = DATABASE_ERRORS  # type: ignore[assignment]  # one more than Chancy
+    Attributes:
+        errors: What the loop survives by it; other errors are the supervisor's.
+        then: Is called when the loop does its work.
+    """
+
+    # One more than Chancy's.
+    errors: tuple[type[Exception], ...] = DATABASE_ERRORS  # type: ignore[assignment]
 
     def __init__(self, name: str, monitor: Monitor) -> None:
         self.name = name
         self.monitor = monitor
         self.failures = 0
+        self.then: Callable[[], None] | None = None
 
     def reset(self) -> None:
-        if self.failures:
-            self.failures = 0
-            self.monitor.works(self.name)
+        self.failures = 0
+        self.monitor.works(self.name)
+        if self.then is not None:
+            self.then()
 
     async def wait(self, error: BaseException) -> None:
         if is_cancelled():
             raise asyncio.CancelledError
-        await self.monitor.database_failed(self.name, error)
-        await asyncio.sleep(backoff(self.failures, _LONGEST_PAUSE_AFTER_OUTAGE))
+        await self.monitor.recover(self.name, error, self.failures)
         self.failures += 1
 
 
@@ -70,6 +68,16 @@ class Supervisor(TaskManager):
     def add(self, name: str, task: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         return super().add(name, self._keep_running(name, task))
 
+    async def cancel(self, name: str) -> None:
+        tasks = [task for task in self if task.get_name() == name]
+        if not tasks:
+            raise KeyError(f"no task is named {name!r}")
+        await end(tasks)
+
+    async def cancel_all(self) -> None:
+        while tasks := [task for task in self if not task.done()]:
+            await end(tasks)
+
     async def _keep_running(self, name: str, run: Coroutine[Any, Any, None]) -> None:
         failures = 0
         proof: asyncio.TimerHandle | None = None
@@ -84,17 +92,9 @@ class Supervisor(TaskManager):
                     proof.cancel()
                 if time.monotonic() - since > _LONGEST_PAUSE:
                     failures = 0
-                await self._recover(name, error, failures)
+                await self._monitor.recover(name, error, failures)
             failures += 1
             proof = asyncio.get_running_loop().call_later(
                 _PROVEN_AFTER, self._monitor.works, name
             )
             run = self._start_again(name)
-
-    async def _recover(self, name: str, error: BaseException, failures: int) -> None:
-        if isinstance(error, DATABASE_ERRORS):
-            await self._monitor.database_failed(name, error)
-            await asyncio.sleep(backoff(failures, _LONGEST_PAUSE_AFTER_OUTAGE))
-        else:
-            self._monitor.failed(name, error)
-            await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))

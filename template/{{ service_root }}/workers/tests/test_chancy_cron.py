@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from chancy import Chancy, job
-from chancy.plugins.cron import Cron
+from chancy import job
 from croniter import croniter  # type: ignore[import-untyped,unused-ignore]
 
-from ..chancy_cron import CronJob, schedule_cron_jobs
+from ..chancy_app import Chancy
+from ..chancy_cron import Cron, CronJob, schedule_cron_jobs
 from ..chancy_errors import WorkersError
 from ..chancy_initialization import CRON_JOBS
 

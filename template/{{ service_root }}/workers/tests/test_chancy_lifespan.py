@@ -4,22 +4,31 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
-from chancy import QueuedJob
+from chancy import QueuedJob, Reference, job
 from fastapi import FastAPI
 
-from ..chancy_initialization import initialize_workers
+from .. import chancy_initialization
+from ..chancy_app import Chancy
+from ..chancy_health import find_problems
 from ..chancy_instance import get_chancy
+from .conftest import running_workers
 from .test_chancy_jobs import succeeds
 
 pytestmark = pytest.mark.anyio
 
 
+@job()
+async def sleeps() -> None:
+    await asyncio.sleep(60)
+
+
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    async with initialize_workers():
+    async with running_workers():
         yield
 
 
@@ -42,6 +51,47 @@ async def test_jobs_run_while_the_service_is_up_and_nothing_is_left_after(
             await asyncio.sleep(0.05)
 
 
+async def test_the_workers_go_on_when_the_server_ends_their_connections(
+    chancy: Chancy, tables: str
+) -> None:
+    with psycopg.connect(tables, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
+
+    done = await chancy.wait_for_job(reference, timeout=30)
+    assert done is not None
+    assert (done.state, done.attempts) == (QueuedJob.State.SUCCEEDED, 1)
+    async with asyncio.timeout(30):
+        while await find_problems():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_job_that_a_stop_cuts_short_waits_for_the_next_start(
+    tables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(chancy_initialization.SETTINGS, shutdown_grace=1)
+    monkeypatch.setattr(chancy_initialization, "SETTINGS", settings)
+    async with running_workers() as chancy:
+        reference = await chancy.push(sleeps)
+        async with asyncio.timeout(30):
+            while await state_of(chancy, reference) != (QueuedJob.State.RUNNING, 0):
+                await asyncio.sleep(0.05)
+
+    async with chancy_initialization.create_chancy() as chancy:
+        assert await state_of(chancy, reference) == (QueuedJob.State.PENDING, 0)
+
+
+async def state_of(chancy: Chancy, reference: Reference) -> tuple[QueuedJob.State, int]:
+    """The state of a job, and how many attempts it has used up."""
+    found = await chancy.get_job(reference)
+    assert found is not None
+    return found.state, found.attempts
+
+
 def connections_to(url: str) -> int:
     """The connections to a database, without the one that asks."""
     with psycopg.connect(url) as connection:
@@ -57,8 +107,7 @@ async def test_the_lines_of_chancy_reach_the_service_s_stream_once(
     tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        async with initialize_workers():
-            chancy = get_chancy()
+        async with running_workers() as chancy:
             workers = len(chancy.workers)
 
     lines = [record.getMessage() for record in caplog.records]

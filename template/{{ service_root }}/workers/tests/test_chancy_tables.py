@@ -8,7 +8,8 @@ from chancy import Chancy
 
 from ..__main__ import run_migrate, run_status
 from ..chancy_errors import WorkersError
-from ..chancy_initialization import create_chancy, initialize_workers
+from ..chancy_initialization import create_chancy
+from ..chancy_start import check_database
 from ..chancy_tables import migrate
 
 pytestmark = pytest.mark.anyio
@@ -63,8 +64,7 @@ async def test_a_table_of_somebody_else_is_left_alone(database_url: str) -> None
 
 async def test_a_start_without_the_tables_names_the_command(database_url: str) -> None:
     with pytest.raises(WorkersError, match=r"run python -m \S+\.workers migrate"):
-        async with initialize_workers():
-            pass
+        await check_database(create_chancy())
 
     assert await run_status() == 1
 

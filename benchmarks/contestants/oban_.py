@@ -1,0 +1,19 @@
+"""Oban for Python, run by its own command: oban start, which finds these workers."""
+
+import time
+
+from oban import worker
+from oban.job import Job
+
+
+@worker(queue="default")
+class Noop:
+    async def process(self, job: Job) -> None:
+        """Does nothing."""
+
+
+@worker(queue="default")
+class Probe:
+    async def process(self, job: Job) -> None:
+        """Prints how long after its push it started."""
+        print("probe", time.monotonic() - job.args["sent"], flush=True)

@@ -1,0 +1,25 @@
+"""procrastinate, run by its own command: procrastinate worker with this file's app."""
+
+import os
+import time
+
+from procrastinate import App, PsycopgConnector
+
+app = App(
+    connector=PsycopgConnector(
+        conninfo=os.environ["DATABASE_URL"],
+        min_size=1,
+        max_size=int(os.environ.get("POOL", "4")),
+    )
+)
+
+
+@app.task(name="noop", queue="default")
+async def noop() -> None:
+    """Does nothing."""
+
+
+@app.task(name="probe", queue="default")
+async def probe(sent: float) -> None:
+    """Prints how long after its push it started."""
+    print("probe", time.monotonic() - sent, flush=True)

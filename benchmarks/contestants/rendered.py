@@ -1,0 +1,19 @@
+"""The rendered workers in a process without HTTP; runs in the rendered backend's folder."""
+
+import asyncio
+import sys
+from importlib import import_module
+
+sys.path.insert(0, "")
+app = import_module("app.observability")
+workers = import_module("app.billing.workers.chancy_initialization")
+
+
+async def main() -> None:
+    app.configure_logging()
+    app.configure_sentry()
+    async with workers.initialize_workers():
+        await asyncio.Event().wait()
+
+
+asyncio.run(main())

@@ -1,0 +1,581 @@
+"""Measures the rendered workers beside plain Chancy and three other queues.
+
+    uv run python benchmarks/runtime.py [--quick] [--only drain,latency,idle,http]
+
+Prints a Markdown table. All run on one PostgreSQL of the benchmark's own, each in a
+database of its own, and take turns, so that a slow minute of the machine is everybody's.
+The others are installed from their packages into environments of their own, in a folder
+of the system's temporary one that is kept for the next run.
+"""
+
+import argparse
+import contextlib
+import http.client
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.faults import Cluster, cluster, free_port  # noqa: E402
+from tests.support import copy, environment, query, wait_for  # noqa: E402
+
+HERE = Path(__file__).parent
+CONTESTANTS = HERE / "contestants"
+PEERS = Path(tempfile.gettempdir()) / "chancy-workers-peers"
+SERVER = (
+    "fsync = off",
+    "synchronous_commit = on",
+    "shared_buffers = 256MB",
+    "max_connections = 200",
+    # Once an hour: it would strike one of them and not the others.
+    "autovacuum_naptime = 1h",
+)
+OURS, PLAIN = "rendered", "plain Chancy"
+JOBS = 5000
+TIMEOUT = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A queue: how it is installed, how a job gets into it, how it tells the end.
+
+    Args:
+        folder: Where its commands run, which finds its jobs.
+        bin: The folder of its environment's commands.
+        install: The command that makes its tables; {url} is the database.
+        insert: Inserts `count` jobs in one transaction, as its own bulk push does.
+        func: How a row names a job.
+        unfinished: The condition of a row that is not done.
+        table: Of its jobs.
+        documented: The command of its worker, as its documentation has it.
+        best: The same at the setting that drained fastest here.
+        jobs: How many to drain; less where it is slow, the figure is a rate.
+    """
+
+    name: str
+    folder: Path
+    bin: Path
+    install: Sequence[str]
+    insert: str
+    func: str
+    table: str
+    unfinished: str
+    documented: Sequence[str]
+    best: Sequence[str]
+    best_folder: Path | None = None
+    jobs: int = JOBS
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+_CHANCY_INSERT = """
+WITH added AS (
+    INSERT INTO billing_jobs (id, queue, func, kwargs)
+    SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1e6)::bigint), 16, '0')
+        || lpad(to_hex(n), 16, '0'))::uuid, 'default', %(func)s, %(args)s::json
+    FROM generate_series(1, %(count)s) AS n
+)
+SELECT pg_notify('billing_events', '{"t": "queue.pushed", "q": "default"}')
+"""
+
+
+def systems(folder: Path) -> list[System]:
+    """Renders ours, installs the others; one that cannot be installed is left out."""
+    python = Path(sys.executable)
+    chancy: dict[str, Any] = {
+        "bin": python.parent,
+        "insert": _CHANCY_INSERT,
+        "table": "billing_jobs",
+        "unfinished": "state <> 'succeeded'",
+    }
+    found = [
+        System(
+            name=OURS,
+            folder=render(folder / "rendered"),
+            best_folder=render(folder / "rendered-best", concurrency=500),
+            install=[str(python), "-m", "app.billing.workers", "migrate"],
+            func="app.billing.workers.{job}.worker.{job}",
+            documented=[str(python), str(CONTESTANTS / "rendered.py")],
+            best=[str(python), str(CONTESTANTS / "rendered.py")],
+            **chancy,
+        ),
+        System(
+            name=PLAIN,
+            folder=CONTESTANTS,
+            install=[str(python), "plain_chancy.py", "install", "{url}"],
+            func="plain_chancy.{job}",
+            documented=[str(python), "plain_chancy.py", "work", "{url}", "100"],
+            best=[str(python), "plain_chancy.py", "work", "{url}", "500"],
+            **chancy,
+        ),
+    ]
+    if bin := installed("pgqueuer", "pgqueuer[asyncpg]"):
+        found.append(
+            System(
+                name="pgqueuer",
+                folder=CONTESTANTS,
+                bin=bin,
+                install=["pgq", "--pg-dsn", "{url}", "install"],
+                insert="INSERT INTO pgqueuer (priority, entrypoint, payload, status) SELECT "
+                "0, %(func)s, %(sent)s::text::bytea, 'queued' "
+                "FROM generate_series(1, %(count)s)",
+                func="{job}",
+                table="pgqueuer",
+                unfinished="true",
+                documented=["python", "pgqueuer_.py", "10"],
+                best=["python", "pgqueuer_.py", "200"],
+            )
+        )
+    if bin := installed("procrastinate", "procrastinate", "psycopg[binary,pool]"):
+        app = ["procrastinate", "--app", "procrastinate_.app"]
+        found.append(
+            System(
+                name="procrastinate",
+                folder=CONTESTANTS,
+                bin=bin,
+                install=[*app, "schema", "--apply"],
+                insert="INSERT INTO procrastinate_jobs (queue_name, task_name, args) "
+                "SELECT 'default', %(func)s, %(args)s::jsonb "
+                "FROM generate_series(1, %(count)s)",
+                func="{job}",
+                table="procrastinate_jobs",
+                unfinished="status <> 'succeeded'",
+                documented=[*app, "worker"],
+                best=[*app, "worker", "--concurrency", "20"],
+                jobs=JOBS // 20,
+                variables={"POOL": "20"},
+            )
+        )
+    if bin := installed("oban", "oban", "psycopg[binary,pool]", python=">=3.12"):
+        start = (
+            "oban start --dsn {url} --log-level warning --cron-modules oban_ --queues"
+        )
+        found.append(
+            System(
+                name="oban",
+                folder=CONTESTANTS,
+                bin=bin,
+                install=["oban", "install", "--dsn", "{url}"],
+                insert="WITH added AS (INSERT INTO oban_jobs (queue, worker, args) SELECT "
+                "'default', %(func)s, %(args)s::jsonb FROM generate_series(1, %(count)s)) "
+                """SELECT pg_notify('public.oban_insert', '{"queue":"default"}')""",
+                func="oban_.{Job}",
+                table="oban_jobs",
+                unfinished="state <> 'completed'",
+                documented=[*start.split(), "default:10"],
+                best=[*start.split(), "default:200"],
+            )
+        )
+    return found
+
+
+def render(folder: Path, concurrency: int | None = None) -> Path:
+    """Renders a backend at its defaults, but for the concurrency; writes its jobs."""
+    answers = ["scope=backend", "jobs=[noop, probe, rest]"]
+    if concurrency:
+        answers.append(f"queues=[{{name: default, concurrency: {concurrency}}}]")
+    arguments = [part for answer in answers for part in ("-d", answer)]
+    copy(folder, *arguments, cwd=folder.parent)
+    text = (CONTESTANTS / "plain_chancy.py").read_text()
+    imports = "import asyncio\nimport time\n\nfrom chancy import job\n"
+    jobs = text[text.index("@job") : text.index("def create_chancy")]
+    for name in ("noop", "probe", "rest"):
+        path = folder / f"app/billing/workers/{name}/worker.py"
+        path.write_text(f"{imports}\n\n{jobs}")
+    return folder
+
+
+def installed(name: str, *packages: str, python: str = ">=3.11") -> Path | None:
+    """Returns the commands' folder of an environment with the packages, made once."""
+    home = PEERS / name
+    if not (home / "complete").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        pythons = sorted(Path.home().glob(".pyenv/versions/3.1[2-9]*/bin"))
+        path = os.pathsep.join([os.environ["PATH"], *map(str, pythons)])
+        make = ["uv", "venv", "--quiet", "--no-python-downloads"]
+        fill = ["uv", "pip", "install", "--quiet", "--python", str(home / "bin/python")]
+        steps = ([*make, "--python", python, str(home)], [*fill, *packages])
+        variables = {**os.environ, "PATH": path}
+        if any(subprocess.run(step, env=variables).returncode for step in steps):
+            print(f"{name} cannot be installed here and is left out", file=sys.stderr)
+            return None
+        (home / "complete").touch()
+    return home / "bin"
+
+
+class Database:
+    """A system's tables, and its worker while one runs."""
+
+    def __init__(self, server: Cluster, system: System, logs: Path) -> None:
+        self.system = system
+        self.name = system.name.lower().replace(" ", "_")
+        query(server.url(), f"CREATE DATABASE {self.name}")
+        self.url = server.url(self.name)
+        self.log = logs / f"{self.name}.log"
+        self._run(system.install, system.folder).wait(60)
+        self.connection = psycopg.connect(self.url, autocommit=True)
+
+    def _run(self, command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+        variables = {
+            **self.system.variables,
+            "DATABASE_URL": self.url,
+            "PGDSN": self.url,
+            "WORKERS_DATABASE_URL": self.url,
+            "PYTHONPATH": str(CONTESTANTS),
+            "PATH": f"{self.system.bin}{os.pathsep}{os.environ['PATH']}",
+            "LOG_LEVEL": "WARNING",
+        }
+        parts = [part.format(url=self.url) for part in command]
+        parts[0] = shutil.which(parts[0], path=variables["PATH"]) or parts[0]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                parts,
+                cwd=folder,
+                env=environment(**variables),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @contextmanager
+    def worker(self, best: bool = False) -> Iterator[None]:
+        """A worker that has run some jobs, and is idle."""
+        self.clear()
+        self.push("noop", count=100)
+        command = self.system.best if best else self.system.documented
+        folder = self.system.best_folder if best else None
+        process = self._run(command, folder or self.system.folder)
+        try:
+            self.wait(lambda: process.poll() is None)
+            self.clear()
+            time.sleep(1)
+            yield
+        finally:
+            stop(process)
+
+    def clear(self) -> None:
+        self.connection.execute(f"DELETE FROM {self.system.table}")
+        self.connection.execute(f"VACUUM ANALYZE {self.system.table}")
+
+    def push(self, job: str, count: int = 1) -> float:
+        """Inserts jobs in one transaction; returns when it began."""
+        sent = time.monotonic()
+        parameters = {
+            "func": self.system.func.format(job=job, Job=job.capitalize()),
+            "args": f'{{"sent": {sent}}}' if job == "probe" else "{}",
+            "sent": str(sent),
+            "count": count,
+        }
+        self.connection.execute(self.system.insert, parameters)
+        return sent
+
+    def wait(self, alive: Callable[[], bool] = lambda: True) -> None:
+        """Returns when no job is unfinished."""
+        unfinished = (
+            f"SELECT FROM {self.system.table} WHERE {self.system.unfinished} LIMIT 1"
+        )
+        deadline = time.monotonic() + TIMEOUT
+        while self.connection.execute(unfinished).rowcount:
+            if time.monotonic() > deadline or not alive():
+                raise SystemExit(f"{self.system.name}:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.005)
+
+    @property
+    def latencies(self) -> list[float]:
+        """What the probes have printed, in milliseconds."""
+        lines = self.log.read_text().splitlines()
+        return [1000 * float(line.split()[1]) for line in lines if line[:5] == "probe"]
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def shuffled(items: Sequence[Any]) -> list[Any]:
+    return random.sample(list(items), len(items))
+
+
+class Report:
+    """Rows of a Markdown table; a ratio is that of two medians."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, ...]] = []
+
+    def row(self, what: str, who: str, figures: Sequence[float], digits: int) -> float:
+        """Adds a median with its spread; returns the median."""
+        middle = statistics.median(figures)
+        spread = (
+            f"{min(figures):,.{digits}f}–{max(figures):,.{digits}f}"
+            if len(figures) > 1
+            else ""
+        )
+        self.rows.append((what, who, f"{middle:,.{digits}f}", spread, ""))
+        return middle
+
+    def ratio(self, what: str, who: str, value: float, *, wanted: str = "") -> None:
+        verdict = ""
+        if wanted:
+            limit = float(wanted.split()[1])
+            held = value >= limit if wanted[0] == "≥" else value <= limit
+            verdict = f"{wanted}: {'held' if held else 'missed'}"
+        self.rows.append((what, who, f"**{value:.2f}**", "", verdict))
+
+    def print(self) -> None:
+        print(
+            "| what | who | median | spread | wanted |\n| --- | --- | --- | --- | --- |"
+        )
+        for row in self.rows:
+            print(f"| {' | '.join(row)} |")
+
+
+def best_peer(medians: dict[str, float], choose: Callable[..., str]) -> str:
+    """The name of the best of those that are not Chancy."""
+    peers = {
+        name: value for name, value in medians.items() if name not in (OURS, PLAIN)
+    }
+    return choose(peers, key=lambda name: peers[name])
+
+
+def measure_drain(databases: list[Database], report: Report, rounds: int) -> None:
+    """Jobs per second from the push of a backlog to its last saved result."""
+    rates: dict[tuple[str, bool], list[float]] = {}
+    turns = [(database, best) for database in databases for best in (False, True)]
+    for _ in range(rounds):
+        for database, best in shuffled(turns):
+            with database.worker(best):
+                database.push("noop", count=database.system.jobs)
+                since = time.monotonic()
+                database.wait()
+                rate = database.system.jobs / (time.monotonic() - since)
+            rates.setdefault((database.system.name, best), []).append(rate)
+    for best, what in ((False, "drain, jobs/s"), (True, "drain at best, jobs/s")):
+        medians = {
+            database.system.name: report.row(
+                what, database.system.name, rates[database.system.name, best], 0
+            )
+            for database in databases
+        }
+        if not best:
+            ratio = medians[OURS] / medians[PLAIN]
+            report.ratio(what, f"rendered ÷ {PLAIN}", ratio, wanted="≥ 0.95")
+        if len(medians) > 2:
+            peer = best_peer(medians, max)
+            ratio, wanted = medians[OURS] / medians[peer], "≥ 1.3" if best else "≥ 1.0"
+            report.ratio(what, f"rendered ÷ {peer}", ratio, wanted=wanted)
+
+
+def measure_latency(databases: list[Database], report: Report, probes: int) -> None:
+    """Milliseconds from the start of a push to the first line of its job."""
+    for number in range(probes + 10):
+        for database in shuffled(databases):
+            database.push("probe")
+            time.sleep(random.uniform(0.01, 0.03))
+        if number == 9:
+            time.sleep(1)
+            warm = {database.name: len(database.latencies) for database in databases}
+    halves: dict[str, float] = {}
+    for database in databases:
+        wait_for_probes(database, warm[database.name] + probes)
+        taken = sorted(database.latencies[-probes:])
+        name, fifth = database.system.name, probes // 5
+        spread = [
+            statistics.median(database.latencies[-probes:][i : i + fifth])
+            for i in range(0, probes, fifth)
+        ]
+        halves[name] = report.row("push to start, p50 ms", name, spread, 1)
+        p99 = taken[int(0.99 * probes)]
+        report.row("push to start, p99 ms", name, [p99], 1)
+    ratio = halves[OURS] / halves[PLAIN]
+    report.ratio("push to start, p50", f"rendered ÷ {PLAIN}", ratio, wanted="≤ 1.05")
+    best = min(halves, key=lambda name: halves[name])
+    ratio = halves[OURS] / halves[best]
+    report.ratio("push to start, p50", f"rendered ÷ {best}", ratio, wanted="≤ 1.2")
+
+
+def wait_for_probes(database: Database, count: int) -> None:
+    wait_for(
+        lambda: len(database.latencies) >= count,
+        timeout=20,
+        what=f"the last probe of {database.system.name}",
+    )
+
+
+def measure_idle(
+    server: Cluster, databases: list[Database], report: Report, seconds: int
+) -> None:
+    """What workers without jobs ask of the server."""
+    for database in databases:
+        database.connection.close()
+    time.sleep(2)
+    counts = "SELECT datname, xact_commit FROM pg_stat_database"
+    before = dict(query(server.url(), counts))
+    time.sleep(seconds)
+    after = dict(query(server.url(), counts))
+    used = "SELECT datname, count(*) FROM pg_stat_activity GROUP BY 1"
+    connections = dict(query(server.url(), used))
+    rates, names = {}, {}
+    for database in databases:
+        name = database.system.name
+        rate = (after[database.name] - before[database.name]) / seconds
+        rates[name] = report.row("idle, transactions/s", name, [rate], 2)
+        names[name] = report.row(
+            "idle, connections", name, [connections[database.name]], 0
+        )
+        database.connection = psycopg.connect(database.url, autocommit=True)
+    for what, figures in (("transactions/s", rates), ("connections", names)):
+        ratio = figures[OURS] / figures[PLAIN]
+        report.ratio(f"idle, {what}", f"rendered ÷ {PLAIN}", ratio, wanted="≤ 1.0")
+
+
+@contextmanager
+def uvicorn(database: Database, workers: str) -> Iterator[http.client.HTTPConnection]:
+    """A FastAPI app on this database; yields a connection to it."""
+    port = free_port()
+    command = f"uvicorn http_app:app --port {port} --log-level warning --no-access-log"
+    os.environ["WORKERS"] = workers
+    process = database._run(
+        [sys.executable, "-m", *command.split()], database.system.folder
+    )
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def up() -> bool:
+        with contextlib.suppress(OSError):
+            request(connection)
+            return True
+        connection.close()
+        return False
+
+    try:
+        wait_for(up, timeout=30, what="the start of uvicorn")
+        yield connection
+    finally:
+        connection.close()
+        stop(process)
+
+
+def request(connection: http.client.HTTPConnection) -> None:
+    connection.request("GET", "/ping")
+    connection.getresponse().read()
+
+
+def measure_http(databases: list[Database], report: Report, rounds: int) -> None:
+    """Milliseconds of a request while 200 jobs a second come, of 50 ms each."""
+    by_name = {database.system.name: database for database in databases}
+    ours, plain = by_name[OURS], by_name[PLAIN]
+    with ExitStack() as stack:
+        cases: dict[str, tuple[http.client.HTTPConnection, Database | None]] = {
+            "without workers": (
+                stack.enter_context(uvicorn(ours, "none")),
+                None,
+            ),
+            "rendered, idle": (stack.enter_context(uvicorn(ours, "rendered")), None),
+            f"{PLAIN}, idle": (stack.enter_context(uvicorn(plain, "plain")), None),
+        }
+        cases["rendered, busy"] = (cases["rendered, idle"][0], ours)
+        cases[f"{PLAIN}, busy"] = (cases[f"{PLAIN}, idle"][0], plain)
+        halves: dict[str, list[float]] = {}
+        tails: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, (connection, busy) in shuffled(list(cases.items())):
+                connection.close()  # uvicorn does so itself after 5 s of silence
+                with pushing(busy) if busy else contextlib.nullcontext():
+                    request(connection)
+                    taken = sorted(timed(connection) for _ in range(300))
+                halves.setdefault(name, []).append(statistics.median(taken))
+                tails.setdefault(name, []).append(taken[int(0.99 * len(taken))])
+    medians = {
+        name: report.row("HTTP, p50 ms", name, halves[name], 2) for name in cases
+    }
+    for name in cases:
+        report.row("HTTP, p99 ms", name, tails[name], 2)
+    busy = medians["rendered, busy"]
+    for other, wanted in ((f"{PLAIN}, busy", "≤ 1.05"), ("without workers", "")):
+        ratio = busy / medians[other]
+        report.ratio("HTTP, p50", f"rendered, busy ÷ {other}", ratio, wanted=wanted)
+
+
+def timed(connection: http.client.HTTPConnection) -> float:
+    time.sleep(0.002)
+    since = time.monotonic()
+    request(connection)
+    return 1000 * (time.monotonic() - since)
+
+
+@contextmanager
+def pushing(database: Database) -> Iterator[None]:
+    """A thread pushes 20 jobs every 100 ms."""
+    stopped = threading.Event()
+
+    def push() -> None:
+        while not stopped.wait(0.1):
+            database.push("rest", count=20)
+
+    thread = threading.Thread(target=push)
+    thread.start()
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        database.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures the rendered workers.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--only", default="drain,latency,idle,http")
+    arguments = parser.parse_args()
+    parts = arguments.only.split(",")
+    rounds, probes, idle = (2, 50, 20) if arguments.quick else (5, 200, 60)
+    report = Report()
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        cluster(Path(name) / "server", *SERVER) as server,
+    ):
+        folder = Path(name)
+        databases = [Database(server, each, folder) for each in systems(folder)]
+        if "drain" in parts:
+            measure_drain(databases, report, rounds)
+        if "latency" in parts or "idle" in parts:
+            with ExitStack() as stack:
+                for database in databases:
+                    stack.enter_context(database.worker())
+                if "latency" in parts:
+                    measure_latency(databases, report, probes)
+                if "idle" in parts:
+                    measure_idle(server, databases, report, idle)
+        if "http" in parts:
+            measure_http(databases, report, rounds)
+        for database in databases:
+            database.connection.close()
+    report.print()
+    load, cores = os.getloadavg()[0], os.cpu_count()
+    print(
+        f"\n{rounds} rounds in {time.monotonic() - started:.0f} s on {cores} cores, load "
+        f"{load:.1f}; PostgreSQL with {', '.join(SERVER[:3])}; Python "
+        f"{sys.version.split()[0]}; pgqueuer and oban run on uvloop, as their commands do."
+    )
+
+
+if __name__ == "__main__":
+    main()

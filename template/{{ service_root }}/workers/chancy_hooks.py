@@ -1,0 +1,44 @@
+"""Hooks of plugins that go wrong: the job's row still says what happened."""
+
+from collections.abc import Callable
+from typing import Any
+
+from chancy import QueuedJob
+from chancy.plugin import Plugin
+
+
+def contain_hooks(plugin: Plugin, report: Callable[..., None]) -> None:
+    """Makes the failure of a hook one of the hook, or of the job that was to start.
+
+    In Chancy 0.26, a hook that raises or forgets `return job` leaves the job's row
+    running for as long as the worker lives.
+
+    Args:
+        plugin: The hooks that it has are replaced.
+        report: Hears of a hook that failed after a job had ended.
+    """
+    starting, completed = plugin.on_job_starting, plugin.on_job_completed
+    name = type(plugin).__name__
+
+    async def on_job_starting(**arguments: Any) -> QueuedJob:
+        return _job(await starting(**arguments), f"{name}.on_job_starting")
+
+    async def on_job_completed(*, job: QueuedJob, **arguments: Any) -> QueuedJob:
+        hook = f"{name}.on_job_completed"
+        try:
+            return _job(await completed(job=job, **arguments), hook)
+        except NotImplementedError:  # Chancy's sign for a plugin without this hook
+            raise
+        except Exception as error:  # noqa: BLE001  # the job ended all the same
+            report(f"{hook} failed for the job {job.func} ({job.id})", error, task=name)
+            return job
+
+    for hook in (on_job_starting, on_job_completed):
+        if getattr(type(plugin), hook.__name__) is not getattr(Plugin, hook.__name__):
+            setattr(plugin, hook.__name__, hook)
+
+
+def _job(returned: object, hook: str) -> QueuedJob:
+    if not isinstance(returned, QueuedJob):
+        raise TypeError(f"{hook} returned {type(returned).__name__}: return the job")
+    return returned

