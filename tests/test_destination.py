@@ -191,24 +191,39 @@ def test_enter_at_every_prompt_renders_the_same_as_the_defaults(
     assert {**asked, **apart} == {**default, **apart}
 
 
-def test_a_token_in_the_template_s_url_is_not_kept(tmp_path: Path) -> None:
+HOST = "git.example.invalid/team/template.git"
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        (f"https://x-access-token:ghp_hunter2@{HOST}", f"https://{HOST}"),
+        (f"https://me@team:hunter2@x@{HOST}", f"https://{HOST}"),
+        (f"git+https://{HOST}?private_token=hunter2", f"git+https://{HOST}"),
+        (f"git+https://{HOST}?a=b#hunter2/@c", f"git+https://{HOST}"),
+        (f"git+ssh://git@{HOST}", f"git+ssh://git@{HOST}"),
+    ],
+)
+def test_a_token_in_the_template_s_url_is_not_kept(
+    url: str, kept: str, tmp_path: Path
+) -> None:
     clone = tmp_path / "template"
     run("git", "clone", "--quiet", TEMPLATE, clone, cwd=tmp_path)
-    url = "https://x-access-token:ghp_hunter2@git.example.invalid/team/template.git"
-
     run(
         *COPIER,
-        *("copy", "--trust", "--defaults", url, "billing"),
+        *("copy", "--trust", "--defaults", "-d", "scope=backend", url, "billing"),
         cwd=tmp_path,
         env=environment(
+            COPIER_CACHE_DIR=str(tmp_path / "cache"),
             GIT_CONFIG_COUNT="1",
             GIT_CONFIG_KEY_0=f"url.{clone}.insteadOf",
-            GIT_CONFIG_VALUE_0=url,
+            GIT_CONFIG_VALUE_0=url.removeprefix("git+"),
         ),
     )
 
-    kept = answers(tmp_path / "billing")["_src_path"]
-    assert kept == "https://git.example.invalid/team/template.git"
+    assert answers(tmp_path / "billing")["_src_path"] == kept
+    readme = (tmp_path / "billing" / "README.md").read_text()
+    assert f"`uvx copier copy --trust {kept} app/<service>`" in readme
     for name in files(tmp_path / "billing"):
         assert "hunter2" not in (tmp_path / "billing" / name).read_text()
 

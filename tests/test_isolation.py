@@ -1,4 +1,4 @@
-"""The rendered tests never reach a database that anything else uses."""
+"""The rendered tests keep to themselves: no database of others, no loop of other plugins."""
 
 import socket
 import subprocess
@@ -24,6 +24,7 @@ PYTEST = (
     "-p",
     "no:xdist",
 )
+WITHOUT_ASYNCIO = ("-p", "no:asyncio")
 
 
 @contextmanager
@@ -52,6 +53,7 @@ def test_the_url_and_the_secret_of_a_person_are_not_touched(
     with database(own_server_url) as real, listener() as (secret, callers):
         result = run(
             *PYTEST,
+            *WITHOUT_ASYNCIO,
             "app",
             cwd=backend,
             env=environment(
@@ -100,6 +102,7 @@ def test_without_any_server_they_fail_with_the_command(
 ) -> None:
     result = run(
         *PYTEST,
+        *WITHOUT_ASYNCIO,
         "app/billing/workers/tests/test_chancy_jobs.py",
         cwd=backend,
         env=environment(PYTHONPATH=no_embedded_server),
@@ -117,9 +120,53 @@ def test_without_any_server_they_fail_with_the_command(
 def test_an_embedded_server_is_enough(backend: Path) -> None:
     result = run(
         *PYTEST,
+        *WITHOUT_ASYNCIO,
         "app/billing/workers/tests/test_chancy_jobs.py",
         cwd=backend,
         env=environment(),
     )
 
     assert "2 passed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "tests"),
+    [
+        (["asyncio_mode=strict"], "app"),
+        (["asyncio_mode=auto"], "app"),
+        (
+            ["asyncio_mode=auto", "asyncio_default_fixture_loop_scope=session"],
+            "app/billing/workers/tests/test_chancy_jobs.py",
+        ),
+        (
+            ["asyncio_mode=auto", "asyncio_default_test_loop_scope=module"],
+            "app/billing/workers/tests/test_chancy_jobs.py",
+        ),
+    ],
+)
+def test_pytest_asyncio_does_not_get_in_the_way(
+    options: list[str], tests: str, backend: Path, server_url: str
+) -> None:
+    result = run(
+        *PYTEST,
+        *(f"--override-ini={option}" for option in options),
+        tests,
+        cwd=backend,
+        env=environment(WORKERS_TEST_DATABASE_URL=server_url),
+    )
+
+    assert " passed" in result.stdout
+    assert "skipped" not in result.stdout
+
+
+def test_they_warn_of_nothing_where_nobody_is_logged_in(backend: Path) -> None:
+    without = environment()
+    without.pop("XDG_RUNTIME_DIR", None)
+
+    result = run(
+        *(*PYTEST, *WITHOUT_ASYNCIO, "app/billing/workers/tests/test_chancy_jobs.py"),
+        cwd=backend,
+        env=without,
+    )
+
+    assert "warning" not in result.stdout

@@ -173,6 +173,8 @@ def test_its_own_tests_pass(render: Render, server_url: str) -> None:
             "no:xdist",
             "-p",
             "no:copie",
+            "-p",
+            "no:asyncio",
         ),
         *(["--import-mode=importlib"] if render.code[0] != "app" else []),
         *render.code,

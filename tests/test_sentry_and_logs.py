@@ -1,11 +1,12 @@
 """What a running service reports: to Sentry over HTTP, and to its log stream."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from .sentry import sentry
-from .support import copy, migrate, query, service, wait_for
+from .support import copy, environment, migrate, query, run, service, wait_for
 
 FAILING_JOB = '''"""The fail job."""
 
@@ -77,6 +78,23 @@ def test_without_a_dsn_nothing_is_sent(backend: Path, database_url: str) -> None
         ) as running:
             running.run_job("send_digest")
             running.stop()
+
+    assert events == []
+
+
+def test_the_rendered_tests_send_nothing_to_the_sentry_of_a_person(
+    backend: Path, server_url: str
+) -> None:
+    folder = "app/billing/workers/tests"
+    names = ("main", "chancy_sentry", "chancy_jobs")
+    with sentry() as (dsn, events):
+        run(
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio"),
+            *(f"{folder}/test_{name}.py" for name in names),
+            cwd=backend,
+            env=environment(WORKERS_TEST_DATABASE_URL=server_url, SENTRY_DSN=dsn),
+        )
 
     assert events == []
 

@@ -39,3 +39,10 @@ def test_each_event_is_one_line() -> None:
 def test_the_environment_sets_the_level() -> None:
     assert len(run("error")) == 1
     assert len(run("")) == 3
+
+
+def test_a_level_that_there_is_not_is_told_in_one_line() -> None:
+    line, *events = run("loud")
+
+    assert "LOG_LEVEL is 'LOUD', which is no level: set it to DEBUG, INFO" in line
+    assert len(events) == 3

