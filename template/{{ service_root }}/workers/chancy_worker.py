@@ -297,8 +297,9 @@ class Worker(chancy.Worker):
             running=self._claims(),
             older_than=now - min([now, *self._fetching_since.values()]),
         )
-        for queue in self._queues.keys() & queues:
-            self.queue_wake_events[queue].set()
+        for queue in queues:
+            # Heard when the transaction is committed, and not before.
+            await self.chancy.notify(cursor, "queue.pushed", {"q": queue})
 
     def _claims(self) -> list[UUID | None]:
         """The claims of the jobs that run here or whose results are not saved yet."""
