@@ -48,6 +48,8 @@ OF_AN_INSTANCE = {
         "_executors": dict,
         "_accepting_updates": bool,
         "_pending_updates": list,
+        "_outgoing_lock": asyncio.Lock,
+        "_notifications_ready_event": asyncio.Event,
         "manager": chancy.utils.TaskManager,
         "queue_wake_events": dict,
         "shutdown_event": asyncio.Event,
