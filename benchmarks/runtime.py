@@ -550,7 +550,7 @@ def main() -> None:
     started = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as name,
-        cluster(Path(name) / "server", *SERVER) as server,
+        cluster(*SERVER) as server,
     ):
         folder = Path(name)
         databases = [Database(server, each, folder) for each in systems(folder)]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -71,18 +72,19 @@ def free_port() -> int:
 class Cluster:
     """A PostgreSQL of the test's own on TCP, which can be stopped and started again."""
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    def __init__(self, *settings: str) -> None:
+        # Not below pytest's folder, which each session closes to other users again.
+        self.folder = Path(tempfile.mkdtemp(prefix="cluster-"))
         self.port = free_port()
-        self.data = folder / "data"
-        self.log = folder / "postgres.log"
-        folder.mkdir(parents=True, exist_ok=True)
+        self.data = self.folder / "data"
+        self.log = self.folder / "postgres.log"
         if USER:
             ensure_user_exists(USER)
             ensure_prefix_permissions(BIN)
             ensure_folder_permissions(BIN, 0o055)
             ensure_folder_permissions(BIN.parent / "lib", 0o044)
-            ensure_prefix_permissions(folder)
-            shutil.chown(folder, USER)
+            ensure_prefix_permissions(self.folder)
+            shutil.chown(self.folder, USER)
         self._run("initdb", "--auth=trust", "--username=postgres", "--no-sync")
         with (self.data / "postgresql.conf").open("a") as config:
             config.write("\n".join(["fsync = off", *settings]) + "\n")
@@ -144,16 +146,16 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, *settings: str) -> Iterator[Cluster]:
+def cluster(*settings: str) -> Iterator[Cluster]:
     """A running Cluster that is gone after the block."""
-    server = Cluster(folder, *settings)
+    server = Cluster(*settings)
     server.start()
     try:
         yield server
     finally:
         if server.is_up:
             server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 class Proxy:
@@ -399,9 +401,9 @@ def recorder(
 
 
 @contextmanager
-def migrated_cluster(folder: Path, backend: Recorder) -> Iterator[Cluster]:
+def migrated_cluster(backend: Recorder) -> Iterator[Cluster]:
     """A running Cluster in which each new database has the backend's tables."""
-    with cluster(folder) as server:
+    with cluster() as server:
         migrate(backend.folder, "app.billing", server.url("template1"))
         yield server
 

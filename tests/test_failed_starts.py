@@ -24,9 +24,8 @@ pytestmark = pytest.mark.xdist_group("failed-starts")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("failed_starts") / "cluster"
-    with cluster(folder, "max_connections = 40") as running:
+def server() -> Iterator[Cluster]:
+    with cluster("max_connections = 40") as running:
         yield running
 
 

@@ -57,8 +57,8 @@ TABLES = ("cron", "jobs", "leader", "queues", "workers")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("health") / "server") as running:
+def server() -> Iterator[Cluster]:
+    with cluster() as running:
         yield running
 
 
@@ -193,7 +193,7 @@ def test_a_service_that_starts_without_its_database_becomes_ready_with_it(
     tmp_path: Path,
 ) -> None:
     backend = recorder(tmp_path / "backend", "-d", "start_without_database=true")
-    with cluster(tmp_path / "server") as server:
+    with cluster() as server:
         url = server.url().replace("postgres@", "postgres:hunter2@")
         migrate(backend.folder, "app.billing", url)
         server.stop()

@@ -42,8 +42,8 @@ SOON = 20
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("outages") / "server") as running:
+def server() -> Iterator[Cluster]:
+    with cluster() as running:
         yield running
 
 
@@ -350,10 +350,10 @@ def test_a_worker_whose_heartbeats_do_not_arrive_keeps_its_own_jobs(
     ],
 )
 def test_a_database_that_is_gone_for_a_while(
-    kind: str, seconds: float, billing: Recorder, tmp_path: Path
+    kind: str, seconds: float, billing: Recorder
 ) -> None:
     with (
-        cluster(tmp_path / "server") as server,
+        cluster() as server,
         sentry() as (dsn, events),
     ):
         url = server.url()

@@ -21,11 +21,8 @@ NOWHERE = "hostaddr=127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, backend: Path
-) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("pooler") / "cluster"
-    with cluster(folder) as running:
+def server(backend: Path) -> Iterator[Cluster]:
+    with cluster() as running:
         migrate(backend, "app.billing", running.url())
         yield running
 

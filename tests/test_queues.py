@@ -45,10 +45,8 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, backend: Recorder
-) -> Iterator[Cluster]:
-    with migrated_cluster(tmp_path_factory.mktemp("queues") / "pg", backend) as server:
+def server(backend: Recorder) -> Iterator[Cluster]:
+    with migrated_cluster(backend) as server:
         yield server
 
 

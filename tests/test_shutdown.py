@@ -247,7 +247,7 @@ def test_a_database_that_is_down_does_not_hold_the_stop(
     shutil.copytree(renders("async"), tmp_path / "backend")
     backend = with_grace(Recorder(tmp_path / "backend"), 4)
 
-    with cluster(tmp_path / "server") as server, proxy(server.port) as between:
+    with cluster() as server, proxy(server.port) as between:
         url = f"postgresql://postgres@127.0.0.1:{between.port}/postgres"
         migrate(backend.folder, "app.billing", server.url())
         with backend.service(url) as running:

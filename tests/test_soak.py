@@ -145,7 +145,7 @@ def test_nothing_is_lost_doubled_or_leaked(
     main.write_text(main.read_text() + TASKS_ROUTE)
 
     with ExitStack() as stack:
-        server = stack.enter_context(cluster(tmp_path / "pg"))
+        server = stack.enter_context(cluster())
         pooler = stack.enter_context(
             pgbouncer(
                 tmp_path / "pooler",

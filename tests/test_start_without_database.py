@@ -32,7 +32,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stopped(tmp_path: Path) -> Iterator[Cluster]:
     """A PostgreSQL that does not run yet."""
-    with cluster(tmp_path / "cluster") as server:
+    with cluster() as server:
         server.stop("fast")
         yield server
 
@@ -91,8 +91,8 @@ def test_the_workers_join_when_the_database_is_there_and_has_the_tables(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("waiting") / "cluster") as running:
+def server() -> Iterator[Cluster]:
+    with cluster() as running:
         yield running
 
 
