@@ -30,7 +30,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stopped(tmp_path: Path) -> Iterator[Cluster]:
+def stopped() -> Iterator[Cluster]:
     """A PostgreSQL that does not run yet."""
     with cluster() as server:
         server.stop("fast")
