@@ -190,7 +190,7 @@ def test_the_server_goes_silent_after_the_login(
         locks.close()
 
     assert f"127.0.0.1:{silent.port}/" in start.line
-    assert "no answer within 10 s" in start.line
+    assert "no answer within" in start.line
 
 
 def test_sigterm_ends_a_start_that_waits(backend: Path) -> None:

@@ -5,7 +5,7 @@ import logging
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import chancy
 import psycopg
@@ -159,8 +159,11 @@ class Chancy(chancy.Chancy):
         return queues
 
     async def __aenter__(self) -> Self:
-        self._quiet = _Quiet(self.pool.name, self.monitor)
-        logging.getLogger("psycopg.pool").addFilter(self._quiet)
+        quiet = _Quiet(self.pool.name, self.monitor)
+        pool_log = logging.getLogger("psycopg.pool")
+        pool_log.addFilter(quiet)
+        # Not at the close: what a pool had begun may end, and be told, later.
+        finalize(self, pool_log.removeFilter, quiet)
         try:
             await self.pool.open(wait=True, timeout=_OPEN_TIMEOUT)
         except PoolTimeout:
@@ -201,7 +204,6 @@ class Chancy(chancy.Chancy):
     async def _close(self) -> None:
         await self.pool.close(timeout=_CLOSE_TIMEOUT)
         del self.pool
-        logging.getLogger("psycopg.pool").removeFilter(self._quiet)
 
     def _scope(self, **tags: str) -> AbstractContextManager[object]:
         for plugin in self.plugins.values():
@@ -223,6 +225,8 @@ class _Quiet(logging.Filter):
             case (self._pool, BaseException() as error):
                 self._monitor.connect_error = " ".join(str(error).split())
                 return False
-            case (self._pool, *_) | (Connection(), *_):
+            case (Connection(), *_):
+                return False
+            case (str() as name, *_) if name.startswith(self._pool):
                 return False
         return True

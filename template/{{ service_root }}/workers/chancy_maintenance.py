@@ -43,7 +43,7 @@ class Recovery(recovery.Recovery):
             """
             WITH lost AS (
                 SELECT j.id, j.claim_id,
-                    CASE WHEN j.meta ->> 'rescues' ~ '^[0-9]{{1,9}}$'
+                    CASE WHEN j.meta ->> 'rescues' ~ '^[0-9][0-9]?$'
                         THEN (j.meta ->> 'rescues')::int ELSE 0 END AS rescues
                 FROM {jobs} j
                 WHERE j.state = 'running' AND NOT EXISTS (
@@ -57,7 +57,7 @@ class Recovery(recovery.Recovery):
                 claim_id = NULL,
                 taken_by = NULL,
                 started_at = NULL,
-                meta = CASE jsonb_typeof(j.meta) WHEN 'object' THEN j.meta ELSE '{{}}' END
+                meta = CASE jsonb_typeof(j.meta) WHEN 'object' THEN j.meta ELSE jsonb_build_object() END
                     || jsonb_build_object('rescues', lost.rescues + 1),
                 state = CASE WHEN rescues < %(most)s THEN 'pending' ELSE 'failed' END,
                 completed_at = CASE WHEN rescues < %(most)s THEN NULL ELSE NOW() END,

@@ -129,7 +129,7 @@ class Monitor:
         if not self.database_is_lost:
             try:
                 await self._probe()
-            except Exception as again:
+            except Exception as again:  # noqa: BLE001  # it is not there, whatever it is
                 if not self.database_is_lost:
                     self._outage = asyncio.create_task(self._wait(again))
             else:
@@ -152,7 +152,8 @@ class Monitor:
             await asyncio.sleep(_PROBE_INTERVAL)
             try:
                 await self._probe()
-            except Exception:
+            except Exception as again:  # noqa: BLE001  # it is not there, whatever it is
+                self.log.debug("the database is still gone: %s", again)
                 continue
             self.log.warning("the database %s is back", self.database)
             return

@@ -106,7 +106,7 @@ async def _join(
             entering = asyncio.create_task(_entered(stack, initialize()))
             try:
                 await _done_or_stopped(entering, stop)
-            except Exception as error:  # noqa: BLE001  # whatever it is, HTTP is up
+            except Exception as error:
                 if (text := f"{type(error).__name__}: {error}") != said:
                     said = text
                     log.error(
