@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .probes import wait_until_ready
 from .support import database, environment, migrate, query, run, service, wait_for
 
 BACKEND = {"scope": "backend"}
@@ -190,6 +191,7 @@ def test_it_boots_runs_a_job_and_stops(render: Render, server_url: str) -> None:
         with service(
             render.root, f"{render.package}.main:app", {"WORKERS_DATABASE_URL": url}
         ) as running:
+            wait_until_ready(running)
             assert running.request("/")["service"] == render.service
             if render.jobs:
                 running.run_job(render.jobs[0])
