@@ -119,7 +119,7 @@ def test_every_line_is_in_the_stream_once(
     lines = running.output.splitlines()
     for text in (
         "Started plugin 'Cron'",
-        "Started listening for realtime notifications.",
+        "Started listening for notifications.",
         "send_digest ran: request",
         "Application startup complete",
         '"POST /jobs/send_digest HTTP/1.1" 202',

@@ -10,7 +10,7 @@ from weakref import WeakSet, finalize
 import chancy
 import psycopg
 from chancy import Queue
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from .chancy_connections import Connection, check, configure, shut_down, with_timeouts
 from .chancy_database import failed_start, harmless_write, target_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _OPEN_TIMEOUT = 8
 _LEND_TIMEOUT = 10
 _CLOSE_TIMEOUT = 1
+_FILL_INTERVAL = 0.005
 _START_TIMEOUT = 7
 
 
@@ -60,6 +61,7 @@ class Chancy(chancy.Chancy):
         self.settings = settings
         self.workers: list[Worker] = []
         self._connections: WeakSet[Connection] = WeakSet()
+        self._waiting_for_server: set[Connection] = set()
         self.is_starting = False
         self._start_timer: asyncio.TimerHandle | None = None
         self._start_failure: TimeoutError | None = None
@@ -93,7 +95,11 @@ class Chancy(chancy.Chancy):
 
     async def _configure(self, connection: Connection) -> None:
         self._connections.add(connection)
-        await configure(connection)
+        self._waiting_for_server.add(connection)
+        try:
+            await configure(connection)
+        finally:
+            self._waiting_for_server.discard(connection)
 
     def has_started(self) -> None:
         """A Worker says that it works: from now on an error is no failed start."""
@@ -165,8 +171,10 @@ class Chancy(chancy.Chancy):
         # Not at the close: what a pool had begun may end, and be told, later.
         finalize(self, pool_log.removeFilter, quiet)
         try:
-            await self.pool.open(wait=True, timeout=_OPEN_TIMEOUT)
-        except PoolTimeout:
+            await self.pool.open()
+            async with asyncio.timeout(_OPEN_TIMEOUT):
+                await self._until_full()
+        except TimeoutError:
             await self._close()
             raise WorkersError(
                 f"the database {self.monitor.database} did not give the "
@@ -201,7 +209,13 @@ class Chancy(chancy.Chancy):
             reason = self._start_failure or error
             raise failed_start(self.monitor.database, reason) from error
 
+    async def _until_full(self) -> None:
+        while self.pool.get_stats()["pool_available"] < self.min_connection_pool_size:
+            await asyncio.sleep(_FILL_INTERVAL)
+
     async def _close(self) -> None:
+        for connection in list(self._waiting_for_server):
+            shut_down(connection)
         await self.pool.close(timeout=_CLOSE_TIMEOUT)
         del self.pool
 

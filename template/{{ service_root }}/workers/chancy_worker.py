@@ -245,6 +245,7 @@ class Worker(chancy.Worker):
                 async with self._listener or await self._listen() as connection:
                     self._listener = None
                     self._notifications_ready_event.set()
+                    self.chancy.log.info("Started listening for notifications.")
                     retry.reset()
                     async for notification in connection.notifies():
                         event = json.loads(notification.payload)
