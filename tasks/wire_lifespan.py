@@ -1,0 +1,1 @@
+"""Wires the workers into the FastAPI app of a service."""

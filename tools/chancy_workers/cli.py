@@ -1,0 +1,22 @@
+"""The console program `chancy-workers`: one module for each command."""
+
+import argparse
+import sys
+from types import ModuleType
+from typing import NoReturn
+
+# Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
+COMMANDS: tuple[ModuleType, ...] = ()
+
+
+def main() -> NoReturn:
+    """Runs the command that the person named and exits with its status."""
+    parser = argparse.ArgumentParser(
+        prog="chancy-workers",
+        description="Puts Chancy workers into FastAPI services and keeps them current.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
+    arguments = parser.parse_args()
+    sys.exit(arguments.run(arguments))
