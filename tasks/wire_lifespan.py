@@ -1,1 +1,1667 @@
-"""Wires the workers into the FastAPI app of a service."""
+"""Wires a service's workers into its FastAPI app, or leaves the file alone and says why.
+
+    python tasks/wire_lifespan.py app/billing/main.py --service billing
+
+The one `yield` of the app's lifespan is wrapped in `async with initialize_workers():`;
+an app of any other shape includes the workers' router, whose lifespan does the same.
+Nothing else in the file changes: with the wiring taken out again its syntax tree must
+equal the old one, or nothing is written. A second run changes nothing.
+
+Exit status: 0 wired (--remove: taken out), 3 wired already, 4 left alone, 5 nothing to
+do, 2 wrong usage; --check: 0 wired, 1 not; as a task of Copier's always 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+import tokenize
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+# --- every text that ends up in a team's file -------------------------------------------
+
+ENTER = "async with {name}():"
+INCLUDE = "{app}.include_router({name})"
+IMPORT = "from {module} import {name}"
+IMPORT_AS = "from {module} import {name} as {alias}"
+OPENED = "from {module} import ("
+CLOSED = ")"
+
+
+class Form(NamedTuple):
+    """One of the two ways to wire: what is imported, and its name for a second service."""
+
+    module: str
+    name: str
+    alias: str
+
+
+ENTERED = Form("chancy_initialization", "initialize_workers", "initialize_{}_workers")
+INCLUDED = Form("chancy_router", "workers_router", "{}_workers_router")
+
+# --- what is said -----------------------------------------------------------------------
+
+WIRED, ALREADY, LEFT, NOTHING = "wired", "already wired", "left alone", "nothing to do"
+STATUS = {WIRED: 0, ALREADY: 3, LEFT: 4, NOTHING: 5}
+# The first release that runs the lifespans of included routers.
+OLDEST_FASTAPI = (0, 112, 2)
+OTHERS = {
+    "flask": "Flask",
+    "starlette": "Starlette",
+    "quart": "Quart",
+    "sanic": "Sanic",
+    "litestar": "Litestar",
+    "aiohttp": "aiohttp",
+    "django": "Django",
+    "falcon": "Falcon",
+    "bottle": "Bottle",
+    "tornado": "Tornado",
+}
+BY_HAND = """\
+To wire it by hand, put this around the yield of the app's lifespan, after all set-up:
+    {enter}
+with this import: {import_entered}
+or include this router after everything else that the app gets (FastAPI 0.112.2 or later):
+    {include}
+with this import: {import_included}"""
+BUG = """\
+{file} is left as it is: the wiring of this shape could not be proven ({reason}).
+That is a fault of this program: please report it with the file's first lines, its app
+and its lifespan."""
+
+
+class Stop(Exception):
+    """The end of a run that does not write: the outcome, and the sentence about it."""
+
+    def __init__(self, outcome: str, text: str, *, by_hand: bool = False) -> None:
+        super().__init__(text)
+        self.outcome = outcome
+        self.by_hand = by_hand
+
+
+class NotProven(Exception):
+    """An edit that would change more than it should."""
+
+
+# --- the file ---------------------------------------------------------------------------
+
+
+class Source:
+    """A Python file in lines, with its syntax tree.
+
+    `lines` are without their ends, `ends` are "\\n", "\\r\\n", "\\r" or, at the file's end,
+    "". Rows count from 0.
+    """
+
+    def __init__(self, lines: list[str], ends: list[str]) -> None:
+        self.lines = lines
+        self.ends = ends
+        self.tree = ast.parse("\n".join(lines) + ("\n" if ends[-1:] != [""] else ""))
+        self.nodes = list(ast.walk(self.tree))
+        self.parents = {
+            child: node for node in self.nodes for child in ast.iter_child_nodes(node)
+        }
+        self.suite_of = {
+            id(each): value
+            for node in self.nodes
+            for _, value in ast.iter_fields(node)
+            if isinstance(value, list)
+            for each in value
+            if isinstance(each, ast.stmt)
+        }
+        self.origins = dict(self._origins())
+
+    @property
+    def text(self) -> str:
+        return "".join(map("".join, zip(self.lines, self.ends, strict=True)))
+
+    def _origins(self) -> Iterator[tuple[str, str]]:
+        """What each imported name stands for, with leading dots where it is relative."""
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                for each in node.names:
+                    name = each.asname or each.name.partition(".")[0]
+                    yield name, each.name if each.asname else name
+            elif isinstance(node, ast.ImportFrom):
+                for each in node.names:
+                    yield each.asname or each.name, full_name(node, each)
+                if module_of(node) == "fastapi" and node.names[0].name == "*":
+                    yield "FastAPI", "fastapi.FastAPI"
+
+    def origin(self, node: ast.AST) -> str:
+        """The dotted name that an expression stands for, "" when it is none."""
+        if isinstance(node, ast.Name):
+            return self.origins.get(node.id, node.id)
+        if isinstance(node, ast.Attribute) and (base := self.origin(node.value)):
+            return f"{base}.{node.attr}"
+        return ""
+
+    def statement(self, node: ast.AST) -> ast.stmt:
+        while not isinstance(node, ast.stmt):
+            node = self.parents[node]
+        return node
+
+    def scope(self, node: ast.AST) -> ast.AST:
+        """The function, class or module in whose body a node stands."""
+        node = self.parents[node]
+        while not isinstance(node, Scope):
+            node = self.parents[node]
+        return node
+
+    def suites(self, statement: ast.stmt) -> list[list[ast.stmt]]:
+        """The suites around a statement in its scope, the outermost first."""
+        scope = self.scope(statement)
+        found = [self.suite_of[id(statement)]]
+        node: ast.AST = statement
+        while self.parents[node] is not scope:
+            node = self.parents[node]
+            if isinstance(node, ast.stmt):
+                found.insert(0, self.suite_of[id(node)])
+        return found
+
+    def begins_its_line(self, statement: ast.stmt) -> bool:
+        line = self.lines[statement.lineno - 1].encode()
+        return not line[: statement.col_offset].strip(b" \t\f")
+
+    def after(self, statement: ast.stmt) -> str:
+        """What follows a statement on its last line."""
+        assert statement.end_lineno and statement.end_col_offset is not None
+        line = self.lines[statement.end_lineno - 1].encode()
+        return line[statement.end_col_offset :].decode().strip()
+
+    def has_its_lines(self, statement: ast.stmt) -> bool:
+        """Whether nothing but a comment shares the lines of a statement."""
+        rest = self.after(statement)
+        return self.begins_its_line(statement) and (not rest or rest[0] == "#")
+
+
+Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+Scope = (*Function, ast.Lambda, ast.ClassDef, ast.Module)
+
+
+def read(data: bytes) -> tuple[Source, str]:
+    """Returns a file's source and encoding.
+
+    Raises:
+        Stop: It cannot be decoded or parsed.
+    """
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        text = data.decode(encoding)
+        if text.encode(encoding) != data:
+            raise ValueError(f"{encoding} does not give the same bytes back")
+    except (SyntaxError, ValueError, LookupError) as error:
+        raise Stop(LEFT, f"it cannot be decoded: {error}") from None
+    parts = re.findall(r"([^\r\n]*)(\r\n|\r|\n|\Z)", text)
+    if parts and parts[-1] == ("", ""):
+        parts.pop()
+    lines, ends = [line for line, _ in parts], [end for _, end in parts]
+    try:
+        return Source(lines, ends), encoding
+    except SyntaxError as error:
+        raise Stop(LEFT, syntax_problem(text, lines, error)) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise Stop(LEFT, f"it cannot be parsed: {error}") from None
+
+
+def syntax_problem(text: str, lines: list[str], error: SyntaxError) -> str:
+    """Tells newer syntax and template placeholders from a mistake."""
+    row = min(error.lineno or 1, len(lines)) - 1
+    near = "\n".join(lines[max(row - 1, 0) : row + 1])
+    if re.search(r"\{%.*%\}|\{\{[^{}]*\}\}", "\n".join(lines)) and (
+        re.search(r"\{%.*%\}", text) or "{{" in near
+    ):
+        return f"it holds Jinja (line {row + 1}): render it first"
+    for minor, pattern in NEWER_SYNTAX.items():
+        if sys.version_info < (3, minor) and re.search(pattern, near, re.MULTILINE):
+            return (
+                f"line {row + 1} is of a newer Python than this {sys.version_info[0]}."
+                f"{sys.version_info[1]}: run this program under the project's own, "
+                "for example `uv run --no-sync python " + " ".join(sys.argv[:1]) + " …`"
+            )
+    return f"line {row + 1}: {error.msg}: mend it and run this again"
+
+
+# What the interpreters from 3.11 on have brought, by their minor version.
+NEWER_SYNTAX = {
+    11: r"^\s*except\s*\*",
+    12: r"^\s*type\s+\w+.*=|^\s*(async\s+)?def\s+\w+\s*\[|^\s*class\s+\w+\s*\[|\b[rR]?[fF][rR]?[\"']",
+    14: r"^\s*except\s+[\w.]+\s*,|\b[rR]?[tT][rR]?[\"']",
+}
+
+
+def module_of(node: ast.stmt) -> str:
+    """The module that an import names, "" for any other statement."""
+    if isinstance(node, ast.ImportFrom):
+        return "." * node.level + (node.module or "")
+    return node.names[0].name if isinstance(node, ast.Import) else ""
+
+
+def full_name(node: ast.ImportFrom, alias: ast.alias) -> str:
+    module = module_of(node)
+    return f"{module}{'' if module.endswith('.') else '.'}{alias.name}"
+
+
+def row_of(node: ast.AST) -> int:
+    """The line of a node, counted from 1."""
+    return int(getattr(node, "lineno", 1))
+
+
+# --- the service and its workers --------------------------------------------------------
+
+
+class Service(NamedTuple):
+    """Whose workers are wired, into which file, and into which of its apps."""
+
+    name: str
+    folder: Path
+    file: Path
+    app: str
+
+    def is_meant(self, origin: str) -> bool:
+        """Whether a dotted name is one of this service's workers' two entries."""
+        *path, name = origin.lstrip(".").split(".")
+        if name not in (ENTERED.name, INCLUDED.name) or "workers" not in path[-2:]:
+            return False
+        level = len(origin) - len(origin.lstrip("."))
+        above = path[: len(path) - 1 - path[::-1].index("workers")]
+        base = self.file.parent
+        for _ in range(level - 1):
+            base = base.parent
+        is_beside = base.joinpath(*above) == self.folder
+        is_below_root = bool(above) and self.folder.parts[-len(above) :] == (*above,)
+        return is_beside or (is_below_root and not level)
+
+    def uses(self, source: Source) -> list[ast.AST]:
+        """Where a file uses them, in whatever words."""
+        return [
+            node
+            for node in source.nodes
+            if isinstance(node, (ast.Name, ast.Attribute))
+            and isinstance(node.ctx, ast.Load)
+            and self.is_meant(source.origin(node))
+        ]
+
+    def imported(self, source: Source, form: Form) -> str:
+        """The name under which a file imports one of them, "" when it does not."""
+        for name, origin in source.origins.items():
+            if origin.endswith(f".{form.name}") and self.is_meant(origin):
+                return name
+        return ""
+
+
+def service_of(file: Path, name: str, package: str, app: str) -> Service:
+    """Finds the folder that holds, or will hold, the service's `workers`."""
+    file = Path(os.path.realpath(file.parent)) / file.name
+    folders = [*file.parents, *(parent / name for parent in file.parents)]
+    if package:
+        parts = tuple(package.split("."))
+        folders = [
+            parent.joinpath(*parts)
+            for parent in file.parents
+            if parent.joinpath(*parts).is_dir()
+        ] or folders
+        return Service(name, folders[0], file, app)
+    here, beside = file.parent, file.parent / name
+    is_beside = here.name != name and (beside / "workers").is_dir()
+    return Service(name, beside if is_beside else here, file, app)
+
+
+def wired_elsewhere(source: Source, service: Service) -> str:
+    """The module that the file imports and that wires the workers, "" for none."""
+    imported = {part for name in source.origins.values() for part in name.split(".")}
+    around = [*service.file.parent.glob("*.py")]
+    for folder, folders, files in os.walk(service.folder):
+        folders[:] = [
+            each
+            for each in folders
+            if each not in ("workers", "tests", "node_modules", "__pycache__", "venv")
+            and not each.startswith(".")
+        ]
+        around += [Path(folder) / each for each in files if each.endswith(".py")]
+    for path in dict.fromkeys(around):
+        stem = path.parent.name if path.stem == "__init__" else path.stem
+        if path == service.file or stem not in imported:
+            continue
+        try:
+            data = path.read_bytes()
+            if ENTERED.name.encode() in data or INCLUDED.name.encode() in data:
+                if uses := service._replace(file=path).uses(read(data)[0]):
+                    return f"{path.name} line {row_of(uses[0])}"
+        except (OSError, Stop):
+            continue
+    return ""
+
+
+# --- find the app -----------------------------------------------------------------------
+
+
+class App(NamedTuple):
+    """A FastAPI app: its calls of the class, and the name that they are bound to."""
+
+    target: str
+    scope: ast.AST
+    calls: list[ast.Call]
+    bindings: list[ast.stmt]
+
+    @property
+    def label(self) -> str:
+        inside = getattr(self.scope, "name", "")
+        return f"{self.target or 'FastAPI(…)'}{f' (in {inside})' if inside else ''}"
+
+    def is_called(self, name: str) -> bool:
+        inside = getattr(self.scope, "name", "")
+        return name in (self.target, inside, f"{inside}.{self.target}")
+
+
+def find_app(source: Source, service: Service) -> App:
+    """The app that the server runs.
+
+    Raises:
+        Stop: There is none, or no telling which.
+    """
+    apps = find_apps(source)
+    if not apps:
+        raise Stop(LEFT, no_app_problem(source))
+    named = [app for app in apps if app.is_called(service.app)] if service.app else apps
+    names = ", ".join(app.label for app in apps)
+    if not named:
+        raise Stop(LEFT, f"there is no app named {service.app} in it, but {names}")
+    mounts = {app.label: mounted_on(source, app) for app in named}
+    free = [app for app in named if not mounts[app.label]]
+    if not free:
+        app = named[0]
+        raise Stop(
+            LEFT,
+            f"{app.label} is mounted on {mounts[app.label]}, and the lifespan of a "
+            "mounted app never runs: wire the app that the server starts",
+        )
+    if len(free) > 1:
+        raise Stop(
+            LEFT,
+            f"it makes several apps ({names}): name one, with --app or in the answer app",
+        )
+    return free[0]
+
+
+def find_apps(source: Source) -> list[App]:
+    """All apps of a file, those in both branches of an `if` as one."""
+    apps: list[App] = []
+    for call in find_calls(source):
+        target, binding = bound_to(source, call)
+        if not target and not isinstance(binding, ast.Return):
+            continue
+        scope = source.scope(binding)
+        for app in apps:
+            if target and (app.target, app.scope) == (target, scope):
+                app.calls.append(call)
+                app.bindings.append(binding)
+                break
+        else:
+            apps.append(App(target, scope, [call], [binding]))
+    return apps
+
+
+def find_calls(source: Source) -> list[ast.Call]:
+    """The calls that make a FastAPI app, in their order."""
+    classes = {"fastapi.FastAPI", "fastapi.applications.FastAPI"}
+    definitions = [node for node in source.nodes if isinstance(node, ast.ClassDef)]
+    for _ in definitions:
+        for each in definitions:
+            if any(source.origin(base) in classes for base in each.bases):
+                classes.add(each.name)
+    calls = [
+        node
+        for node in source.nodes
+        if isinstance(node, ast.Call)
+        and ((name := source.origin(node.func)) in classes or is_named_fastapi(name))
+    ]
+    return sorted(calls, key=lambda call: (call.lineno, call.col_offset))
+
+
+def is_named_fastapi(name: str) -> bool:
+    """Whether a class from elsewhere is FastAPI by its name."""
+    return "." in name and name.endswith(("FastAPI", ".FastAPIOffline"))
+
+
+def bound_to(source: Source, call: ast.Call) -> tuple[str, ast.stmt]:
+    """The name that a new app gets and the statement that gives it, ("", …) if none."""
+    node: ast.AST = call
+    while isinstance(source.parents[node], (ast.IfExp, ast.BoolOp)):
+        node = source.parents[node]
+    parent = source.parents[node]
+    statement = source.statement(call)
+    if isinstance(parent, ast.NamedExpr):
+        return parent.target.id, statement
+    targets: list[ast.expr] = []
+    if isinstance(parent, ast.Assign):
+        targets = parent.targets
+    elif isinstance(parent, ast.AnnAssign):
+        targets = [parent.target]
+    for target in targets:
+        if isinstance(target, (ast.Name, ast.Attribute)):
+            return ast.unparse(target), statement
+    if isinstance(statement, ast.Return) and statement.value is node:
+        return returned_to(source, statement)
+    return "", statement
+
+
+def returned_to(source: Source, statement: ast.Return) -> tuple[str, ast.stmt]:
+    """The name that the module gives to what a factory returns."""
+    factory = source.scope(statement)
+    for node in source.tree.body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Call)
+            and source.origin(node.value.func) == getattr(factory, "name", None)
+            and not isinstance(factory, ast.AsyncFunctionDef)
+        ):
+            return node.targets[0].id, node
+    return "", statement
+
+
+def mounted_on(source: Source, app: App) -> str:
+    """What an app is mounted on, "" when it is not."""
+    for node in source.nodes:
+        if not (isinstance(node, ast.Call) and app.target):
+            continue
+        mounts = getattr(node.func, "attr", "") == "mount"
+        if mounts or source.origin(node.func).endswith("Mount"):
+            values = [*node.args, *(each.value for each in node.keywords)]
+            if any(is_target(value, app) for value in values):
+                return (
+                    ast.unparse(node.func).rpartition(".")[0] if mounts else "another"
+                )
+    return ""
+
+
+def is_target(node: ast.AST, app: App) -> bool:
+    return (
+        isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) == app.target
+    )
+
+
+def no_app_problem(source: Source) -> str:
+    """Why a file without an app cannot be wired."""
+    for node in source.nodes:
+        if isinstance(node, ast.Call):
+            first, _, _ = source.origin(node.func).partition(".")
+            made = source.origin(node.func).rpartition(".")[2]
+            if first in OTHERS and made in (*OTHERS.values(), "Application"):
+                return (
+                    f"it is a {OTHERS[first]} app, not FastAPI, and these workers start "
+                    "and stop with a FastAPI app"
+                )
+    if where := made_elsewhere(source):
+        return f"its app is made in another file ({where}): name that file"
+    return "no FastAPI app is made in it: name the file that makes it"
+
+
+def made_elsewhere(source: Source) -> str:
+    """The module from which a file gets its app, "" when it has none."""
+    factory = re.compile(r"\.(\w*(create|make|build|get|init)\w*_)?(app|application)$")
+    for name, origin in source.origins.items():
+        if factory.search(f".{name}") and "." in origin.strip("."):
+            return origin.rpartition(".")[0] or "."
+    for node in source.nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if re.fullmatch(r"[\w.]+:[\w.]+", node.value):
+                return node.value.partition(":")[0]
+    return ""
+
+
+# --- find its lifespan ------------------------------------------------------------------
+
+
+def find_lifespan(source: Source, app: App) -> ast.AsyncFunctionDef | None:
+    """The function in this file that is the app's lifespan, if one surely is."""
+    values = [
+        next((each.value for each in call.keywords if each.arg == "lifespan"), None)
+        for call in app.calls
+    ]
+    names = {value.id for value in values if isinstance(value, ast.Name)}
+    if len(names) != 1 or not all(isinstance(value, ast.Name) for value in values):
+        return None
+    if any(is_replaced(source, node) for node in source.nodes):
+        return None
+    (name,) = names
+    scope = source.scope(app.calls[0])
+    while not (bindings := bound_in(source, scope, name)):
+        if isinstance(scope, ast.Module):
+            return None
+        scope = source.scope(scope)
+        if isinstance(scope, ast.ClassDef):
+            scope = source.scope(scope)
+    function = bindings[0]
+    if len(bindings) > 1 or not isinstance(function, ast.AsyncFunctionDef):
+        return None
+    return function
+
+
+def is_replaced(source: Source, node: ast.AST) -> bool:
+    """Whether an assignment puts another lifespan in the place of the app's."""
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr == "lifespan_context"
+        and isinstance(node.ctx, ast.Store)
+    )
+
+
+def bound_in(source: Source, scope: ast.AST, name: str) -> list[ast.AST]:
+    """What binds a name in a scope: definitions, assignments, imports, parameters."""
+    found: list[ast.AST] = []
+    for node in source.nodes:
+        if isinstance(node, (*Function, ast.ClassDef)):
+            is_it = node.name == name
+        elif isinstance(node, ast.Name):
+            is_it = node.id == name and not isinstance(node.ctx, ast.Load)
+        elif isinstance(node, ast.arg):
+            is_it = node.arg == name
+        elif isinstance(node, ast.alias):
+            is_it = (node.asname or node.name.partition(".")[0]) == name
+        else:
+            is_it = False
+        if is_it and source.scope(node) is scope:
+            found.append(node)
+    return found
+
+
+def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and what is in it, without the bodies of functions and classes."""
+    yield node
+    if not isinstance(node, Scope):
+        for child in ast.iter_child_nodes(node):
+            yield from own_nodes(child)
+
+
+def own_yields(function: ast.AsyncFunctionDef) -> list[ast.Yield]:
+    """The yields of a function, without those of the functions inside it."""
+    nodes = (node for each in function.body for node in own_nodes(each))
+    return [node for node in nodes if isinstance(node, ast.Yield)]
+
+
+# --- choose the edit --------------------------------------------------------------------
+
+
+class Edit(NamedTuple):
+    """What is put into a file: lines before rows, and rows that move to the right."""
+
+    form: Form
+    name: str
+    insertions: list[tuple[int, list[str]]]
+    moved: frozenset[int]
+    unit: str
+
+
+def choose_edit(source: Source, service: Service, notes: list[str]) -> Edit:
+    """Decides between the yield of the lifespan and the router, and where it goes.
+
+    Raises:
+        Stop: Neither is safe.
+    """
+    app = find_app(source, service)
+    lifespan = find_lifespan(source, app)
+    if lifespan and (statement := yield_to_wrap(source, lifespan)):
+        check_handlers(source, statement, lifespan)
+        return wrap(source, service, statement)
+    check_router(source, app, lifespan, service, notes)
+    return include(source, service, app)
+
+
+def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | None:
+    """The statement with the one yield, if what is put around it runs as it should."""
+    yields = own_yields(lifespan)
+    if len(yields) != 1 or has_router_lifespans(source):
+        return None
+    statement = source.statement(yields[0])
+    if not (
+        isinstance(statement, (ast.Expr, ast.Assign, ast.AnnAssign))
+        and statement.value is yields[0]
+        and source.has_its_lines(statement)
+    ):
+        return None
+    for child, parent in ancestors(source, statement, lifespan):
+        if isinstance(parent, (ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler)):
+            return None
+        if is_try(parent) and child not in getattr(parent, "body", ()):
+            return None
+        if swallows(source, parent, "Exception"):
+            return None
+    return statement
+
+
+def ancestors(
+    source: Source, node: ast.AST, function: ast.AST
+) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """Each node and its parent, up to the function."""
+    while node is not function:
+        yield node, source.parents[node]
+        node = source.parents[node]
+
+
+def is_try(node: ast.AST) -> bool:
+    return isinstance(node, (ast.Try, getattr(ast, "TryStar", ast.Try)))
+
+
+def swallows(source: Source, node: ast.AST, what: str) -> bool:
+    """Whether a `try` or a `with` lets no error of this class out of it."""
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        calls = [each.context_expr for each in node.items]
+        return any(
+            isinstance(call, ast.Call)
+            and source.origin(call.func).endswith("suppress")
+            and any(catches(argument, what) for argument in call.args)
+            for call in calls
+        )
+    if not is_try(node):
+        return False
+    for handler in node.handlers:  # type: ignore[attr-defined]
+        if handler.type is None or catches(handler.type, what):
+            return not isinstance(handler.body[-1], ast.Raise)
+    return False
+
+
+def catches(node: ast.expr, what: str) -> bool:
+    names = node.elts if isinstance(node, ast.Tuple) else [node]
+    broad = {"BaseException", what}
+    return any(ast.unparse(name).rpartition(".")[2] in broad for name in names)
+
+
+def has_router_lifespans(source: Source) -> bool:
+    """Whether routers of this file have lifespans, which are entered after the app's."""
+    return any(
+        isinstance(node, ast.Call)
+        and source.origin(node.func).endswith("APIRouter")
+        and any(each.arg == "lifespan" for each in node.keywords)
+        for node in source.nodes
+    )
+
+
+def check_router(
+    source: Source,
+    app: App,
+    lifespan: ast.AsyncFunctionDef | None,
+    service: Service,
+    notes: list[str],
+) -> None:
+    """Makes sure that a router's lifespan would run, and could fail.
+
+    Raises:
+        Stop: It would not.
+    """
+    if not app.target:
+        raise Stop(
+            LEFT,
+            f"its app has no name ({app.label} is handed on at once): bind it to one",
+            by_hand=True,
+        )
+    for each in own_yields(lifespan) if lifespan else ():
+        assert lifespan
+        if isinstance(each.value, (ast.Tuple, ast.List, ast.Set, ast.JoinedStr)) or (
+            isinstance(each.value, ast.Constant) and each.value.value is not None
+        ):
+            raise Stop(
+                LEFT,
+                f"line {each.lineno} yields what is no mapping, which FastAPI cannot "
+                "merge with a router's lifespan",
+                by_hand=True,
+            )
+        check_handlers(source, each, lifespan)
+    version, where = fastapi_version(service.file)
+    if version and version < OLDEST_FASTAPI:
+        raise Stop(
+            LEFT,
+            f"{where} has FastAPI {'.'.join(map(str, version))}, which never runs the "
+            "lifespan of a router: raise it to 0.112.2 or later, or give the app a "
+            "lifespan function with one yield",
+        )
+    if not version:
+        notes.append(
+            "Which FastAPI it runs on was not found in a lock file, requirements or a "
+            "virtual environment: before 0.112.2 the start fails and says so."
+        )
+
+
+def check_handlers(source: Source, node: ast.AST, lifespan: ast.AST) -> None:
+    """Makes sure that a start that fails is not hidden by what is around the yield.
+
+    Raises:
+        Stop: It would be.
+    """
+    for _, parent in ancestors(source, node, lifespan):
+        if swallows(source, parent, "BaseException") or ends_all(source, parent):
+            raise Stop(
+                LEFT,
+                f"its lifespan catches every exception around line {row_of(node)} and so "
+                "would hide workers that cannot start: let it raise them",
+                by_hand=True,
+            )
+
+
+def ends_all(source: Source, node: ast.AST) -> bool:
+    """Whether a `finally` drops the exception that is under way."""
+    return any(
+        isinstance(each, ast.Return)
+        or (isinstance(each, ast.Call) and source.origin(each.func) == "os._exit")
+        for statement in getattr(node, "finalbody", ())
+        for each in own_nodes(statement)
+    )
+
+
+def wrap(source: Source, service: Service, statement: ast.stmt) -> Edit:
+    """Puts the yield inside `async with initialize_workers():`."""
+    row, end = statement.lineno - 1, statement.end_lineno or statement.lineno
+    indent = indent_of(source.lines[row])
+    unit = unit_of(source, statement, indent)
+    name, imports = import_edit(source, service, ENTERED, statement)
+    text = source.lines[row:end]
+    inside = strings_over_lines(text)
+    return Edit(
+        ENTERED,
+        name,
+        [*imports, (row, [indent + ENTER.format(name=name)])],
+        frozenset(
+            row + i for i in range(end - row) if i not in inside and text[i].strip()
+        ),
+        unit,
+    )
+
+
+def include(source: Source, service: Service, app: App) -> Edit:
+    """Puts the router after everything that could undo it."""
+    last = last_mention(source, app)
+    row = last.end_lineno or last.lineno
+    while row < len(source.lines) and re.match(r"[^#]*\\\Z", source.lines[row - 1]):
+        row += 1
+    indent = indent_of(source.lines[last.lineno - 1])
+    name, imports = import_edit(source, service, INCLUDED, app.bindings[0])
+    line = indent + INCLUDE.format(app=app.target, name=name)
+    return Edit(INCLUDED, name, [*imports, (row, [line])], frozenset(), "")
+
+
+def last_mention(source: Source, app: App) -> ast.stmt:
+    """The statement after which nothing can undo what the app includes.
+
+    Raises:
+        Stop: No line can be put after it.
+    """
+    touching = [
+        statement
+        for statement in mentions_of(source, app)
+        if statement.lineno >= app.bindings[0].lineno
+        and not is_last(source, app, statement)
+    ]
+    suite = common_suite([*map(source.suites, [*app.bindings, *touching])])
+    touched = {id(within(source, suite, each)) for each in [*app.bindings, *touching]}
+    rows = [i for i, each in enumerate(suite) if id(each) in touched]
+    last = rows[0]
+    for row in range(last, len(suite)):
+        if id(suite[row]) not in touched and is_last(source, app, suite[row]):
+            break
+        if row in rows:
+            last = row
+    while last + 1 < len(suite) and suite[last + 1].lineno == suite[last].end_lineno:
+        last += 1
+        if is_last(source, app, suite[last]):
+            raise shares_line(app, suite[last])
+    if not source.begins_its_line(suite[0]):
+        raise shares_line(app, suite[last])
+    while not source.begins_its_line(suite[last]):
+        last -= 1
+    return suite[last]
+
+
+def shares_line(app: App, statement: ast.stmt) -> Stop:
+    text = f"{app.label} shares its line {statement.lineno} with other code"
+    return Stop(LEFT, text, by_hand=True)
+
+
+def within(source: Source, suite: list[ast.stmt], node: ast.AST) -> ast.AST:
+    """The statement of a suite that a node is, or stands in."""
+    while source.suite_of.get(id(node)) is not suite:
+        node = source.parents[node]
+    return node
+
+
+def mentions_of(source: Source, app: App) -> list[ast.stmt]:
+    """The statements of the app's scope that touch it; decorators of routes do not."""
+    touching = {
+        getattr(source.scope(node), "name", "")
+        for node in source.nodes
+        if is_target(node, app) and source.scope(node) is not app.scope
+    }
+    found = []
+    for node in source.nodes:
+        is_it = is_target(node, app) or (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in touching
+        )
+        if is_it and source.scope(node) is app.scope:
+            statement = source.statement(node)
+            if not isinstance(statement, (*Function, ast.ClassDef)):
+                found.append(statement)
+    return found
+
+
+def is_last(source: Source, app: App, statement: ast.stmt) -> bool:
+    """Whether a statement hands the app on, runs it or rebinds its name."""
+    if isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test):
+        return True
+    for node in own_nodes(statement):
+        if isinstance(node, (ast.Return, ast.Raise, ast.Yield)):
+            if node is statement or mentions(node, app):
+                return True
+        elif is_target(node, app):
+            if not isinstance(getattr(node, "ctx", None), ast.Load):
+                return True
+        elif isinstance(node, ast.alias):
+            if (node.asname or node.name.partition(".")[0]) == app.target:
+                return True
+        elif isinstance(node, ast.Call) and runs_a_server(source, node):
+            return True
+    return False
+
+
+RUNNERS = {"run", "serve", "run_app", "run_forever", "run_until_complete"}
+
+
+def runs_a_server(source: Source, call: ast.Call) -> bool:
+    """Whether a call does not return before the service ends."""
+    name = source.origin(call.func) or getattr(call.func, "attr", "")
+    if name.rpartition(".")[2] in RUNNERS:
+        return True
+    return any(
+        isinstance(node, ast.Call)
+        and source.origin(node.func).rpartition(".")[2] in RUNNERS
+        for each in source.tree.body
+        if isinstance(each, Function) and each.name == name
+        for node in ast.walk(each)
+    )
+
+
+def mentions(node: ast.AST, app: App) -> bool:
+    return any(is_target(each, app) for each in ast.walk(node))
+
+
+def common_suite(chains: Sequence[Sequence[list[ast.stmt]]]) -> list[ast.stmt]:
+    """The innermost suite that is in every chain."""
+    return next(
+        suite
+        for suite in reversed(chains[0])
+        if all(any(suite is each for each in chain) for chain in chains)
+    )
+
+
+def indent_of(line: str) -> str:
+    """The white space before a line's text; a form feed starts it anew."""
+    return line[: len(line) - len(line.lstrip(" \t\f"))].rpartition("\f")[2]
+
+
+def unit_of(source: Source, statement: ast.stmt, indent: str) -> str:
+    """One level of indentation, as it is around a statement."""
+    parent = source.parents[statement]
+    while not hasattr(parent, "lineno"):
+        parent = source.parents[parent]
+    outer = indent_of(source.lines[parent.lineno - 1])
+    if indent.startswith(outer) and indent != outer:
+        return indent[len(outer) :]
+    return "\t" if "\t" in indent else "    "
+
+
+def strings_over_lines(lines: list[str]) -> set[int]:
+    """The lines that begin inside a string, where white space is part of the value."""
+    found: set[int] = set()
+    starts: list[int] = []
+    text = "\n".join([lines[0].lstrip(" \t\f"), *lines[1:]]) + "\n"
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind == "STRING":
+            found.update(range(token.start[0], token.end[0]))
+        elif kind.endswith("STRING_START"):
+            starts.append(token.start[0])
+        elif kind.endswith("STRING_END"):
+            found.update(range(starts.pop(), token.end[0]))
+    return found
+
+
+# --- the import -------------------------------------------------------------------------
+
+
+def import_edit(
+    source: Source, service: Service, form: Form, use: ast.stmt
+) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The name to use, and the import that has to be put before a row, if any."""
+    if name := service.imported(source, form):
+        return name, []
+    module = f"{package_for(source, service)}.{form.module}"
+    taken = {name for name, _ in bound_names(source)}
+    imported = {module_of(each) for each in top_imports(source)}
+    name = form.name
+    if name in taken or module in imported:
+        name = form.alias.format(service.name)
+    row, before, after = import_place(source, service, module, use)
+    text = import_lines(module, form, name, line_length(service.file))
+    return name, [(row, [*before, *text, *after])]
+
+
+def import_lines(module: str, form: Form, name: str, length: int) -> list[str]:
+    template = IMPORT if name == form.name else IMPORT_AS
+    line = template.format(module=module, name=form.name, alias=name)
+    if len(line) <= length:
+        return [line]
+    item = line.partition(" import ")[2]
+    return [OPENED.format(module=module), f"    {item},", CLOSED]
+
+
+def bound_names(source: Source) -> Iterator[tuple[str, ast.AST]]:
+    """Every name that a file binds anywhere."""
+    for node in source.nodes:
+        if isinstance(node, (*Function, ast.ClassDef)):
+            yield node.name, node
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id, node
+        elif isinstance(node, ast.arg):
+            yield node.arg, node
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name.partition(".")[0], node
+
+
+def package_for(source: Source, service: Service) -> str:
+    """How this file imports the service's `workers`: as it imports its neighbours."""
+    here, folder = service.file.parent, service.folder
+    roots = {"": 0, ".": 0}
+    for module in own_modules(source):
+        if module.startswith("."):
+            roots["."] += 1
+            continue
+        first = module.partition(".")[0]
+        for parent in here.parents:
+            if (parent / first) in (here, *here.parents):
+                roots[str(parent)] = roots.get(str(parent), 0) + 1
+                break
+        else:
+            if is_neighbour(here, first):
+                roots[str(here)] = roots.get(str(here), 0) + 1
+    roots.pop("")
+    best = max(roots, key=lambda root: roots[root])
+    if not roots[best]:
+        best = root_of_server(source, service)
+    if best != "." and Path(best) in (folder, *folder.parents):
+        return ".".join([*folder.relative_to(best).parts, "workers"])
+    up = os.path.relpath(folder, here).split(os.sep)
+    dots = "." * (1 + up.count(".."))
+    return dots + ".".join(
+        [*(part for part in up if part not in ("..", ".")), "workers"]
+    )
+
+
+def own_modules(source: Source) -> Iterator[str]:
+    for node in source.nodes:
+        if isinstance(node, ast.ImportFrom):
+            yield module_of(node)
+        elif isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+
+
+def is_neighbour(folder: Path, name: str) -> bool:
+    """Whether a module of the project stands beside a file."""
+    if name in sys.stdlib_module_names or name == "workers":
+        return False
+    return (folder / f"{name}.py").is_file() or any((folder / name).glob("*.py"))
+
+
+def root_of_server(source: Source, service: Service) -> str:
+    """Where a file without imports of its own is run from; "." where it does not show."""
+    here = service.file.parent
+    for node in source.nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            module, colon, _ = node.value.partition(":")
+            parts = module.split(".")
+            if colon and parts[-1] == service.file.stem:
+                root = here
+                for part in reversed(parts[:-1]):
+                    if root.name != part:
+                        break
+                    root = root.parent
+                else:
+                    return str(root)
+    is_root = any((here / name).exists() for name in (".git", "pyproject.toml"))
+    return str(here) if is_root else "."
+
+
+def top_imports(source: Source) -> list[ast.stmt]:
+    """The imports of the module itself that have their lines to themselves."""
+    return [
+        node
+        for node in source.tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and source.has_its_lines(node)
+    ]
+
+
+def import_place(
+    source: Source, service: Service, module: str, use: ast.stmt
+) -> tuple[int, list[str], list[str]]:
+    """The row before which the import goes, and the blank lines before and after it."""
+    imports = [
+        each
+        for each in top_imports(source)
+        if each.lineno < top_level(source, use).lineno
+        and module_of(each) != "__future__"
+    ]
+    if not imports:
+        return first_row(source), *blank_lines(source, first_row(source))
+    alike = [each for each in imports if is_alike(module_of(each), module, service)]
+    if alike:
+        run = run_of(source, imports, alike[-1])
+        alike = [each for each in alike if each in run]
+        keys = [sort_key(each) for each in alike]
+        later = [each for each in alike if sort_key(each) > from_key(module)]
+        if later and keys == sorted(keys):
+            return row_before(source, later[0]), [], []
+        return alike[-1].end_lineno or 0, [], []
+    run = run_of(source, imports, run_with_fastapi(source, imports))
+    local = [each for each in run if module_of(each).startswith(".")]
+    if local and not module.startswith("."):
+        return row_before(source, local[0]), [], [""]
+    return run[-1].end_lineno or 0, [""], []
+
+
+def top_level(source: Source, node: ast.AST) -> ast.stmt:
+    """The statement of the module that holds a node."""
+    while source.parents[node] is not source.tree:
+        node = source.parents[node]
+    assert isinstance(node, ast.stmt)
+    return node
+
+
+def is_alike(name: str, module: str, service: Service) -> bool:
+    """Whether an import belongs where an import of the module belongs."""
+    if module.startswith("."):
+        return name.startswith(".")
+    first, own = name.partition(".")[0], module.partition(".")[0]
+    return first == own or (
+        own == "workers" and is_neighbour(service.file.parent, first)
+    )
+
+
+def run_of(source: Source, imports: list[ast.stmt], one: ast.stmt) -> list[ast.stmt]:
+    """The imports around one that no other statement separates."""
+    body = source.tree.body
+    first = last = body.index(one)
+    while first and body[first - 1] in imports:
+        first -= 1
+    while last + 1 < len(body) and body[last + 1] in imports:
+        last += 1
+    return body[first : last + 1]
+
+
+def run_with_fastapi(source: Source, imports: list[ast.stmt]) -> ast.stmt:
+    for each in imports:
+        if "fastapi" in ast.unparse(each):
+            return each
+    return imports[-1]
+
+
+def row_before(source: Source, statement: ast.stmt) -> int:
+    """The row of a statement, or of the comment right above it."""
+    row = statement.lineno - 1
+    while row and source.lines[row - 1].lstrip().startswith("#"):
+        row -= 1
+    while row < 2 and re.match(r"#!|#.*coding[:=]", source.lines[row]):
+        row += 1
+    return row
+
+
+def first_row(source: Source) -> int:
+    """Where the first import of a module goes that has none."""
+    body = source.tree.body
+    row = 0
+    for each in body:
+        is_docstring = isinstance(each, ast.Expr) and isinstance(
+            each.value, ast.Constant
+        )
+        if not is_docstring and module_of(each) != "__future__":
+            break
+        row = each.end_lineno or 0
+    while not row and row < len(source.lines) and source.lines[row].startswith("#"):
+        row += 1
+    return row
+
+
+def blank_lines(source: Source, row: int) -> tuple[list[str], list[str]]:
+    before = [""] if row and source.lines[row - 1].strip() else []
+    after = [""] if row < len(source.lines) and source.lines[row].strip() else []
+    return before, after
+
+
+def sort_key(node: ast.stmt) -> tuple[object, ...]:
+    if isinstance(node, ast.Import):
+        return (0, 0, natural(module_of(node)))
+    return from_key(module_of(node))
+
+
+def from_key(module: str) -> tuple[object, ...]:
+    """The order of imports as ruff and isort have it: farther first, numbers by size."""
+    name = module.lstrip(".")
+    return (1, len(name) - len(module), natural(name))
+
+
+def natural(text: str) -> list[tuple[int, int]]:
+    return [
+        (ord("0"), int(part)) if part.isdigit() else (ord(part), 0)
+        for part in re.findall(r"\d+|\D", text.lower())
+    ]
+
+
+def line_length(file: Path) -> int:
+    """How long lines may be, from the project's configuration of ruff or black."""
+    for folder in file.parents:
+        for name in ("ruff.toml", ".ruff.toml", "pyproject.toml"):
+            try:
+                text = (folder / name).read_text(encoding="utf-8")
+            except (OSError, ValueError):
+                continue
+            if found := re.search(r"(?m)^line[-_]length\s*=\s*(\d+)", text):
+                return int(found[1])
+        if (folder / ".git").exists():
+            break
+    return 88
+
+
+def fastapi_version(file: Path) -> tuple[tuple[int, ...], str]:
+    """The FastAPI of a project and the file that tells it, ((), "") when none does."""
+    pinned = r'(?m)^name = "fastapi"\s+version = "([\d.]+)'
+    required = r"(?mi)^\s*fastapi(?:\[[^\]]*\])?\s*==\s*([\d.]+)"
+    lowest = r"(?mi)^\s*[\"']?fastapi(?:\[[^\]]*\])?\s*(?:>=|~=|\^)\s*([\d.]+)"
+    patterns = [
+        *((name, pinned) for name in ("uv.lock", "poetry.lock", "pdm.lock")),
+        *((name, required) for name in ("requirements*.txt", "requirements/*.txt")),
+    ]
+    bounds = [
+        (name, lowest)
+        for name in ("requirements*.txt", "requirements/*.txt", "pyproject.toml")
+    ]
+    folders = list(file.parents)
+    roots = [i for i, folder in enumerate(folders) if (folder / ".git").exists()]
+    folders = folders[: roots[0] + 1] if roots else folders[:4]
+    for folder in folders:
+        for name, pattern in patterns:
+            if version := version_in(folder, name, pattern):
+                return version
+    for folder in folders:
+        for path in folder.glob("*venv/lib/python*/site-packages/fastapi-*.dist-info"):
+            return version_tuple(path.name.split("-")[1]), str(path.parents[3].name)
+    for folder in folders:
+        for name, pattern in bounds:
+            version = version_in(folder, name, pattern)
+            if version and version[0] >= OLDEST_FASTAPI:
+                return version
+    return (), ""
+
+
+def version_in(
+    folder: Path, name: str, pattern: str
+) -> tuple[tuple[int, ...], str] | None:
+    for path in sorted(folder.glob(name)):
+        try:
+            found = re.search(pattern, path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if found:
+            return version_tuple(found[1]), path.name
+    return None
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+# --- make it ----------------------------------------------------------------------------
+
+
+def make(source: Source, edit: Edit) -> Source:
+    """The file with the edit in it."""
+    lines = [
+        move(line, edit.unit) if row in edit.moved else line
+        for row, line in enumerate(source.lines)
+    ]
+    ends = list(source.ends)
+    usual = max(("\n", "\r\n", "\r"), key=ends.count)
+    for row, new in sorted(edit.insertions, key=lambda item: item[0], reverse=True):
+        end = ends[row - 1] if row else (ends or [usual])[0] or usual
+        if not end:
+            ends[row - 1], new_ends = usual, [usual] * (len(new) - 1) + [""]
+        else:
+            new_ends = [end] * len(new)
+        lines[row:row] = new
+        ends[row:row] = new_ends
+    return Source(lines, ends)
+
+
+def move(line: str, unit: str) -> str:
+    """A line one level to the right."""
+    text = line.lstrip(" \t\f")
+    return line[: len(line) - len(text)] + unit + text
+
+
+def take_out(source: Source, service: Service) -> Source:
+    """The file without its wiring, which gives the original when nothing else changed.
+
+    Raises:
+        Stop: There is none, or it was written by hand in other words.
+    """
+    uses = service.uses(source)
+    if not uses:
+        raise Stop(NOTHING, f"{service.file.name} is not wired: nothing to take out")
+    drop: set[int] = set()
+    left: dict[int, str] = {}
+    for use in uses:
+        statement = source.statement(use)
+        if is_include(use, source) and source.has_its_lines(statement):
+            drop.update(rows_of(statement))
+        elif is_enter(use, source) and can_unwrap(source, statement):
+            assert isinstance(statement, ast.AsyncWith)
+            drop.add(statement.lineno - 1)
+            left.update(moved_back(source, statement))
+        else:
+            raise by_hand(statement)
+    imports = [node for node in source.tree.body if service_import(node, service)]
+    for node in imports:
+        if not is_own_import(node) or not source.has_its_lines(node):
+            raise by_hand(node)
+        drop.update(rows_of(node))
+    return original(source, service, drop, left, imports)
+
+
+def is_own_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and len(node.names) == 1
+
+
+def by_hand(statement: ast.stmt) -> Stop:
+    return Stop(
+        LEFT,
+        f"line {statement.lineno} uses the workers in words of its own: take them out "
+        "by hand",
+    )
+
+
+def original(
+    source: Source,
+    service: Service,
+    drop: set[int],
+    left: dict[int, str],
+    imports: list[ast.stmt],
+) -> Source:
+    """Of the ways to take the wiring out, the one that wiring again turns back."""
+    blank = {
+        row
+        for node in imports
+        for row in (node.lineno - 2, node.end_lineno or 0)
+        if 0 <= row < len(source.lines) and not source.lines[row].strip()
+    }
+    choices = [set(), *({row} for row in sorted(blank)), blank]
+    results = []
+    for end in ("", None):
+        for rows in choices:
+            result = without(source, drop | rows, left, end)
+            if result and is_undone(source, result, service):
+                results.append(result)
+                if rewired(result, service) == source.text:
+                    return result
+    if not results:
+        raise NotProven("what is left without the wiring differs from the file before")
+    return results[0]
+
+
+def without(
+    source: Source, drop: set[int], left: dict[int, str], end: str | None
+) -> Source | None:
+    """The file without some rows; `end` is the last line's, None for its own."""
+    kept = [row for row in range(len(source.lines)) if row not in drop]
+    lines = [left.get(row, source.lines[row]) for row in kept]
+    ends = [source.ends[row] for row in kept]
+    if ends and source.ends[-1] == "":
+        ends[-1] = ends[-1] if end is None else end
+    try:
+        return Source(lines, ends)
+    except SyntaxError:
+        return None
+
+
+def rewired(source: Source, service: Service) -> str:
+    try:
+        return make(source, choose_edit(source, service, [])).text
+    except Stop:
+        return ""
+
+
+def is_undone(source: Source, result: Source, service: Service) -> bool:
+    return without_wiring(source, service) == ast.dump(result.tree)
+
+
+def rows_of(node: ast.stmt) -> range:
+    return range(node.lineno - 1, node.end_lineno or node.lineno)
+
+
+def is_include(use: ast.AST, source: Source) -> bool:
+    call = source.parents[use]
+    return (
+        isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "include_router"
+        and (call.args, call.keywords) == ([use], [])
+        and isinstance(source.parents[call], ast.Expr)
+    )
+
+
+def is_enter(use: ast.AST, source: Source) -> bool:
+    call = source.parents[use]
+    item = source.parents[call]
+    block = source.parents.get(item)
+    return (
+        isinstance(call, ast.Call)
+        and call.func is use
+        and not (call.args or call.keywords)
+        and isinstance(item, ast.withitem)
+        and item.optional_vars is None
+        and isinstance(block, ast.AsyncWith)
+        and len(block.items) == 1
+    )
+
+
+def can_unwrap(source: Source, block: ast.stmt) -> bool:
+    """Whether the block's head is a line without a comment, and its body starts a line."""
+    assert isinstance(block, ast.AsyncWith)
+    head = source.lines[block.lineno - 1].rstrip()
+    return (
+        source.begins_its_line(block)
+        and block.body[0].lineno == block.lineno + 1
+        and source.begins_its_line(block.body[0])
+        and head.endswith(":")
+        and "#" not in head
+    )
+
+
+def moved_back(source: Source, block: ast.AsyncWith) -> Iterator[tuple[int, str]]:
+    """The rows of a block's body, one level to the left."""
+    outer = indent_of(source.lines[block.lineno - 1])
+    inner = indent_of(source.lines[block.body[0].lineno - 1])
+    unit = inner[len(outer) :]
+    first, end = block.lineno, block.end_lineno or block.lineno
+    lines = source.lines[first:end]
+    inside = strings_over_lines(["if 1:", *lines])
+    for i, line in enumerate(lines):
+        text = line.lstrip(" \t\f")
+        space = line[: len(line) - len(text)]
+        if i + 1 not in inside and space.endswith(unit):
+            yield first + i, space[: len(space) - len(unit)] + text
+
+
+# --- prove it ---------------------------------------------------------------------------
+
+
+def prove(old: Source, new: Source, edit: Edit, service: Service) -> None:
+    """Makes sure that nothing but the wiring is new.
+
+    Raises:
+        NotProven: Something else is.
+    """
+    if without_wiring(new, service) != without_wiring(old, service):
+        raise NotProven("the rest of the syntax tree is another")
+    if not service.uses(new):
+        raise NotProven("the wiring is not found again")
+    rows = iter(zip(new.lines, new.ends, strict=True))
+    for row, (line, end) in enumerate(zip(old.lines, old.ends, strict=True)):
+        expected = move(line, edit.unit) if row in edit.moved else line
+        if not any(text == expected and end in (each, "") for text, each in rows):
+            raise NotProven(f"line {row + 1} is not there any more")
+
+
+def without_wiring(source: Source, service: Service) -> str:
+    """The dump of the syntax tree with this service's wiring taken out."""
+    source = Source(source.lines, source.ends)  # Its tree is taken to pieces.
+    left: dict[int, list[ast.stmt]] = {}
+    for use in service.uses(source):
+        statement = source.statement(use)
+        if is_include(use, source):
+            left[id(statement)] = []
+        elif is_enter(use, source):
+            left[id(statement)] = getattr(statement, "body", [])
+    for node in source.nodes:
+        if isinstance(node, ast.stmt) and service_import(node, service):
+            left[id(node)] = []
+    for node in source.nodes:
+        for _, suite in ast.iter_fields(node):
+            if isinstance(suite, list):
+                suite[:] = [
+                    kept for each in suite for kept in left.get(id(each), [each])
+                ]
+    return ast.dump(source.tree)
+
+
+def service_import(node: ast.stmt, service: Service) -> bool:
+    """Whether a statement imports what is the service's own to use."""
+    return isinstance(node, ast.ImportFrom) and any(
+        service.is_meant(full_name(node, each)) for each in node.names
+    )
+
+
+# --- write it ---------------------------------------------------------------------------
+
+
+def check_file(service: Service, path: Path) -> None:
+    """Makes sure that the file is one that may be written.
+
+    Raises:
+        Stop: It is not.
+    """
+    if not path.exists():
+        link = " but a link to nothing" if path.is_symlink() else ""
+        raise Stop(NOTHING, f"there is no {path}{link}: nothing to wire")
+    if path.is_dir():
+        raise Stop(LEFT, "it is a directory: name the file with the FastAPI app")
+    if not path.is_file():
+        raise Stop(LEFT, "it is no regular file")
+    real = Path(os.path.realpath(path))
+    if not real.stat().st_mode & 0o222 or not os.access(real, os.W_OK):
+        raise Stop(LEFT, f"it is read-only: allow to write it (chmod u+w {path})")
+    root = repository_of(real.parent)
+    if root and (root / ".git").is_file() and root != repository_of(service.folder):
+        pointer = (root / ".git").read_text(encoding="utf-8", errors="replace")
+        if "modules/" in pointer:
+            raise Stop(LEFT, f"it is in the submodule {root.name}: wire it there")
+
+
+def repository_of(folder: Path) -> Path | None:
+    for each in (folder, *folder.parents):
+        if (each / ".git").exists():
+            return each
+    return None
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replaces a file's content at once; mode, owner and links to it stay.
+
+    Raises:
+        OSError: The folder does not take a new file, or not one of the same owner.
+    """
+    real = os.path.realpath(path)
+    old = os.stat(real)
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(real), prefix=".wire-")
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new = os.stat(temporary)
+        if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+            os.chown(temporary, old.st_uid, old.st_gid)
+        shutil.copystat(real, temporary)
+        os.utime(temporary)
+        os.replace(temporary, real)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+# --- the program ------------------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    """What a run comes to: an outcome, what is said, and the file afterwards."""
+
+    outcome: str
+    text: str
+    data: bytes
+
+
+def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
+    """Decides what becomes of a file; writes nothing."""
+    source, name = None, service.file.name
+    try:
+        source, encoding = read(data)
+        if remove:
+            new = take_out(source, service)
+            text = f"{name} is without the workers of {service.name} again."
+        else:
+            new, text = wire(source, service)
+        return Result(WIRED, text, new.text.encode(encoding))
+    except Stop as stop:
+        text = str(stop)
+        if stop.outcome == LEFT:
+            text = f"{name} is left as it is: {text}."
+        if stop.by_hand:
+            text += f"\n{lines_by_hand(source, service)}"
+        return Result(stop.outcome, text, data)
+    except (NotProven, SyntaxError, RecursionError) as error:
+        text = BUG.format(file=name, reason=error)
+        return Result(LEFT, f"{text}\n{lines_by_hand(source, service)}", data)
+
+
+def wire(source: Source, service: Service) -> tuple[Source, str]:
+    """Returns the wired file and what is said about it.
+
+    Raises:
+        Stop: It is wired already, or cannot be.
+        NotProven: The edit would change more than it should.
+    """
+    name = service.file.name
+    if uses := service.uses(source):
+        raise Stop(ALREADY, f"{name} is wired already (line {row_of(uses[0])}).")
+    if where := wired_elsewhere(source, service):
+        raise Stop(ALREADY, f"{name} is wired already ({where}).")
+    notes: list[str] = []
+    edit = choose_edit(source, service, notes)
+    new = make(source, edit)
+    prove(source, new, edit, service)
+    row = row_of(service.uses(new)[0])
+    how = (
+        f"the yield of its lifespan is inside {edit.name}()"
+        if edit.form is ENTERED
+        else f"its app includes {edit.name}, which starts last and stops first"
+    )
+    return new, "\n".join([f"{name} is wired: {how} (line {row}).", *notes])
+
+
+def lines_by_hand(source: Source | None, service: Service) -> str:
+    package = package_for(source, service) if source else ".workers"
+    modules = {form: f"{package}.{form.module}" for form in (ENTERED, INCLUDED)}
+    return BY_HAND.format(
+        enter=ENTER.format(name=ENTERED.name),
+        import_entered=IMPORT.format(module=modules[ENTERED], name=ENTERED.name),
+        include=INCLUDE.format(app="app", name=INCLUDED.name),
+        import_included=IMPORT.format(module=modules[INCLUDED], name=INCLUDED.name),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Wires one file; returns the exit status."""
+    options = parse(arguments)
+    if not options.task:
+        return run(options)
+    try:
+        run(options)
+    except Exception as error:  # A task that fails leaves Copier's update half applied.
+        print(BUG.format(file=options.file, reason=repr(error)), file=sys.stderr)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    assert __doc__
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, help="the file with the FastAPI app")
+    parser.add_argument("--service", required=True, help="whose workers are wired")
+    parser.add_argument("--package", default="", help="import path of its folder")
+    parser.add_argument("--app", default="", help="the app, where there are several")
+    does = parser.add_mutually_exclusive_group()
+    does.add_argument(
+        "--diff", action="store_true", help="show the edit, write nothing"
+    )
+    does.add_argument("--check", action="store_true", help="exit with 1 if not wired")
+    does.add_argument("--remove", action="store_true", help="take the wiring out again")
+    parser.add_argument("--task", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Does what the person asked for and says what came of it."""
+    service = service_of(options.file, options.service, options.package, options.app)
+    try:
+        check_file(service, options.file)
+        data = options.file.read_bytes()
+        result = plan(data, service, remove=options.remove)
+        if result.outcome == WIRED and options.diff:
+            show_diff(options.file, data, result.data)
+        elif result.outcome == WIRED and not options.check:
+            write(options.file, result.data)
+    except Stop as stop:
+        text = str(stop)
+        if stop.outcome == LEFT:
+            text = f"{options.file} is left as it is: {text}."
+        result = Result(stop.outcome, text, b"")
+    except OSError as error:
+        text = f"{options.file} is left as it is: it cannot be read or written: {error}"
+        result = Result(LEFT, text, b"")
+    if options.check:
+        return report_check(options.file, result)
+    if not (options.diff and result.outcome == WIRED):
+        print(result.text)
+    return STATUS[result.outcome]
+
+
+def report_check(file: Path, result: Result) -> int:
+    if result.outcome == ALREADY:
+        print(result.text)
+        return 0
+    print(f"{file} is not wired." if result.outcome == WIRED else result.text)
+    return 1
+
+
+def show_diff(file: Path, before: bytes, after: bytes) -> None:
+    """Prints a unified diff; line ends are not shown."""
+    import difflib  # Here, because a wiring needs none.
+
+    old, new = (
+        "\n".join(re.split(r"\r\n|\r|\n", data.decode("utf-8", "replace")))
+        for data in (before, after)
+    )
+    for line in difflib.unified_diff(
+        old.split("\n"), new.split("\n"), f"a/{file}", f"b/{file}", lineterm=""
+    ):
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
