@@ -368,7 +368,7 @@ def find_app(source: Source, service: Service) -> App:
     Raises:
         Stop: There is none, or no telling which.
     """
-    apps = find_apps(source)
+    apps = find_apps(source, service.file.parent)
     if not apps:
         raise Stop(LEFT, no_app_problem(source))
     named = [app for app in apps if app.is_called(service.app)] if service.app else apps
@@ -392,10 +392,10 @@ def find_app(source: Source, service: Service) -> App:
     return free[0]
 
 
-def find_apps(source: Source) -> list[App]:
+def find_apps(source: Source, folder: Path) -> list[App]:
     """All apps of a file, those in both branches of an `if` as one."""
     apps: list[App] = []
-    for call in find_calls(source):
+    for call in find_calls(source, folder):
         target, binding = bound_to(source, call)
         if not target and not isinstance(binding, ast.Return):
             continue
@@ -410,26 +410,53 @@ def find_apps(source: Source) -> list[App]:
     return apps
 
 
-def find_calls(source: Source) -> list[ast.Call]:
+def find_calls(source: Source, folder: Path) -> list[ast.Call]:
     """The calls that make a FastAPI app, in their order."""
-    classes = {"fastapi.FastAPI", "fastapi.applications.FastAPI"}
-    definitions = [node for node in source.nodes if isinstance(node, ast.ClassDef)]
-    for _ in definitions:
-        for each in definitions:
-            if any(source.origin(base) in classes for base in each.bases):
-                classes.add(each.name)
+    classes = {*FASTAPI, *subclasses(source)}
+    for name, origin in source.origins.items():
+        if origin.endswith("FastAPI") and is_subclass(origin, folder):
+            classes.update((name, origin))
     calls = [
         node
         for node in source.nodes
-        if isinstance(node, ast.Call)
-        and ((name := source.origin(node.func)) in classes or is_named_fastapi(name))
+        if isinstance(node, ast.Call) and source.origin(node.func) in classes
     ]
     return sorted(calls, key=lambda call: (call.lineno, call.col_offset))
 
 
-def is_named_fastapi(name: str) -> bool:
-    """Whether a class from elsewhere is FastAPI by its name."""
-    return "." in name and name.endswith(("FastAPI", ".FastAPIOffline"))
+FASTAPI = {
+    "fastapi.FastAPI",
+    "fastapi.applications.FastAPI",
+    "fastapi_offline.FastAPIOffline",
+    "fastapi_versioning.VersionedFastAPI",
+}
+
+
+def subclasses(source: Source) -> set[str]:
+    """The classes of a file that stand on FastAPI."""
+    found: set[str] = set()
+    definitions = [node for node in source.nodes if isinstance(node, ast.ClassDef)]
+    for _ in definitions:
+        for each in definitions:
+            if any(source.origin(base) in {*FASTAPI, *found} for base in each.bases):
+                found.add(each.name)
+    return found
+
+
+def is_subclass(origin: str, folder: Path) -> bool:
+    """Whether a name that is imported from the project is such a class there."""
+    module, _, name = origin.rpartition(".")
+    level = len(module) - len(module.lstrip("."))
+    parts = module.strip(".").split(".")
+    bases = [folder, *folder.parents][level - 1 : level] if level else folder.parents
+    for base in (folder, *bases):
+        for path in (base.joinpath(*parts), base.joinpath(*parts, "__init__")):
+            try:
+                source, _ = read(path.with_suffix(".py").read_bytes())
+            except (OSError, Stop):
+                continue
+            return name in subclasses(source)
+    return False
 
 
 def bound_to(source: Source, call: ast.Call) -> tuple[str, ast.stmt]:
@@ -508,14 +535,16 @@ def no_app_problem(source: Source) -> str:
 
 def made_elsewhere(source: Source) -> str:
     """The module from which a file gets its app, "" when it has none."""
-    factory = re.compile(r"\.(\w*(create|make|build|get|init)\w*_)?(app|application)$")
+    factory = re.compile(r"((create|make|build|get|init)_)?(\w+_)?(app|application)\Z")
     for name, origin in source.origins.items():
-        if factory.search(f".{name}") and "." in origin.strip("."):
-            return origin.rpartition(".")[0] or "."
+        module = origin.rpartition(".")[0]
+        if factory.match(name) and module:
+            return module
     for node in source.nodes:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if re.fullmatch(r"[\w.]+:[\w.]+", node.value):
-                return node.value.partition(":")[0]
+        if isinstance(node, ast.Call) and runs_a_server(source, node):
+            for each in node.args:
+                if isinstance(each, ast.Constant) and isinstance(each.value, str):
+                    return each.value.partition(":")[0]
     return ""
 
 
@@ -723,6 +752,7 @@ def check_router(
             f"{where} has FastAPI {'.'.join(map(str, version))}, which never runs the "
             "lifespan of a router: raise it to 0.112.2 or later, or give the app a "
             "lifespan function with one yield",
+            by_hand=True,
         )
     if not version:
         notes.append(
@@ -798,7 +828,7 @@ def last_mention(source: Source, app: App) -> ast.stmt:
         statement
         for statement in mentions_of(source, app)
         if statement.lineno >= app.bindings[0].lineno
-        and not is_last(source, app, statement)
+        and not is_in_last(source, app, statement)
     ]
     suite = common_suite([*map(source.suites, [*app.bindings, *touching])])
     touched = {id(within(source, suite, each)) for each in [*app.bindings, *touching]}
@@ -818,6 +848,29 @@ def last_mention(source: Source, app: App) -> ast.stmt:
     while not source.begins_its_line(suite[last]):
         last -= 1
     return suite[last]
+
+
+def is_in_last(source: Source, app: App, statement: ast.stmt) -> bool:
+    """Whether a statement is, or stands in, what hands the app on or runs it."""
+    around = {
+        id(node) for each in app.bindings for node in statements_around(source, each)
+    }
+    return any(
+        id(node) not in around and is_last(source, app, node)
+        for node in statements_around(source, statement)
+    )
+
+
+def statements_around(source: Source, statement: ast.stmt) -> Iterator[ast.stmt]:
+    """A statement and those of its scope that it stands in."""
+    scope = source.scope(statement)
+    node: ast.AST = statement
+    while True:
+        if isinstance(node, ast.stmt):
+            yield node
+        if source.parents[node] is scope:
+            return
+        node = source.parents[node]
 
 
 def shares_line(app: App, statement: ast.stmt) -> Stop:
@@ -855,7 +908,7 @@ def mentions_of(source: Source, app: App) -> list[ast.stmt]:
 
 def is_last(source: Source, app: App, statement: ast.stmt) -> bool:
     """Whether a statement hands the app on, runs it or rebinds its name."""
-    if isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test):
+    if is_guard(statement):
         return True
     for node in own_nodes(statement):
         if isinstance(node, (ast.Return, ast.Raise, ast.Yield)):
@@ -870,6 +923,14 @@ def is_last(source: Source, app: App, statement: ast.stmt) -> bool:
         elif isinstance(node, ast.Call) and runs_a_server(source, node):
             return True
     return False
+
+
+def is_guard(node: ast.AST) -> bool:
+    """Whether a node is `if __name__ == "__main__":`."""
+    return isinstance(node, ast.If) and any(
+        isinstance(each, ast.Name) and each.id == "__name__"
+        for each in ast.walk(node.test)
+    )
 
 
 RUNNERS = {"run", "serve", "run_app", "run_forever", "run_until_complete"}
@@ -1036,7 +1097,9 @@ def root_of_server(source: Source, service: Service) -> str:
                 else:
                     return str(root)
     is_root = any((here / name).exists() for name in (".git", "pyproject.toml"))
-    return str(here) if is_root else "."
+    is_package = any((each / "__init__.py").exists() for each in (here, here.parent))
+    is_script = any(is_guard(node) for node in source.tree.body)
+    return str(here) if is_root or (is_script and not is_package) else "."
 
 
 def top_imports(source: Source) -> list[ast.stmt]:
@@ -1062,7 +1125,8 @@ def import_place(
         return first_row(source), *blank_lines(source, first_row(source))
     alike = [each for each in imports if is_alike(module_of(each), module, service)]
     if alike:
-        run = run_of(source, imports, alike[-1])
+        runs = [run_of(source, imports, each) for each in reversed(alike)]
+        run = max(runs, key=lambda run: sum(each in run for each in alike))
         alike = [each for each in alike if each in run]
         keys = [sort_key(each) for each in alike]
         later = [each for each in alike if sort_key(each) > from_key(module)]
@@ -1654,13 +1718,12 @@ def show_diff(file: Path, before: bytes, after: bytes) -> None:
     import difflib  # Here, because a wiring needs none.
 
     old, new = (
-        "\n".join(re.split(r"\r\n|\r|\n", data.decode("utf-8", "replace")))
+        re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", data.decode("utf-8", "replace"))
         for data in (before, after)
     )
-    for line in difflib.unified_diff(
-        old.split("\n"), new.split("\n"), f"a/{file}", f"b/{file}", lineterm=""
-    ):
-        print(line)
+    for line in difflib.unified_diff(old, new, f"a/{file}", f"b/{file}"):
+        text = line.rstrip("\r\n")
+        print(text if text != line else f"{text}\n\\ No newline at end of file")
 
 
 if __name__ == "__main__":
