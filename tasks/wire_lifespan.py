@@ -18,9 +18,7 @@ import ast
 import io
 import os
 import re
-import shutil
 import sys
-import tempfile
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,6 +63,7 @@ OTHERS = {
     "bottle": "Bottle",
     "tornado": "Tornado",
 }
+OTHER_APPS = ("Application", "get_asgi_application", "get_wsgi_application")
 BY_HAND = """\
 To wire it by hand, put this around the yield of the app's lifespan, after all set-up:
     {enter}
@@ -461,16 +460,20 @@ def is_subclass(origin: str, folder: Path) -> bool:
 
 def bound_to(source: Source, call: ast.Call) -> tuple[str, ast.stmt]:
     """The name that a new app gets and the statement that gives it, ("", …) if none."""
-    node: ast.AST = call
-    while isinstance(source.parents[node], (ast.IfExp, ast.BoolOp)):
-        node = source.parents[node]
-    parent = source.parents[node]
+    node: ast.expr = call
+    while isinstance(parent := source.parents[node], (ast.IfExp, ast.BoolOp)):
+        node = parent
     statement = source.statement(call)
     if isinstance(parent, ast.NamedExpr):
         return parent.target.id, statement
     targets: list[ast.expr] = []
     if isinstance(parent, ast.Assign):
         targets = parent.targets
+    elif isinstance(parent, ast.Tuple) and isinstance(statement, ast.Assign):
+        place = parent.elts.index(node)
+        for each in statement.targets:
+            if isinstance(each, ast.Tuple) and len(each.elts) == len(parent.elts):
+                targets.append(each.elts[place])
     elif isinstance(parent, ast.AnnAssign):
         targets = [parent.target]
     for target in targets:
@@ -523,7 +526,7 @@ def no_app_problem(source: Source) -> str:
         if isinstance(node, ast.Call):
             first, _, _ = source.origin(node.func).partition(".")
             made = source.origin(node.func).rpartition(".")[2]
-            if first in OTHERS and made in (*OTHERS.values(), "Application"):
+            if first in OTHERS and made in (*OTHERS.values(), *OTHER_APPS):
                 return (
                     f"it is a {OTHERS[first]} app, not FastAPI, and these workers start "
                     "and stop with a FastAPI app"
@@ -661,7 +664,9 @@ def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | 
     for child, parent in ancestors(source, statement, lifespan):
         if isinstance(parent, (ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler)):
             return None
-        if is_try(parent) and child not in getattr(parent, "body", ()):
+        if is_try(parent) and child in getattr(parent, "orelse", ()):
+            continue  # The handlers are not for what happens here.
+        if is_try(parent) and child in getattr(parent, "finalbody", ()):
             return None
         if swallows(source, parent, "Exception"):
             return None
@@ -767,8 +772,11 @@ def check_handlers(source: Source, node: ast.AST, lifespan: ast.AST) -> None:
     Raises:
         Stop: It would be.
     """
-    for _, parent in ancestors(source, node, lifespan):
-        if swallows(source, parent, "BaseException") or ends_all(source, parent):
+    for child, parent in ancestors(source, node, lifespan):
+        is_handled = child in getattr(parent, "body", ())
+        if (is_handled and swallows(source, parent, "BaseException")) or ends_all(
+            source, parent
+        ):
             raise Stop(
                 LEFT,
                 f"its lifespan catches every exception around line {row_of(node)} and so "
@@ -1007,8 +1015,9 @@ def import_edit(
     module = f"{package_for(source, service)}.{form.module}"
     taken = {name for name, _ in bound_names(source)}
     imported = {module_of(each) for each in top_imports(source)}
+    others = any(origin.endswith(f".{form.name}") for origin in source.origins.values())
     name = form.name
-    if name in taken or module in imported:
+    if name in taken or module in imported or others:
         name = form.alias.format(service.name)
     row, before, after = import_place(source, service, module, use)
     text = import_lines(module, form, name, line_length(service.file))
@@ -1122,7 +1131,8 @@ def import_place(
         and module_of(each) != "__future__"
     ]
     if not imports:
-        return first_row(source), *blank_lines(source, first_row(source))
+        row = first_row(source)
+        return row, [""] if row else [], [] if row else [""]
     alike = [each for each in imports if is_alike(module_of(each), module, service)]
     if alike:
         runs = [run_of(source, imports, each) for each in reversed(alike)]
@@ -1200,12 +1210,6 @@ def first_row(source: Source) -> int:
     while not row and row < len(source.lines) and source.lines[row].startswith("#"):
         row += 1
     return row
-
-
-def blank_lines(source: Source, row: int) -> tuple[list[str], list[str]]:
-    before = [""] if row and source.lines[row - 1].strip() else []
-    after = [""] if row < len(source.lines) and source.lines[row].strip() else []
-    return before, after
 
 
 def sort_key(node: ast.stmt) -> tuple[object, ...]:
@@ -1561,21 +1565,21 @@ def write(path: Path, data: bytes) -> None:
     """
     real = os.path.realpath(path)
     old = os.stat(real)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(real), prefix=".wire-")
-    try:
-        with open(handle, "wb") as file:
+    temporary = f"{real}.{os.getpid()}.tmp"
+    with open(temporary, "xb") as file:
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        new = os.stat(temporary)
-        if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
-            os.chown(temporary, old.st_uid, old.st_gid)
-        shutil.copystat(real, temporary)
-        os.utime(temporary)
-        os.replace(temporary, real)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+            if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(temporary, old.st_uid, old.st_gid)
+            for name in os.listxattr(real) if hasattr(os, "listxattr") else ():
+                os.setxattr(temporary, name, os.getxattr(real, name))
+            os.chmod(temporary, old.st_mode)
+            os.replace(temporary, real)
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 # --- the program ------------------------------------------------------------------------
