@@ -71,6 +71,9 @@ with this import: {import_entered}
 or include this router after everything else that the app gets (FastAPI 0.112.2 or later):
     {include}
 with this import: {import_included}"""
+UNKNOWN_VERSION = """
+Which FastAPI it runs on was not found in a lock file, requirements or a virtual
+environment: before 0.112.2 the start fails and says so."""
 BUG = """\
 {file} is left as it is: the wiring of this shape could not be proven ({reason}).
 That is a fault of this program: please report it with the file's first lines, its app
@@ -222,9 +225,9 @@ def syntax_problem(text: str, lines: list[str], error: SyntaxError) -> str:
     for minor, pattern in NEWER_SYNTAX.items():
         if sys.version_info < (3, minor) and re.search(pattern, near, re.MULTILINE):
             return (
-                f"line {row + 1} is of a newer Python than this {sys.version_info[0]}."
-                f"{sys.version_info[1]}: run this program under the project's own, "
-                "for example `uv run --no-sync python " + " ".join(sys.argv[:1]) + " …`"
+                f"line {row + 1} is of a newer Python than this 3.{sys.version_info[1]}: "
+                f"run this under the project's own, for example by `uvx --python "
+                f"3.{max(NEWER_SYNTAX)} --from TEMPLATE chancy-workers wire`"
             )
     return f"line {row + 1}: {error.msg}: mend it and run this again"
 
@@ -291,9 +294,11 @@ class Service(NamedTuple):
 
     def imported(self, source: Source, form: Form) -> str:
         """The name under which a file imports one of them, "" when it does not."""
-        for name, origin in source.origins.items():
-            if origin.endswith(f".{form.name}") and self.is_meant(origin):
-                return name
+        for node in source.tree.body:
+            if isinstance(node, ast.ImportFrom):
+                for each in node.names:
+                    if each.name == form.name and self.is_meant(full_name(node, each)):
+                        return each.asname or each.name
         return ""
 
 
@@ -590,21 +595,24 @@ def is_replaced(source: Source, node: ast.AST) -> bool:
 
 def bound_in(source: Source, scope: ast.AST, name: str) -> list[ast.AST]:
     """What binds a name in a scope: definitions, assignments, imports, parameters."""
-    found: list[ast.AST] = []
+    return [
+        node
+        for each, node in bound_names(source)
+        if each == name and source.scope(node) is scope
+    ]
+
+
+def bound_names(source: Source) -> Iterator[tuple[str, ast.AST]]:
+    """Every name that a file binds anywhere."""
     for node in source.nodes:
         if isinstance(node, (*Function, ast.ClassDef)):
-            is_it = node.name == name
-        elif isinstance(node, ast.Name):
-            is_it = node.id == name and not isinstance(node.ctx, ast.Load)
+            yield node.name, node
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id, node
         elif isinstance(node, ast.arg):
-            is_it = node.arg == name
+            yield node.arg, node
         elif isinstance(node, ast.alias):
-            is_it = (node.asname or node.name.partition(".")[0]) == name
-        else:
-            is_it = False
-        if is_it and source.scope(node) is scope:
-            found.append(node)
-    return found
+            yield node.asname or node.name.partition(".")[0], node
 
 
 def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
@@ -630,11 +638,12 @@ class Edit(NamedTuple):
     form: Form
     name: str
     insertions: list[tuple[int, list[str]]]
-    moved: frozenset[int]
-    unit: str
+    moved: frozenset[int] = frozenset()
+    unit: str = ""
+    note: str = ""
 
 
-def choose_edit(source: Source, service: Service, notes: list[str]) -> Edit:
+def choose_edit(source: Source, service: Service) -> Edit:
     """Decides between the yield of the lifespan and the router, and where it goes.
 
     Raises:
@@ -645,8 +654,9 @@ def choose_edit(source: Source, service: Service, notes: list[str]) -> Edit:
     if lifespan and (statement := yield_to_wrap(source, lifespan)):
         check_handlers(source, statement, lifespan)
         return wrap(source, service, statement)
-    check_router(source, app, lifespan, service, notes)
-    return include(source, service, app)
+    check_router(source, app, lifespan)
+    note = check_version(service.file)
+    return include(source, service, app)._replace(note=note)
 
 
 def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | None:
@@ -683,7 +693,7 @@ def ancestors(
 
 
 def is_try(node: ast.AST) -> bool:
-    return isinstance(node, (ast.Try, getattr(ast, "TryStar", ast.Try)))
+    return hasattr(node, "handlers")
 
 
 def swallows(source: Source, node: ast.AST, what: str) -> bool:
@@ -696,9 +706,7 @@ def swallows(source: Source, node: ast.AST, what: str) -> bool:
             and any(catches(argument, what) for argument in call.args)
             for call in calls
         )
-    if not is_try(node):
-        return False
-    for handler in node.handlers:  # type: ignore[attr-defined]
+    for handler in getattr(node, "handlers", ()):
         if handler.type is None or catches(handler.type, what):
             return not isinstance(handler.body[-1], ast.Raise)
     return False
@@ -721,16 +729,12 @@ def has_router_lifespans(source: Source) -> bool:
 
 
 def check_router(
-    source: Source,
-    app: App,
-    lifespan: ast.AsyncFunctionDef | None,
-    service: Service,
-    notes: list[str],
+    source: Source, app: App, lifespan: ast.AsyncFunctionDef | None
 ) -> None:
-    """Makes sure that a router's lifespan would run, and could fail.
+    """Makes sure that a router can be included, and its start can fail.
 
     Raises:
-        Stop: It would not.
+        Stop: It cannot.
     """
     if not app.target:
         raise Stop(
@@ -739,18 +743,29 @@ def check_router(
             by_hand=True,
         )
     for each in own_yields(lifespan) if lifespan else ():
-        assert lifespan
-        if isinstance(each.value, (ast.Tuple, ast.List, ast.Set, ast.JoinedStr)) or (
-            isinstance(each.value, ast.Constant) and each.value.value is not None
-        ):
+        if is_no_mapping(each.value):
             raise Stop(
                 LEFT,
                 f"line {each.lineno} yields what is no mapping, which FastAPI cannot "
                 "merge with a router's lifespan",
                 by_hand=True,
             )
-        check_handlers(source, each, lifespan)
-    version, where = fastapi_version(service.file)
+        check_handlers(source, each, source.scope(each))
+
+
+def is_no_mapping(node: ast.expr | None) -> bool:
+    if isinstance(node, ast.Constant):
+        return node.value is not None
+    return isinstance(node, (ast.Tuple, ast.List, ast.Set, ast.JoinedStr))
+
+
+def check_version(file: Path) -> str:
+    """Makes sure that FastAPI runs a router's lifespan; returns what is not known.
+
+    Raises:
+        Stop: It is too old.
+    """
+    version, where = fastapi_version(file)
     if version and version < OLDEST_FASTAPI:
         raise Stop(
             LEFT,
@@ -759,11 +774,7 @@ def check_router(
             "lifespan function with one yield",
             by_hand=True,
         )
-    if not version:
-        notes.append(
-            "Which FastAPI it runs on was not found in a lock file, requirements or a "
-            "virtual environment: before 0.112.2 the start fails and says so."
-        )
+    return "" if version else UNKNOWN_VERSION
 
 
 def check_handlers(source: Source, node: ast.AST, lifespan: ast.AST) -> None:
@@ -823,7 +834,7 @@ def include(source: Source, service: Service, app: App) -> Edit:
     indent = indent_of(source.lines[last.lineno - 1])
     name, imports = import_edit(source, service, INCLUDED, app.bindings[0])
     line = indent + INCLUDE.format(app=app.target, name=name)
-    return Edit(INCLUDED, name, [*imports, (row, [line])], frozenset(), "")
+    return Edit(INCLUDED, name, [*imports, (row, [line])])
 
 
 def last_mention(source: Source, app: App) -> ast.stmt:
@@ -1033,19 +1044,6 @@ def import_lines(module: str, form: Form, name: str, length: int) -> list[str]:
     return [OPENED.format(module=module), f"    {item},", CLOSED]
 
 
-def bound_names(source: Source) -> Iterator[tuple[str, ast.AST]]:
-    """Every name that a file binds anywhere."""
-    for node in source.nodes:
-        if isinstance(node, (*Function, ast.ClassDef)):
-            yield node.name, node
-        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            yield node.id, node
-        elif isinstance(node, ast.arg):
-            yield node.arg, node
-        elif isinstance(node, ast.alias):
-            yield node.asname or node.name.partition(".")[0], node
-
-
 def package_for(source: Source, service: Service) -> str:
     """How this file imports the service's `workers`: as it imports its neighbours."""
     here, folder = service.file.parent, service.folder
@@ -1250,7 +1248,10 @@ def fastapi_version(file: Path) -> tuple[tuple[int, ...], str]:
     """The FastAPI of a project and the file that tells it, ((), "") when none does."""
     pinned = r'(?m)^name = "fastapi"\s+version = "([\d.]+)'
     required = r"(?mi)^\s*fastapi(?:\[[^\]]*\])?\s*==\s*([\d.]+)"
-    lowest = r"(?mi)^\s*[\"']?fastapi(?:\[[^\]]*\])?\s*(?:>=|~=|\^)\s*([\d.]+)"
+    lowest = (
+        r"(?mi)(?:^|[\"'\s])fastapi(?:\[[^\]]*\])?"
+        r"(?:\s*=\s*(?:\{\s*version\s*=\s*)?[\"'])?\s*(?:>=|~=|==|\^)\s*([\d.]+)"
+    )
     patterns = [
         *((name, pinned) for name in ("uv.lock", "poetry.lock", "pdm.lock")),
         *((name, required) for name in ("requirements*.txt", "requirements/*.txt")),
@@ -1408,7 +1409,7 @@ def without(
 
 def rewired(source: Source, service: Service) -> str:
     try:
-        return make(source, choose_edit(source, service, [])).text
+        return make(source, choose_edit(source, service)).text
     except Stop:
         return ""
 
@@ -1574,7 +1575,8 @@ def write(path: Path, data: bytes) -> None:
             if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
                 os.chown(temporary, old.st_uid, old.st_gid)
             for name in os.listxattr(real) if hasattr(os, "listxattr") else ():
-                os.setxattr(temporary, name, os.getxattr(real, name))
+                if not name.startswith("security."):
+                    os.setxattr(temporary, name, os.getxattr(real, name))
             os.chmod(temporary, old.st_mode)
             os.replace(temporary, real)
         except BaseException:
@@ -1628,8 +1630,7 @@ def wire(source: Source, service: Service) -> tuple[Source, str]:
         raise Stop(ALREADY, f"{name} is wired already (line {row_of(uses[0])}).")
     if where := wired_elsewhere(source, service):
         raise Stop(ALREADY, f"{name} is wired already ({where}).")
-    notes: list[str] = []
-    edit = choose_edit(source, service, notes)
+    edit = choose_edit(source, service)
     new = make(source, edit)
     prove(source, new, edit, service)
     row = row_of(service.uses(new)[0])
@@ -1638,7 +1639,7 @@ def wire(source: Source, service: Service) -> tuple[Source, str]:
         if edit.form is ENTERED
         else f"its app includes {edit.name}, which starts last and stops first"
     )
-    return new, "\n".join([f"{name} is wired: {how} (line {row}).", *notes])
+    return new, f"{name} is wired: {how} (line {row}).{edit.note}"
 
 
 def lines_by_hand(source: Source | None, service: Service) -> str:
@@ -1655,6 +1656,8 @@ def lines_by_hand(source: Source | None, service: Service) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Wires one file; returns the exit status."""
     options = parse(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not options.task:
         return run(options)
     try:
