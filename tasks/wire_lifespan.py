@@ -1344,9 +1344,13 @@ def take_out(source: Source, service: Service) -> Source:
             left.update(moved_back(source, statement))
         else:
             raise by_hand(statement)
-    imports = [node for node in source.tree.body if service_import(node, service)]
+    imports = [
+        node
+        for node in source.nodes
+        if isinstance(node, ast.stmt) and service_import(node, service)
+    ]
     for node in imports:
-        if not is_own_import(node) or not source.has_its_lines(node):
+        if node not in top_imports(source) or not is_own_import(node):
             raise by_hand(node)
         drop.update(rows_of(node))
     return original(source, service, drop, left, imports)

@@ -1,0 +1,351 @@
+"""The program that wires, with files, links and folders as they are on a disk."""
+
+import os
+import re
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .support import GIT, TEMPLATE, environment, run
+
+PROGRAM = TEMPLATE / "tasks" / "wire_lifespan.py"
+WIRED, ALREADY, LEFT, NOTHING = 0, 3, 4, 5
+LIFESPAN = '''\
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from .routes import router
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI):
+    """Sets up — and tears down."""
+    yield {"pool": await connect(), "a_rather_long_name_of_a_setting": router, "b": {}}
+
+
+app = FastAPI(lifespan=lifespan)
+'''
+ROUTER = """\
+from fastapi import FastAPI
+
+from .routes import router
+
+app = FastAPI()
+app.include_router(router)
+"""
+
+
+@pytest.fixture(params=[LIFESPAN, ROUTER], ids=["yield", "router"])
+def main_py(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A main.py of the service billing, once for each of the two ways to wire it."""
+    return service_with(tmp_path, request.param)
+
+
+def service_with(folder: Path, text: str) -> Path:
+    file = folder / "app" / "billing" / "main.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    (folder / "uv.lock").write_text('name = "fastapi"\nversion = "0.115.0"\n')
+    return file
+
+
+def wire(
+    file: Path,
+    *options: str,
+    preexec_fn: Callable[[], None] | None = None,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Runs the program as a person does."""
+    return subprocess.run(
+        [sys.executable, str(PROGRAM), str(file), "--service=billing", *options],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        preexec_fn=preexec_fn,
+    )
+
+
+def test_the_exit_status_tells_the_four_outcomes_apart(main_py: Path) -> None:
+    assert wire(main_py).returncode == WIRED
+    assert wire(main_py).returncode == ALREADY
+    main_py.write_text("app = 1\n")
+    assert wire(main_py).returncode == LEFT
+    main_py.unlink()
+    assert wire(main_py).returncode == NOTHING
+    assert wire(main_py, "--no-such").returncode == 2
+
+
+def test_check_fails_until_the_file_is_wired(main_py: Path) -> None:
+    before = main_py.read_bytes()
+    told = wire(main_py, "--check")
+    assert (told.returncode, told.stdout) == (1, f"{main_py} is not wired.\n")
+    assert main_py.read_bytes() == before
+    wire(main_py)
+    assert wire(main_py, "--check").returncode == 0
+
+
+def test_as_a_task_it_never_fails(main_py: Path) -> None:
+    assert wire(main_py, "--task").returncode == 0
+    main_py.write_text("def broken(:\n")
+    told = wire(main_py, "--task")
+    assert told.returncode == 0
+    assert "line 1" in told.stdout
+    main_py.unlink()
+    assert wire(main_py, "--task").returncode == 0
+
+
+def test_mode_and_links_stay(main_py: Path, tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere.py"
+    main_py.rename(real)
+    main_py.symlink_to(real)
+    real.chmod(0o751)
+    assert wire(main_py).returncode == WIRED
+    assert main_py.is_symlink()
+    assert "workers" in real.read_text()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o751
+    assert [path.name for path in main_py.parent.iterdir()] == ["main.py"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_owner_stays(main_py: Path) -> None:
+    os.chown(main_py, 1234, 2345)
+    assert wire(main_py).returncode == WIRED
+    assert (main_py.stat().st_uid, main_py.stat().st_gid) == (1234, 2345)
+
+
+def test_extended_attributes_stay(main_py: Path) -> None:
+    try:
+        os.setxattr(main_py, "user.origin", b"team")
+    except OSError as error:
+        pytest.skip(f"this file system has no extended attributes: {error}")
+    assert wire(main_py).returncode == WIRED
+    assert os.getxattr(main_py, "user.origin") == b"team"
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(main_py: Path) -> None:
+    before = main_py.read_bytes()
+    told = wire(main_py, preexec_fn=no_room_for_files)
+    assert told.returncode == LEFT
+    assert "File too large" in told.stdout
+    assert main_py.read_bytes() == before
+    assert [path.name for path in main_py.parent.iterdir()] == ["main.py"]
+
+
+def no_room_for_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+
+def test_a_crash_while_it_writes_leaves_the_old_file(main_py: Path) -> None:
+    before = main_py.read_bytes()
+    crash = (
+        "import os, runpy, sys\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        f"sys.argv = ['wire', {str(main_py)!r}, '--service=billing']\n"
+        f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", crash], check=False)
+    assert ended.returncode == -9
+    assert main_py.read_bytes() == before
+    assert wire(main_py).returncode == WIRED
+
+
+def make_pipe(file: Path) -> Path:
+    os.mkfifo(file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda file: file.chmod(0o444), "read-only"),
+        (lambda file: (file.unlink(), file.mkdir()), "is a directory"),
+        (lambda file: (file.unlink(), make_pipe(file)), "no regular file"),
+        (lambda file: file.write_bytes(b"# coding: no-such\n"), "cannot be decoded"),
+        (lambda file: file.write_bytes(b"x = '\xff'\n"), "cannot be decoded"),
+        (lambda file: file.write_text("x = '\0'\n"), "null byte"),
+        (lambda file: file.write_text(f"x = {'(' * 5000}{')' * 5000}\n"), "line 1"),
+    ],
+)
+def test_what_cannot_be_written_is_told_apart(
+    main_py: Path, make: Callable[[Path], object], reason: str
+) -> None:
+    make(main_py)
+    told = wire(main_py)
+    assert (told.returncode, told.stderr) == (LEFT, "")
+    assert reason in told.stdout
+    assert "is left as it is" in told.stdout
+
+
+@pytest.mark.parametrize("kind", ["missing", "link"])
+def test_a_file_that_is_not_there_is_nothing_to_do(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "main.py"
+    if kind == "link":
+        file.symlink_to("nowhere.py")
+    told = wire(file)
+    assert told.returncode == NOTHING
+    assert f"there is no {file}" in told.stdout
+    assert ("a link to nothing" in told.stdout) == (kind == "link")
+
+
+def test_a_file_of_a_submodule_is_left_alone(tmp_path: Path) -> None:
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    for repository in (inner, outer):
+        repository.mkdir()
+        (repository / "main.py").write_text(ROUTER)
+        run("git", "init", "--quiet", cwd=repository)
+        run("git", "add", "--all", cwd=repository)
+        run(*GIT, "commit", "--quiet", "--message=all", cwd=repository)
+    allowed = ("-c", "protocol.file.allow=always")
+    run("git", *allowed, "submodule", "--quiet", "add", inner, "shared", cwd=outer)
+    (outer / "app" / "billing" / "workers").mkdir(parents=True)
+
+    told = wire(outer / "shared" / "main.py", "--package=app.billing")
+
+    assert told.returncode == LEFT
+    assert "in the submodule shared" in told.stdout
+    # The whole backend may be one: then the workers are in it as well.
+    assert wire(outer / "shared" / "main.py").returncode == WIRED
+
+
+@pytest.mark.parametrize("length", [40, 79, 200])
+def test_reformatted_lines_are_known_again(main_py: Path, length: int) -> None:
+    wire(main_py)
+    run(
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        f"--line-length={length}",
+        "--isolated",
+        main_py,
+        cwd=TEMPLATE,
+    )
+    formatted = main_py.read_bytes()
+    assert wire(main_py).returncode == ALREADY
+    assert main_py.read_bytes() == formatted
+
+
+def test_another_alias_is_known_again_and_comes_out(main_py: Path) -> None:
+    before = main_py.read_text()
+    wire(main_py)
+    text = re.sub(
+        r"import (\w*workers\w*)$",
+        r"import \1 as jobs",
+        main_py.read_text(),
+        flags=re.M,
+    )
+    text = re.sub(r"initialize_workers\(\)", "jobs()", text)
+    main_py.write_text(text.replace("(workers_router)", "(jobs)"))
+    assert "jobs" in main_py.read_text()
+    assert wire(main_py).returncode == ALREADY
+    assert wire(main_py, "--remove").returncode == WIRED
+    assert main_py.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "from .workers import chancy_initialization as jobs\n{0}"
+        "async def f(stack):\n"
+        "    await stack.enter_async_context(jobs.initialize_workers())\n",
+        "import app.billing.workers.chancy_initialization\n{0}"
+        "start = app.billing.workers.chancy_initialization.initialize_workers\n",
+        "{0}def add():\n"
+        "    from .workers.chancy_router import workers_router as jobs\n"
+        "    app.router.include_router(jobs)\n",
+    ],
+)
+def test_a_wiring_in_other_words_is_kept(tmp_path: Path, words: str) -> None:
+    file = service_with(tmp_path, words.format(ROUTER))
+    before = file.read_bytes()
+    assert wire(file).returncode == ALREADY
+    told = wire(file, "--remove")
+    assert told.returncode == LEFT
+    assert "in words of its own" in told.stdout
+    assert file.read_bytes() == before
+
+
+def test_a_wiring_in_a_module_that_the_file_imports_is_found(tmp_path: Path) -> None:
+    file = service_with(tmp_path, LIFESPAN.replace(".routes", ".startup"))
+    (file.parent / "startup.py").write_text(
+        "from .workers.chancy_initialization import initialize_workers\n"
+        "router = initialize_workers()\n"
+    )
+    told = wire(file)
+    assert told.returncode == ALREADY
+    assert "startup.py line 2" in told.stdout
+
+
+def test_what_the_team_added_inside_stays_when_the_wiring_goes(tmp_path: Path) -> None:
+    file = service_with(tmp_path, LIFESPAN)
+    wire(file)
+    head = "    async with initialize_workers():\n"
+    assert head in file.read_text()
+    file.write_text(
+        file.read_text().replace(head, f"{head}        log('up')  # ours\n")
+    )
+    assert wire(file, "--remove").returncode == WIRED
+    assert "\n    log('up')  # ours\n    yield {" in file.read_text()
+    assert "workers" not in file.read_text()
+
+
+def test_an_edit_that_cannot_be_proven_is_not_made(main_py: Path) -> None:
+    before = main_py.read_bytes()
+    broken = (
+        "import runpy, sys\n"
+        f"program = runpy.run_path({str(PROGRAM)!r})\n"
+        "names = program['main'].__globals__\n"
+        "make = names['make']\n"
+        "def forgetful(source, edit):\n"
+        "    new = make(source, edit)\n"
+        "    return names['Source'](new.lines[:-1], new.ends[:-1])\n"
+        "names['make'] = forgetful\n"
+        f"sys.exit(program['main']([{str(main_py)!r}, '--service=billing']))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", broken], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == LEFT, told.stderr
+    assert "could not be proven" in told.stdout
+    assert "please report it" in told.stdout
+    assert main_py.read_bytes() == before
+
+
+def test_a_terminal_without_unicode_gets_its_diff(tmp_path: Path) -> None:
+    file = service_with(tmp_path, LIFESPAN)
+    told = wire(file, "--diff", PYTHONIOENCODING="ascii")
+    assert told.returncode == WIRED
+    assert "\\u2014" in told.stdout
+
+
+def test_a_long_file_stays_as_it_is_around_the_edit(main_py: Path) -> None:
+    head, app, tail = main_py.read_text().partition("app = FastAPI")
+    routes = "".join(
+        f'\n\n@router.get("/{i}")\ndef route_{i}():\n    return """a\n  {i}"""\n'
+        for i in range(4000)
+    )
+    main_py.write_text(f"{head}{routes}\n\n{app}{tail}")
+    before = main_py.read_bytes()
+    assert before.count(b"\n") > 20_000
+    assert wire(main_py).returncode == WIRED
+    assert wire(main_py, "--remove").returncode == WIRED
+    assert main_py.read_bytes() == before
+
+
+def test_it_needs_nothing_but_the_standard_library(main_py: Path) -> None:
+    told = run(
+        sys.executable, "-I", "-S", PROGRAM, main_py, "--service=billing", cwd=TEMPLATE
+    )
+    assert "is wired" in told.stdout
+
+
+def test_its_help_fits_a_screen() -> None:
+    told = run(sys.executable, PROGRAM, "--help", cwd=TEMPLATE)
+    assert len(told.stdout.splitlines()) < 30
