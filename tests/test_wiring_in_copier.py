@@ -1,0 +1,413 @@
+"""`copier copy` and `copier update` wire a service that was there, once and for good."""
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from .legacy import HEAD, LIFESPAN, backend_with, lines_with, run_a_job
+from .support import (
+    COPIER,
+    GIT,
+    TEMPLATE,
+    commit,
+    copy,
+    database,
+    migrate,
+    run,
+    service,
+)
+
+MAIN = "app/billing/main.py"
+IS_WIRED = r"main\.py is wired\b"
+WIRED_ALREADY = r"main\.py is wired already"
+SHAPES = {
+    "lifespan": LIFESPAN,
+    "tabs-and-crlf": LIFESPAN.replace("    ", "\t").replace("\n", "\r\n"),
+    "nothing": HEAD + "\napp = FastAPI()\n",
+    "on_event": HEAD
+    + """
+app = FastAPI()
+
+
+@app.on_event("startup")
+async def set_up():
+    print("set up", flush=True)
+
+
+@app.on_event("shutdown")
+async def tear_down():
+    print("tear down", flush=True)
+""",
+    "factory": HEAD
+    + """
+
+def create_app():
+    app = FastAPI(title="billing")
+
+    @app.get("/")
+    async def root():
+        return {}
+
+    return app
+""",
+}
+
+
+def told(pattern: str, result: CompletedProcess[str]) -> int:
+    """How many times a command told something."""
+    return len(re.findall(pattern, result.stdout + result.stderr))
+
+
+def update(
+    folder: Path, *arguments: str, service: str = "app/billing"
+) -> CompletedProcess[str]:
+    return run(
+        *(*COPIER, "update", "--trust", "--defaults", *arguments, service), cwd=folder
+    )
+
+
+@pytest.fixture
+def old_backend(tmp_path: Path) -> Path:
+    """A backend with one service, whose app has a lifespan."""
+    return backend_with(tmp_path / "backend", {MAIN: LIFESPAN})
+
+
+# ------------------------------------------------------------------------- what it does
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_service_from_years_ago_runs_its_workers_after_a_copy_and_an_update(
+    shape: str, tmp_path: Path, released: Path, database_url: str
+) -> None:
+    root = backend_with(tmp_path / "backend", {MAIN: SHAPES[shape]})
+
+    copied = copy("app/billing", "--vcs-ref=v0.1.0", cwd=root, template=released)
+    wired = (root / MAIN).read_bytes()
+    commit(root)
+    updated = update(root)
+
+    assert told(IS_WIRED, copied) == 1
+    assert told(WIRED_ALREADY, updated) == 1
+    assert (root / MAIN).read_bytes() == wired
+    migrate(root, "app.billing", database_url)
+    app = "create_app" if shape == "factory" else "app"
+    with service(
+        root, f"app.billing.main:{app}", {"WORKERS_DATABASE_URL": database_url}
+    ) as running:
+        run_a_job(root, database_url)
+        running.stop()
+    events = ("set up", "Started plugin 'Cron'", "tear down")
+    expected = events if "set up" in SHAPES[shape] else events[1:2]
+    assert lines_with(running, *events) == list(expected)
+
+
+def test_several_services_run_on_one_app(
+    tmp_path: Path, released: Path, server_url: str
+) -> None:
+    root = backend_with(tmp_path / "backend", {"app/main.py": LIFESPAN})
+    services = ("billing", "shipping")
+
+    for name in services:
+        copy(
+            f"app/{name}",
+            *("-d", "main=../main.py", "--vcs-ref=v0.1.0"),
+            cwd=root,
+            template=released,
+        )
+        assert not (root / "app" / name / "main.py").exists()
+    wired = (root / "app/main.py").read_bytes()
+    commit(root)
+    for name in services:
+        update(root, service=f"app/{name}")
+
+    assert (root / "app/main.py").read_bytes() == wired
+    with database(server_url) as url:
+        for name in services:
+            migrate(root, f"app.{name}", url)
+        variables = {"WORKERS_DATABASE_URL": url}
+        with service(root, "app.main:app", variables) as running:
+            for name in services:
+                run_a_job(root, url, f"app.{name}")
+            running.stop()
+
+
+def test_the_app_is_the_one_of_the_answer(old_backend: Path) -> None:
+    main = old_backend / MAIN
+    main.write_text(LIFESPAN + "\nadmin = FastAPI()\n")
+
+    undecided = copy("app/billing", cwd=old_backend)
+
+    assert told("several apps", undecided) == 1
+    assert main.read_text() == LIFESPAN + "\nadmin = FastAPI()\n"
+    shutil.rmtree(main.parent / "workers")
+    (main.parent / ".copier-answers.yml").unlink()
+
+    copy("app/billing", "-d", "app=admin", cwd=old_backend)
+
+    assert "admin.include_router(workers_router)" in main.read_text()
+    assert "initialize_workers" not in main.read_text()
+
+
+def test_the_file_is_the_one_of_the_answer(old_backend: Path) -> None:
+    folder = old_backend / "app" / "billing"
+    (folder / "main.py").rename(folder / "server.py")
+
+    copy("app/billing", "-d", "main=server.py", cwd=old_backend)
+
+    assert "async with initialize_workers():" in (folder / "server.py").read_text()
+    assert not (folder / "main.py").exists()
+
+
+def test_a_named_file_that_moved_is_told_and_stops_no_update(
+    old_backend: Path, released: Path
+) -> None:
+    folder = old_backend / "app" / "billing"
+    (folder / "main.py").rename(folder / "server.py")
+    copy(
+        "app/billing",
+        *("-d", "main=server.py", "--vcs-ref=v0.1.0"),
+        cwd=old_backend,
+        template=released,
+    )
+    (folder / "server.py").rename(folder / "api.py")
+    commit(old_backend)
+
+    updated = update(old_backend)
+
+    assert told("there is no .*server.py", updated) == 1
+    answers = (folder / ".copier-answers.yml").read_text()
+    assert "_commit: v0.1.1" in answers and "main: server.py" in answers
+    commit(old_backend)
+
+    update(old_backend, "--vcs-ref=:current:", "-d", "main=api.py")
+
+    assert "main: api.py" in (folder / ".copier-answers.yml").read_text()
+    assert not (folder / "main.py").exists()
+
+
+def test_paths_with_spaces_and_quotes_are_no_obstacle(tmp_path: Path) -> None:
+    root = backend_with(tmp_path / 'it\'s $HOME "[a]"', {MAIN: LIFESPAN})
+
+    assert told(IS_WIRED, copy("app/billing", cwd=root)) == 1
+
+
+@pytest.mark.parametrize("scope", ["backend", "service"])
+def test_a_main_that_the_template_writes_is_wired_and_no_task_is_run(
+    scope: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "billing"
+
+    copied = copy(folder, "-d", f"scope={scope}", cwd=tmp_path)
+
+    (main,) = folder.rglob("main.py")
+    assert "async with initialize_workers():" in main.read_text()
+    assert not told("Running task|main.py is", copied)
+
+
+def test_a_backend_s_update_wires_nothing(tmp_path: Path, released: Path) -> None:
+    root = tmp_path / "backend"
+    copy(
+        *(root, "-d", "scope=backend", "--vcs-ref=v0.1.0"),
+        cwd=tmp_path,
+        template=released,
+    )
+    (root / MAIN).write_text(LIFESPAN)
+    commit(root)
+
+    assert not told("Running task|main.py is", update(root, service="."))
+
+    assert (root / MAIN).read_text() == LIFESPAN
+
+
+# ------------------------------------------------------------------ what it leaves alone
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("from flask import Flask\n\napp = Flask(__name__)\n", "Flask"),
+        (
+            "from starlette.applications import Starlette\n\napp = Starlette()\n",
+            "Starlette",
+        ),
+        ("def main():\n    print('no app at all')\n", "no FastAPI app"),
+    ],
+)
+def test_what_cannot_be_wired_stays_and_the_copy_and_the_update_are_whole(
+    text: str, reason: str, tmp_path: Path, released: Path
+) -> None:
+    root = backend_with(tmp_path / "backend", {MAIN: text})
+
+    copied = copy("app/billing", "--vcs-ref=v0.1.0", cwd=root, template=released)
+    commit(root)
+    updated = update(root)
+
+    for result in (copied, updated):
+        assert told(f"main.py is left as it is: .*{reason}", result) == 1
+    assert (root / MAIN).read_text() == text
+    answers = (root / "app/billing/.copier-answers.yml").read_text()
+    assert "_commit: v0.1.1" in answers
+    assert list(root.rglob("*.rej")) == []
+
+
+def test_a_file_that_cannot_be_written_leaves_the_copy_and_the_update_whole(
+    old_backend: Path, released: Path
+) -> None:
+    (old_backend / MAIN).chmod(0o444)
+
+    copied = copy("app/billing", "--vcs-ref=v0.1.0", cwd=old_backend, template=released)
+    commit(old_backend)
+    updated = update(old_backend)
+
+    assert told("read-only", copied) == told("read-only", updated) == 1
+    assert (old_backend / MAIN).read_text() == LIFESPAN
+    answers = (old_backend / "app/billing/.copier-answers.yml").read_text()
+    assert "_commit: v0.1.1" in answers
+
+
+# ------------------------------------------------------------------------------- trust
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings that Copier keeps for a person."""
+    path = tmp_path / "settings.yml"
+    path.write_text("{}")
+    monkeypatch.setenv("COPIER_SETTINGS_PATH", str(path))
+    return path
+
+
+def by_distrust(
+    command: str, *arguments: str | Path, cwd: Path
+) -> CompletedProcess[str]:
+    return run(*(*COPIER, command, "--defaults", *arguments), cwd=cwd, check=False)
+
+
+def test_without_trust_nothing_is_written(
+    old_backend: Path, released: Path, settings: Path
+) -> None:
+    before = sorted(old_backend.rglob("*"))
+
+    result = by_distrust("copy", released, "app/billing", cwd=old_backend)
+
+    assert result.returncode == 4
+    assert "tasks" in result.stderr and "--trust" in result.stderr
+    assert sorted(old_backend.rglob("*")) == before
+    assert (old_backend / MAIN).read_text() == LIFESPAN
+
+
+@pytest.mark.parametrize("trusted", ["{released}", "{released.parent}/"])
+def test_the_trust_list_takes_the_place_of_the_option(
+    trusted: str, old_backend: Path, released: Path, settings: Path
+) -> None:
+    listed = f"trust: ['{trusted.format(released=released)}']\n"
+    settings.write_text(listed)
+
+    copied = by_distrust(
+        *("copy", "--vcs-ref=v0.1.0", released, "app/billing"), cwd=old_backend
+    )
+
+    assert copied.returncode == 0 and told(IS_WIRED, copied) == 1
+    commit(old_backend)
+    settings.write_text("{}")
+    assert by_distrust("update", "app/billing", cwd=old_backend).returncode == 4
+    settings.write_text(listed)
+    assert by_distrust("update", "app/billing", cwd=old_backend).returncode == 0
+    answers = (old_backend / "app/billing/.copier-answers.yml").read_text()
+    assert "_commit: v0.1.1" in answers
+
+
+def test_without_tasks_the_message_has_the_command_that_wires(
+    old_backend: Path, released: Path, settings: Path, tmp_path: Path
+) -> None:
+    copied = by_distrust("copy", "-T", released, "app/billing", cwd=old_backend)
+
+    assert copied.returncode == 0
+    assert (old_backend / MAIN).read_text() == LIFESPAN
+    (command,) = re.findall("^    (uvx .*)$", copied.stderr, re.MULTILINE)
+    uv = os.environ.get("UV") or shutil.which("uv")
+    assert uv, "uv is not installed: python3 -m pip install uv"
+    wiring = [uv, "tool", "run", *shlex.split(command)[1:]]
+
+    shown = run(*wiring, "--diff", cwd=old_backend)
+    assert "+        async with initialize_workers():" in shown.stdout
+    assert (old_backend / MAIN).read_text() == LIFESPAN
+    assert told(IS_WIRED, run(*wiring, cwd=old_backend)) == 1
+
+    by_command = (old_backend / MAIN).read_text()
+    with_tasks = backend_with(tmp_path / "other", {MAIN: LIFESPAN})
+    copy("app/billing", cwd=with_tasks)
+    assert (with_tasks / MAIN).read_text() == by_command
+
+
+# ------------------------------------------------------------------- from before the wiring
+
+
+@pytest.fixture(scope="session")
+def since_v0_2_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with its release v0.2.0, and the working tree as the one after it."""
+    folder = tmp_path_factory.mktemp("since") / "template"
+    run("git", "clone", "--quiet", "--no-tags", TEMPLATE, folder, cwd=folder.parent)
+    (release,) = run(
+        *("git", "log", "--format=%H", "--grep=^release: v0.2.0$"), cwd=folder
+    ).stdout.split()
+    run("git", "tag", "v0.2.0", release, cwd=folder)
+    run("git", "rm", "-r", "--quiet", ".", cwd=folder)
+    listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=TEMPLATE)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (TEMPLATE / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, folder / name)
+    run("git", "add", "--all", cwd=folder)
+    run(*GIT, "commit", "--quiet", "--allow-empty", "--message=next", cwd=folder)
+    run("git", "tag", "v0.2.1", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("main", ["rendered", "by hand", "in own words", "not at all"])
+def test_an_update_from_v0_2_0_wires_what_is_not_wired_yet(
+    main: str, tmp_path: Path, since_v0_2_0: Path
+) -> None:
+    texts = {
+        "by hand": LIFESPAN.replace(
+            "        yield",
+            "        async with initialize_workers():\n            yield",
+        ).replace(
+            "import FastAPI\n",
+            "import FastAPI\n\n"
+            "from .workers.chancy_initialization import initialize_workers\n",
+        ),
+        "in own words": LIFESPAN.replace(
+            "    try:\n", "    workers = chancy.initialize_workers()\n    try:\n"
+        )
+        .replace("        yield", "        await workers.__aenter__()\n        yield")
+        .replace(
+            "import FastAPI\n",
+            "import FastAPI\n\nfrom .workers import chancy_initialization as chancy\n",
+        ),
+        "not at all": LIFESPAN,
+    }
+    root = backend_with(tmp_path / "backend", {})
+    if main != "rendered":
+        backend_with(root, {MAIN: texts[main]})
+    copy("app/billing", "--vcs-ref=v0.2.0", cwd=root, template=since_v0_2_0)
+    before = (root / MAIN).read_text()
+    commit(root)
+
+    updated = update(root)
+
+    after = (root / MAIN).read_text()
+    if main == "not at all":
+        assert told(IS_WIRED, updated) == 1
+        assert after.count("async with initialize_workers():") == 1
+    else:
+        assert told(WIRED_ALREADY, updated) == 1
+        assert after == before
+    assert list(root.rglob("*.rej")) == []
+    answers = (root / "app/billing/.copier-answers.yml").read_text()
+    assert "_commit: v0.2.1" in answers and "main: main.py" in answers
