@@ -89,6 +89,13 @@ def assert_says(line: str, words: str) -> None:
         (f"service={FORTY}a", "'service' … 41 characters … at most 40 … -d service=a"),
         ("package=app.class", '"app.class" … keyword … rename that folder'),
         ("package=app.shop", '"app.shop" … import path of billing … app.billing'),
+        ("main=/srv/main.py", '"/srv/main.py" … relative to … write main.py, or ../ma'),
+        ("main=./main.py", '"./main.py" … no path of a Python file … write main.py'),
+        ("main=main", '"main" … no path of a Python file … write main.py'),
+        ("main=a/../../x.py", '"a/../../x.py" … no path … write main.py'),
+        ("main=../../../x.py", '"../../../x.py" … not below the backend … ../main.py'),
+        ("main=server.py", '"server.py" is no file in app/billing: write … main.py'),
+        ("app=my-app", '"my-app" is no name of an app: write … such as app'),
         ("prefix=billing", '"billing" … underscore at the end … write billing_'),
         ("prefix=chancy_", "\"chancy_\" … Chancy's own default … service's name"),
         ("get_secret_value=a.None", '"a.None" … no import path … app.secret_values'),
@@ -182,6 +189,8 @@ def test_a_bad_answer_in_a_data_file_is_refused_in_one_line(
     [
         {"service": URL},
         {"package": URL},
+        {"main": URL},
+        {"app": URL},
         {"prefix": LIBPQ},
         {"get_secret_value": URL},
         {"database_secret": LIBPQ},
@@ -351,6 +360,8 @@ def test_a_question_that_a_release_took_away_does_not_stop_an_update(
 FIELDS: dict[str, tuple[str, Callable[[Any, Any], str]]] = {
     "service": ("billing", lambda of, x: of.service_problem(x)),
     "package": ("app.billing", lambda of, x: of.package_problem(x, "billing")),
+    "main": ("main.py", lambda of, x: of.main_problem(x)),
+    "app": ("app", lambda of, x: of.app_problem(x)),
     "prefix": ("billing_", lambda of, x: of.prefix_problem(x)),
     "get_secret_value": ("app.get", lambda of, x: of.get_secret_value_problem(x)),
     "database_secret": ("A-B", lambda of, x: of.database_secret_problem(x, "service")),
@@ -389,6 +400,8 @@ def test_no_text_leaves_the_place_it_is_rendered_into(
     assert not problem(problems, good)
 
     for hostile in HOSTILE:
+        if (field, hostile) == ("main", "../x"):
+            continue  # The app may be above the service's folder.
         for value in (good + hostile, hostile + good, hostile):
             said = problem(problems, value).strip()
             assert said.isprintable() and " write " in said, (value, said)
