@@ -13,6 +13,7 @@ import yaml
 
 from .source import CHECKOUT
 
+NOTHING_TO_DO = 5
 MODES = ("diff", "check", "remove")
 TOLD = ("service", "package", "app")
 # How far below the backend's root a service's folder can be.
@@ -59,20 +60,35 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    modes = [name for name in MODES if getattr(arguments, name)]
+    name = arguments.service or file.absolute().parent.name
+    if file.exists() and not (services or modes or has_workers(file, name)):
+        print(
+            f"there are no workers of {name} yet: run copier copy first; --diff shows "
+            f"now what that would do to {file}",
+            file=sys.stderr,
+        )
+        return NOTHING_TO_DO
     named = {
-        "service": arguments.service or file.absolute().parent.name,
+        "service": name,
         **(services[0] if services else {}),
         **({"app": arguments.app} if arguments.app else {}),
     }
     status = program().main(
         [
-            *(f"--{name}" for name in MODES if getattr(arguments, name)),
+            *(f"--{mode}" for mode in modes),
             *(f"--{key}={named[key]}" for key in TOLD if named.get(key)),
             "--",
             str(file),
         ]
     )
     return int(status)
+
+
+def has_workers(file: Path, service: str) -> bool:
+    """Whether there are workers beside a file, or in the folder of the service there."""
+    folder = file.absolute().parent
+    return any((each / "workers").is_dir() for each in (folder, folder / service))
 
 
 def services_of(file: Path) -> list[dict[str, str]]:
@@ -108,7 +124,10 @@ def _answers_below(backend: Path) -> Iterator[tuple[Path, dict[str, str]]]:
             if not is_deep and not name.startswith(".") and name != "node_modules"
         ]
         for name in fnmatch.filter(files, ".copier-answers*.yml"):
-            answers = yaml.safe_load(Path(top, name).read_text())
+            try:
+                answers = yaml.safe_load(Path(top, name).read_text())
+            except yaml.YAMLError:  # As an update leaves it, with a conflict.
+                continue
             if not isinstance(answers, dict) or "database_secret" not in answers:
                 continue  # Those to another template.
             if answers["scope"] == "backend":
