@@ -20,7 +20,7 @@ MACHINERY = TEMPLATE / "template" / "{{ service_root }}" / "workers"
 WIRED, ALREADY, LEFT, NOTHING = 0, 3, 4, 5
 STATUS = {"yield": WIRED, "router": WIRED, "already": ALREADY, "left": LEFT}
 FAILURE = "the stub does not start"
-STUB = '''\
+STUB = """\
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,7 +30,7 @@ async def initialize_workers() -> AsyncIterator[None]:
     record("workers started")
     yield
     record("workers stopped")
-'''
+"""
 FAILING_STUB = STUB.replace(
     'record("workers started")', f'raise RuntimeError("{FAILURE}")'
 )
@@ -88,7 +88,6 @@ class Case:
     name: str = ""
     factory: str = ""
     script: bool = False
-    exits: bool = False
     from_3_12: str = ""
     beside: dict[str, str] = field(default_factory=dict)
 

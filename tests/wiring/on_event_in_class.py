@@ -18,3 +18,6 @@ class BillingServer:
         @self.app.get("/")
         async def index() -> dict[str, str]:
             return {"title": self.app.title}
+
+
+server = BillingServer("Billing")
