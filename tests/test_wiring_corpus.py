@@ -22,7 +22,9 @@ from .wiring_cases import (
     Backend,
     Case,
     Run,
-    lines_of,
+    difference,
+    tree,
+    tree_without_wiring,
 )
 
 Told = list[list[Any]]
@@ -86,20 +88,8 @@ def form_of(case: Case, backend: Backend) -> str:
 
 
 def new_lines(case: Case, backend: Backend) -> list[bytes]:
-    """The lines that the wiring added; the old ones must all be there in order.
-
-    The only old lines that may have moved to the right are those of the wrapped yield.
-    """
-    old, moved, added = lines_of(case.source), 0, []
-    for line in lines_of(backend.bytes):
-        if old and line.rstrip(b"\r\n") == old[0].rstrip(b"\r\n"):
-            old.pop(0)
-        elif old and line.strip() and line.strip() == old[0].strip():
-            old.pop(0)
-            moved += 1
-        else:
-            added.append(line)
-    assert not old, f"not there any more, or not in order: {old[0]!r}"
+    """The lines that the wiring added, once the rest is seen to be as it was."""
+    added, moved = difference(case.source, backend.bytes)
     assert moved <= (rows_of_yields(case) if case.expected == "yield" else 0)
     return added
 
@@ -121,7 +111,7 @@ def test_a_file_becomes_what_it_has_to(case: Case, tmp_path: Path) -> None:
     assert run.status == STATUS[case.expected], f"{case.shape}:\n{run.text}"
     if run.status == WIRED:
         assert form_of(case, backend) == case.expected, backend.bytes.decode("latin-1")
-        ast.parse(backend.bytes)
+        assert tree_without_wiring(case.source, backend.bytes) == tree(case.source)
     else:
         assert backend.bytes == case.source
         assert case.because in run.text
@@ -186,9 +176,10 @@ def test_sorted_imports_stay_sorted(wired: Backend, case: Case) -> None:
     original = wired.file.with_name("original.py")
     original.write_bytes(case.source)
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache"]
-    files = [wired.file, original]
-    command = [*ruff, "--select=I", "--output-format=concise", *files]
-    said = run(*command, cwd=wired.folder, check=False).stdout
+    options = ["--select=I", "--output-format=concise"]
+    said = run(
+        *ruff, *options, wired.file, original, cwd=wired.folder, check=False
+    ).stdout
     assert f"{case.at}:" not in said or "original.py:" in said, said
 
 
@@ -238,7 +229,9 @@ def test_nearly_all_files_are_wired_or_left_for_the_right_reason(
             changed = backend.bytes != case.source
             ok = changed == (run.status == WIRED)
             if changed:
-                ast.parse(backend.bytes)
+                ok &= tree_without_wiring(case.source, backend.bytes) == tree(
+                    case.source
+                )
         except (AssertionError, SyntaxError):
             right = ok = False
         if not right:

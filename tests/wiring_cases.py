@@ -1,5 +1,6 @@
 """The files of tests/wiring, each with what must become of it, and the program that wires."""
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from .support import TEMPLATE
 
@@ -190,3 +191,63 @@ def lock_file(version: str) -> str:
 def lines_of(source: bytes) -> list[bytes]:
     """The lines as Python counts them, with their ends: LF, CRLF or CR."""
     return re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z", source)
+
+
+def difference(old: bytes, new: bytes) -> tuple[list[bytes], int]:
+    """The lines that were added, and the number of those that moved to the right.
+
+    Raises:
+        AssertionError: A line is not there any more, or is not where it was.
+    """
+    rest, moved, added = lines_of(old), 0, []
+    for line in lines_of(new):
+        if rest and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"):
+            rest.pop(0)
+        elif rest and line.strip() and line.strip() == rest[0].strip():
+            assert line.endswith(rest.pop(0).lstrip(b" \t\f"))
+            moved += 1
+        else:
+            added.append(line)
+    assert not rest, f"not there any more, or not in order: {rest[0]!r}"
+    return added, moved
+
+
+def tree(source: bytes) -> str:
+    return ast.dump(ast.parse(source), indent=1)
+
+
+def tree_without_wiring(old: bytes, new: bytes) -> str:
+    """The tree of the new file without the imports that the old has not, and their uses."""
+    before = {ast.dump(node) for node in ast.walk(ast.parse(old)) if is_import(node)}
+    parsed = ast.parse(new)
+    own = [n for n in ast.walk(parsed) if is_import(n) and ast.dump(n) not in before]
+    names = {alias.asname or alias.name for n in own for alias in n.names}
+    assert len(own) == 1, "one import is added"
+    return ast.dump(Unwired(names, own).visit(parsed), indent=1)
+
+
+def is_import(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and ".chancy_" in f".{node.module}"
+
+
+class Unwired(ast.NodeTransformer):
+    """Takes the wiring out of a tree."""
+
+    def __init__(self, names: set[str], imports: list[ast.ImportFrom]) -> None:
+        self.names = names
+        self.imports = imports
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node in self.imports else node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        match node.value:
+            case ast.Call(ast.Attribute(attr="include_router"), [ast.Name(id=name)]):
+                return None if name in self.names else node
+        return self.generic_visit(node)
+
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST | list[ast.stmt]:
+        match node.items:
+            case [ast.withitem(ast.Call(ast.Name(id=name), []))] if name in self.names:
+                return node.body
+        return self.generic_visit(node)
