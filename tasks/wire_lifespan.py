@@ -196,7 +196,8 @@ def read(data: bytes) -> tuple[Source, str]:
         Stop: It cannot be decoded or parsed.
     """
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        head = re.sub(rb"\r\n?", b"\n", data)  # Python ends lines at a lone CR too.
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(head).readline)
         text = data.decode(encoding)
         if text.encode(encoding) != data:
             raise ValueError(f"{encoding} does not give the same bytes back")
@@ -399,10 +400,9 @@ def find_app(source: Source, service: Service) -> App:
 def find_apps(source: Source, folder: Path) -> list[App]:
     """All apps of a file, those in both branches of an `if` as one."""
     apps: list[App] = []
-    for call in find_calls(source, folder):
-        target, binding = bound_to(source, call)
-        if not target and not isinstance(binding, ast.Return):
-            continue
+    found = [(call, *bound_to(source, call)) for call in find_calls(source, folder)]
+    named = [each for each in found if each[1] or isinstance(each[2], ast.Return)]
+    for call, target, binding in named or found:
         scope = source.scope(binding)
         for app in apps:
             if target and (app.target, app.scope) == (target, scope):
@@ -584,6 +584,17 @@ def find_lifespan(source: Source, app: App) -> ast.AsyncFunctionDef | None:
     return function
 
 
+def is_lifespan_of_others(
+    source: Source, service: Service, app: App, lifespan: ast.AsyncFunctionDef | None
+) -> bool:
+    """Whether another app of the file, one that is not mounted, has the same lifespan."""
+    return any(
+        find_lifespan(source, other) is lifespan and not mounted_on(source, other)
+        for other in find_apps(source, service.file.parent)
+        if other.bindings != app.bindings
+    )
+
+
 def is_replaced(source: Source, node: ast.AST) -> bool:
     """Whether an assignment puts another lifespan in the place of the app's."""
     return (
@@ -651,7 +662,8 @@ def choose_edit(source: Source, service: Service) -> Edit:
     """
     app = find_app(source, service)
     lifespan = find_lifespan(source, app)
-    if lifespan and (statement := yield_to_wrap(source, lifespan)):
+    is_shared = is_lifespan_of_others(source, service, app, lifespan)
+    if lifespan and not is_shared and (statement := yield_to_wrap(source, lifespan)):
         check_handlers(source, statement, lifespan)
         return wrap(source, service, statement)
     check_router(source, app, lifespan)
@@ -669,6 +681,8 @@ def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | 
         isinstance(statement, (ast.Expr, ast.Assign, ast.AnnAssign))
         and statement.value is yields[0]
         and source.has_its_lines(statement)
+        # What it awaits is set up after the workers otherwise.
+        and not any(isinstance(node, ast.Await) for node in own_nodes(statement))
     ):
         return None
     for child, parent in ancestors(source, statement, lifespan):
@@ -1030,6 +1044,12 @@ def import_edit(
     name = form.name
     if name in taken or module in imported or others:
         name = form.alias.format(service.name)
+        if name in taken:
+            raise Stop(
+                LEFT,
+                f"the names {form.name} and {name} are taken in it: rename one of them",
+                by_hand=True,
+            )
     row, before, after = import_place(source, service, module, use)
     text = import_lines(module, form, name, line_length(service.file))
     return name, [(row, [*before, *text, *after])]

@@ -1,0 +1,478 @@
+"""Any file is wired without a scratch or left alone: files made up, and files broken."""
+
+import ast
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .wiring_cases import (
+    ALREADY,
+    CASES,
+    STATUS,
+    WIRED,
+    Backend,
+    Case,
+    difference,
+    lines_of,
+    tree,
+    tree_without_wiring,
+)
+
+EXAMPLES = 2_000
+# The program's word for an edit that it could not prove.
+FAULT = "a fault of this program"
+FORMS = ("yield", "router", "left")
+PLAIN = next(case for case in CASES if case.case == "plain_lifespan")
+
+many_examples = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    print_blob=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+# ---------------------------------------------------------------------------------------
+# Files made up
+# ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Made:
+    """A file, and what has to become of it."""
+
+    source: bytes
+    outcome: str
+
+    def __repr__(self) -> str:
+        return f"{self.outcome}:\n{self.source!r}"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Statements, indented by four, and the form of wiring that they allow."""
+
+    text: str
+    form: str
+
+    def inside(self, around: str, form: str = "yield") -> "Block":
+        """The block where `around` has BODY, on a line of its own."""
+        lines = []
+        for line in around.splitlines():
+            if line.strip() == "BODY":
+                lines.append(indent(self.text, line[: line.index("BODY")]))
+            else:
+                lines.append(line)
+        return Block("\n".join(lines), worse(self.form, form))
+
+
+def worse(*forms: str) -> str:
+    return max(forms, key=FORMS.index)
+
+
+YIELDS = (
+    "yield",
+    "yield",
+    "yield  # hands over",
+    "yield {'a': 1}",
+    "(yield)",
+    "yield {\n    'a': 1,\n\n    'b': 2,  # two\n}",
+    "yield dict(\na='''\n  kept\n\tas it is\n''')",
+    "yield \\\n    {'a': 1}",
+)
+AROUND = (
+    ("try:\n    BODY\nfinally:\n    print('closed')", "yield"),
+    ("try:\n    BODY\nexcept OSError:\n    raise", "yield"),
+    ("try:\n    BODY\nexcept Exception as e:\n    print(e)\n    raise", "yield"),
+    ("async with resource('a') as a:\n    BODY", "yield"),
+    ("async with resource('a'), \\\n      resource('b'):\n    BODY", "yield"),
+    ("async with (\n    resource('a'),\n    resource('b'),\n):\n    BODY", "yield"),
+    ("with open(__file__):\n    BODY\n    print('read')", "yield"),
+    ("if app:\n    BODY\nelse:\n    raise RuntimeError('no')", "yield"),
+    (
+        "match app:\n    case None:\n        raise OSError\n    case _:\n        BODY",
+        "yield",
+    ),
+    ("for _ in range(1):\n    BODY", "router"),
+    ("while True:\n    BODY\n    break", "router"),
+    ("try:\n    BODY\nexcept Exception:\n    print('lost')", "router"),
+    ("with suppress(Exception):\n    BODY", "router"),
+    ("try:\n    BODY\nexcept:\n    pass", "left"),
+    ("try:\n    BODY\nexcept BaseException as e:\n    print(e)", "left"),
+    ("if app:\n    BODY\nelse:\n    yield", "router"),
+)
+STATEMENTS = (
+    "print('statement')",
+    "app.state.ready = True",
+    "# a comment",
+    "a = [\n    1,\n  2,\n]",
+    "text = '''\n  yield\nasync with initialize_workers():\n'''",
+    "if True: print('short')",
+    "await asyncio.sleep(0); print('two')",
+    "def inner():\n    yield 1",
+    "for each in inner(): print(each)",
+    "x = lambda: 1",
+)
+IMPORTS = (
+    "import os",
+    "import os, sys",
+    "import sys; import json",
+    "import logging  # for the log",
+    "from typing import (\n    Any,\n    Final,\n)",
+    "from collections.abc import \\\n    AsyncIterator",
+    "try:\n    import orjson\nexcept ImportError:\n    orjson = None",
+    "from pathlib import Path",
+)
+LOCAL_IMPORTS = (
+    "from .models import Invoice",
+    "from . import settings",
+    "from app.billing.models import Invoice",
+    "from app.billing import zones as z",
+)
+MODULE_STATEMENTS = (
+    "LIMIT = 3",
+    "log = logging.getLogger(__name__)",
+    "class Model:\n    name: str = 'x'\n\n    def total(self):\n        return 1",
+    "def helper(a, *, b=2):\n    '''Helps: app = FastAPI().'''\n    return a + b",
+    "SQL = '''\nSELECT 1\n  -- app = FastAPI()\n'''",
+    "@dataclass\nclass Row:\n    a: int",
+    "if os.environ.get('X'):\n    LIMIT = 4",
+    'print(f"{LIMIT!r:>{10}}")',
+    "'a string by itself'",
+    "[each for each in range(3)]; pass",
+)
+APP_STATEMENTS = (
+    "@app.get('/')\nasync def index():\n    return {}",
+    "app.include_router(APIRouter())",
+    "app.add_middleware(CORSMiddleware, allow_origins=['*'])",
+    "@app.middleware('http')\nasync def timed(request, call_next):\n"
+    "    return await call_next(request)",
+    "@app.on_event('startup')\ndef startup():\n    print('startup')",
+    "app.mount('/static', StaticFiles(directory='.'))",
+    "for r in (APIRouter(),):\n    app.include_router(r)",
+    "register(app)",
+    "app.state.x = 1; app.state.y = 2",
+    "app.state.note = '''\nover\n  lines'''",
+)
+
+
+@st.composite
+def lifespans(draw: st.DrawFn) -> Block:
+    """A lifespan function, whole."""
+    if draw(st.integers(0, 9)) == 0:
+        return Block(
+            "@asynccontextmanager\nasync def lifespan(app): print(1); yield; print(2)",
+            "router",
+        )
+    block = Block(draw(st.sampled_from(YIELDS)), "yield")
+    for _ in range(draw(st.integers(0, 3))):
+        around, form = draw(st.sampled_from(AROUND))
+        before = "".join(f"{each}\n" for each in draw(statements()))
+        after = "".join(f"\n{each}" for each in draw(statements()))
+        block = block.inside(around, form)
+        block = Block(f"{before}{block.text}{after}", block.form)
+    decorator = draw(
+        st.sampled_from(["@asynccontextmanager\n", "@contextlib.asynccontextmanager\n"])
+    )
+    head = draw(
+        st.sampled_from(
+            [
+                "async def lifespan(app: FastAPI):",
+                "async def lifespan(app: FastAPI) -> AsyncIterator[None]:",
+                "async def lifespan(\n    app,\n):  # the app's",
+            ]
+        )
+    )
+    doc = draw(st.sampled_from(["", "'''Opens and closes.'''\n", "'''A\n\n  B\n'''\n"]))
+    body = indent(f"{doc}{block.text}", "    ")
+    return Block(f"{decorator}{head}\n{body}", block.form)
+
+
+def statements() -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(STATEMENTS), max_size=2)
+
+
+@st.composite
+def bound_apps(draw: st.DrawFn, arguments: str) -> Block:
+    """The statement that makes the app, and what is done with it."""
+    made = draw(
+        st.sampled_from(
+            [
+                f"app = FastAPI({arguments})",
+                f"app: FastAPI = FastAPI({arguments})",
+                f"app = fastapi.FastAPI(\n    {arguments}\n)",
+                f"app = \\\n    FastAPI({arguments})  # the app",
+                f"application = app = FastAPI({arguments})",
+                f"app = Service({arguments})",
+            ]
+        )
+    )
+    uses = draw(st.lists(st.sampled_from(APP_STATEMENTS), max_size=4))
+    gap = draw(gaps())
+    return Block(gap.join([made, *uses]), "yield")
+
+
+def gaps() -> st.SearchStrategy[str]:
+    return st.sampled_from(["\n", "\n\n", "\n\n\n", "\n# --- \n", "\n  \n"])
+
+
+# What the app is given, the form that this leads to, and what it needs before.
+GIVEN: tuple[tuple[str, str, str], ...] = (
+    ("lifespan=lifespan", "yield", ""),
+    ("title='a', lifespan=lifespan", "yield", ""),
+    ("lifespan=lifespan, **{'debug': True}", "yield", ""),
+    ("", "router", ""),
+    ("title='FastAPI(lifespan=lifespan)'", "router", ""),
+    ("lifespan=None", "router", ""),
+    ("lifespan=make(lifespan)", "router", "def make(f):\n    return f"),
+    ("lifespan=lifespan if LIMIT else None", "router", "LIMIT = 1"),
+    ("**params", "router", "params = {'lifespan': lifespan}"),
+    ("lifespan=holder.lifespan", "router", "class holder:\n    lifespan = lifespan"),
+    ("on_startup=[print], on_shutdown=[print]", "router", ""),
+)
+
+
+@st.composite
+def modules(draw: st.DrawFn) -> tuple[str, str]:
+    """The text of a file with LF and four spaces, and its outcome."""
+    lifespan = draw(lifespans())
+    arguments, form, before = draw(st.sampled_from(GIVEN))
+    app = draw(bound_apps(arguments))
+    made = [lifespan.text, *filter(None, [before]), app.text]
+    parts = draw(placed(made))
+    imports = draw(import_block())
+    noise = draw(st.lists(st.sampled_from(MODULE_STATEMENTS), max_size=3))
+    at = draw(st.integers(0, len(parts)))
+    parts[at:at] = noise
+    tail = draw(
+        st.sampled_from(
+            [
+                "",
+                "if __name__ == '__main__':\n    uvicorn.run(app)",
+                "__all__ = ['app']",
+                "# the end",
+            ]
+        )
+    )
+    head = draw(st.sampled_from(["", "'''The service.'''", '"""Doc\n\n  app\n"""']))
+    gap = draw(st.sampled_from(["\n", "\n\n", "\n\n\n", "\n\f\n"]))
+    text = gap.join(filter(None, [head, imports, *parts, tail]))
+    return text, outcome(lifespan, form)
+
+
+def outcome(lifespan: Block, given: str) -> str:
+    """How an app is wired that is given something that leads to one form."""
+    if given == "yield":
+        return lifespan.form
+    return "router"
+
+
+@st.composite
+def placed(draw: st.DrawFn, made: list[str]) -> list[str]:
+    """The app's parts at module level, in a factory, or partly so."""
+    match draw(st.sampled_from(["module", "factory", "called", "mixed", "class"])):
+        case "module":
+            return made
+        case "factory":
+            return [function("create_app() -> FastAPI", [*made, "return app"])]
+        case "called":
+            inner = function("create_app()", [*made, "return app"])
+            return [inner, "app = create_app()"]
+        case "mixed":
+            *before, app = made
+            return [*before, function("build(debug=False)", [app, "return app"])]
+        case _:
+            *before, app = made
+            return [*before, f"if True:\n{indent(app, '    ')}"]
+
+
+def function(head: str, parts: list[str]) -> str:
+    return f"def {head}:\n" + "\n\n".join(indent(part, "    ") for part in parts)
+
+
+@st.composite
+def import_block(draw: st.DrawFn) -> str:
+    needed = [
+        "from contextlib import asynccontextmanager, suppress",
+        draw(
+            st.sampled_from(
+                [
+                    "from fastapi import FastAPI",
+                    "from fastapi import (\n    APIRouter,\n    FastAPI,\n)",
+                    "from fastapi import APIRouter, FastAPI  # noqa: E402",
+                ]
+            )
+        ),
+        "import fastapi",
+        "import contextlib, asyncio",
+    ]
+    others = draw(st.lists(st.sampled_from(IMPORTS), max_size=3))
+    local = draw(st.lists(st.sampled_from(LOCAL_IMPORTS), max_size=2))
+    block = [*needed, *others]
+    if draw(st.booleans()):
+        block.sort()
+    else:
+        block = draw(st.permutations(block))
+    gap = draw(st.sampled_from(["\n", "\n\n", "\n# imports\n"]))
+    lines = gap.join([*block, *local])
+    if draw(st.booleans()):
+        lines = f"from __future__ import annotations\n\n{lines}"
+    subclass = "\n\nclass Service(FastAPI):\n    pass"
+    return f"{lines}\n{subclass}"
+
+
+@st.composite
+def files(draw: st.DrawFn) -> Made:
+    """A file as bytes: a module in one of many formattings."""
+    text, outcome = draw(modules())
+    text = draw(commented(text))
+    text = reindented(text, draw(st.sampled_from(["    ", "  ", "\t", " ", "   "])))
+    encoding, cookie, comment = draw(st.sampled_from(ENCODINGS))
+    text = f"{cookie}{text}\n# {comment}"
+    text += draw(st.sampled_from(["", "\n", "\n\n\n", "\n\f\n", "\n   "]))
+    newline = draw(st.sampled_from(["\n", "\n", "\r\n", "\r"]))
+    return Made(text.replace("\n", newline).encode(encoding), outcome)
+
+
+ENCODINGS = (
+    ("utf-8", "", "plain"),
+    ("utf-8", "", "日本語 🧾 \u2028 \x85 \x0c"),
+    ("utf-8-sig", "", "with a BOM, naïve"),
+    ("utf-8", "#!/usr/bin/python\n# -*- coding: utf-8 -*-\n", "é"),
+    ("latin-1", "# -*- coding: latin-1 -*-\n", "Grüße\x85 nel"),
+    ("cp1252", "# vim: set fileencoding=cp1252 :\n", "10 €"),
+    ("iso-8859-15", "# coding=iso-8859-15\n", "10 €"),
+    ("shift_jis", "# coding: shift_jis\n", "日本語 表"),
+    ("utf-8", "# coding: utf8\n", "ﬁne"),
+)
+
+
+@st.composite
+def commented(draw: st.DrawFn, text: str) -> str:
+    """Comments and blank lines before some statements, where Python allows them."""
+    lines = text.split("\n")
+    starts = [row for row in statement_rows(text) if row]
+    for row in sorted(
+        draw(st.lists(st.sampled_from(starts), max_size=3, unique=True)), reverse=True
+    ):
+        space = lines[row][: len(lines[row]) - len(lines[row].lstrip())]
+        extra = draw(st.sampled_from(["# why", "", "   ", "#", "\f", "# yield"]))
+        lines.insert(row, f"{space}{extra}" if extra.startswith("#") else extra)
+    return "\n".join(lines)
+
+
+def statement_rows(text: str) -> Iterator[int]:
+    """Rows, from 0, at which a statement starts that has its line to itself."""
+    lines = text.split("\n")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.stmt) and not getattr(node, "decorator_list", []):
+            before = lines[node.lineno - 1].encode()[: node.col_offset]
+            if not before.strip():
+                yield node.lineno - 1
+
+
+def reindented(text: str, unit: str) -> str:
+    """Another indentation, outside strings and inside them alike."""
+
+    def line(each: str) -> str:
+        depth, rest = divmod(len(each) - len(each.lstrip(" ")), 4)
+        return unit * depth + " " * rest + each.lstrip(" ")
+
+    return "\n".join(map(line, text.split("\n")))
+
+
+@contextmanager
+def backend_with(source: bytes, case: Case = PLAIN) -> Iterator[Backend]:
+    """A backend of its own, laid out as a case has it, with these bytes in the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        backend = Backend(Path(folder), case)
+        backend.file.write_bytes(source)
+        yield backend
+
+
+def hold_promises(backend: Backend) -> int:
+    """Wires a file in every way, and holds what is promised of any; returns the status."""
+    source, run = backend.bytes, backend.wire()
+    wired = backend.bytes
+    assert run.status in STATUS.values()
+    assert FAULT not in run.text, run.text
+    if run.status != WIRED:
+        assert wired == source
+        return run.status
+    _, moved = difference(source, wired)
+    assert moved <= longest_yield(source)
+    assert tree_without_wiring(source, wired) == tree(source)
+    assert backend.wire().status == ALREADY
+    assert backend.bytes == wired
+    removed = backend.wire("--remove")
+    assert removed.status == WIRED, removed.text
+    assert backend.bytes == source
+    return WIRED
+
+
+def longest_yield(source: bytes) -> int:
+    nodes = ast.walk(ast.parse(source))
+    found = [node for node in nodes if isinstance(node, ast.Yield)]
+    rows = [(node.end_lineno or node.lineno) - node.lineno + 1 for node in found]
+    return max(rows, default=0)
+
+
+@many_examples
+@given(files())
+def test_any_file_is_wired_as_its_shape_asks_and_unwired_byte_for_byte(
+    made: Made,
+) -> None:
+    with backend_with(made.source) as backend:
+        assert hold_promises(backend) == STATUS[made.outcome]
+
+
+# ---------------------------------------------------------------------------------------
+# Files broken
+# ---------------------------------------------------------------------------------------
+Mutation = Callable[[list[bytes], random.Random], None]
+
+
+def delete(lines: list[bytes], chance: random.Random) -> None:
+    del lines[chance.randrange(len(lines))]
+
+
+def duplicate(lines: list[bytes], chance: random.Random) -> None:
+    at = chance.randrange(len(lines))
+    lines.insert(chance.randrange(len(lines)), lines[at])
+
+
+def swap(lines: list[bytes], chance: random.Random) -> None:
+    a, b = chance.randrange(len(lines)), chance.randrange(len(lines))
+    lines[a], lines[b] = lines[b], lines[a]
+
+
+def shift(lines: list[bytes], chance: random.Random) -> None:
+    at = chance.randrange(len(lines))
+    lines[at] = chance.choice([b" ", b"\t", b"    "]) + lines[at]
+
+
+@st.composite
+def broken_files(draw: st.DrawFn) -> tuple[Case, bytes]:
+    """A file of the corpus after up to four mutations of its lines."""
+    case = draw(st.sampled_from([case for case in CASES if case.source]))
+    lines = lines_of(case.source)
+    chance = draw(st.randoms(use_true_random=False))
+    mutations: tuple[Mutation, ...] = (delete, duplicate, swap, shift)
+    for mutate in draw(st.lists(st.sampled_from(mutations), min_size=1, max_size=4)):
+        if lines:
+            mutate(lines, chance)
+    return case, b"".join(lines)
+
+
+@many_examples
+@given(broken_files())
+def test_a_broken_file_is_never_damaged_further(broken: tuple[Case, bytes]) -> None:
+    case, source = broken
+    with backend_with(source, case) as backend:
+        hold_promises(backend)

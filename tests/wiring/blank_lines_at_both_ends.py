@@ -1,0 +1,14 @@
+
+
+from fastapi import FastAPI
+
+
+
+app = FastAPI()
+
+
+
+@app.get("/")
+def index():
+
+    return {}

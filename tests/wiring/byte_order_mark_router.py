@@ -1,0 +1,7 @@
+﻿from fastapi import FastAPI
+app = FastAPI()
+
+
+@app.on_event("shutdown")
+def shutdown():
+    record("shutdown")

@@ -1,0 +1,20 @@
+"""Billing, edited on Windows.
+
+The service's docstring has CRLF as well.
+"""
+
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI):
+    record("up")
+    try:
+        yield
+    finally:
+        record("down")
+
+
+app = FastAPI(lifespan=lifespan)

@@ -1,0 +1,11 @@
+from fastapi import FastAPI
+
+
+def create_app():
+	app = FastAPI()
+
+	@app.on_event("startup")
+	def startup():
+		record("startup")
+
+	return app

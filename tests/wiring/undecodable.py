@@ -1,0 +1,4 @@
+from fastapi import FastAPI
+
+# Rechnungen féÿr alle
+app = FastAPI()

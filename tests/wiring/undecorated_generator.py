@@ -1,0 +1,14 @@
+from fastapi import FastAPI
+
+
+async def lifespan(app: FastAPI):
+    record("up")
+    try:
+        yield
+    finally:
+        record("down")
+
+
+app = FastAPI(
+    lifespan=lifespan,
+)

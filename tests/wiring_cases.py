@@ -1,0 +1,253 @@
+"""The files of tests/wiring, each with what must become of it, and the program that wires."""
+
+import ast
+import contextlib
+import importlib.util
+import io
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any, TypeGuard
+
+from .support import TEMPLATE
+
+FOLDER = Path(__file__).parent / "wiring"
+MACHINERY = TEMPLATE / "template" / "{{ service_root }}" / "workers"
+# Exit statuses of the program, run by hand.
+WIRED, ALREADY, LEFT, NOTHING = 0, 3, 4, 5
+STATUS = {"yield": WIRED, "router": WIRED, "already": ALREADY, "left": LEFT}
+FAILURE = "the stub does not start"
+STUB = """\
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+@asynccontextmanager
+async def initialize_workers() -> AsyncIterator[None]:
+    record("workers started")
+    yield
+    record("workers stopped")
+"""
+FAILING_STUB = STUB.replace(
+    'record("workers started")', f'raise RuntimeError("{FAILURE}")'
+)
+
+
+def load_program() -> ModuleType:
+    """tasks/wire_lifespan.py as a module; it is in no package."""
+    name, path = "wire_lifespan", TEMPLATE / "tasks" / "wire_lifespan.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+program = load_program()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the program ended with, and what it said."""
+
+    status: int
+    text: str
+
+
+def run_program(*argv: str | Path) -> Run:
+    """Runs the program in this process as a command line would."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            status = program.main([str(each) for each in argv])
+        except SystemExit as exit:
+            status = exit.code
+    return Run(status, said.getvalue())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One file of tests/wiring; expected.toml says what the fields mean."""
+
+    case: str
+    shape: str
+    outcome: str
+    because: str = ""
+    at: str = "app/billing/main.py"
+    workers: str = "app/billing"
+    service: str = "billing"
+    app: str = ""
+    package: str = ""
+    root: str = "."
+    fastapi: str = ""
+    imports: str = ""
+    name: str = ""
+    factory: str = ""
+    script: bool = False
+    from_3_12: str = ""
+    beside: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> bytes:
+        return (FOLDER / f"{self.case}.py").read_bytes()
+
+    @property
+    def expected(self) -> str:
+        """The outcome under the Python that runs the tests."""
+        return self.from_3_12 if self.from_3_12 and newer_python() else self.outcome
+
+    @property
+    def module(self) -> str:
+        """The import path of the file, seen from `root`."""
+        path = PurePosixPath(self.at).relative_to(self.root).with_suffix("")
+        return ".".join(path.parts)
+
+
+def newer_python() -> bool:
+    return sys.version_info >= (3, 12)
+
+
+def read_cases() -> list[Case]:
+    expected = tomllib.loads((FOLDER / "expected.toml").read_text())
+    return [Case(case=name, **entry) for name, entry in expected.items()]
+
+
+CASES = read_cases()
+WIRED_CASES = [case for case in CASES if case.expected in ("yield", "router")]
+
+
+class Backend:
+    """A backend's folder with the file of one case in it."""
+
+    def __init__(self, folder: Path, case: Case, stub: str = STUB) -> None:
+        self.folder = folder
+        self.case = case
+        self.file = folder / case.at
+        self._write(case.at, case.source)
+        self._write(f"{case.workers}/workers/chancy_initialization.py", stub.encode())
+        for name in ("chancy_router.py", "chancy_errors.py"):
+            self._write(
+                f"{case.workers}/workers/{name}", (MACHINERY / name).read_bytes()
+            )
+        for name, text in case.beside.items():
+            self._write(name, text.encode())
+        if case.fastapi:
+            self._write("uv.lock", lock_file(case.fastapi).encode())
+        for package in self._packages():
+            (package / "__init__.py").touch()
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def _packages(self) -> Iterator[Path]:
+        """The folders below `root` on the way to the file and to the workers."""
+        root = self.folder / self.case.root
+        workers = self.folder / self.case.workers / "workers"
+        for leaf in (self.file.parent, workers):
+            for folder in (leaf, *leaf.parents):
+                if folder == root:
+                    break
+                yield folder
+
+    def wire(self, *options: str) -> Run:
+        argv = [str(self.file), "--service", self.case.service]
+        if self.case.app:
+            argv += ["--app", self.case.app]
+        if self.case.package:
+            argv += ["--package", self.case.package]
+        return run_program(*argv, *options)
+
+    @property
+    def bytes(self) -> bytes:
+        return self.file.read_bytes()
+
+    def boot_request(self) -> dict[str, Any]:
+        """What tests/wiring_boots.py is asked for."""
+        return {
+            "folder": str((self.folder / self.case.root).resolve()),
+            "module": self.case.module,
+            "name": self.case.name,
+            "factory": self.case.factory,
+            "script": self.case.script,
+        }
+
+
+def lock_file(version: str) -> str:
+    """A uv.lock that pins FastAPI."""
+    return (
+        "version = 1\n\n[[package]]\n"
+        f'name = "fastapi"\nversion = "{version}"\n'
+        'source = { registry = "https://pypi.org/simple" }\n'
+    )
+
+
+def lines_of(source: bytes) -> list[bytes]:
+    """The lines as Python counts them, with their ends: LF, CRLF or CR."""
+    return re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z", source)
+
+
+def difference(old: bytes, new: bytes) -> tuple[list[bytes], int]:
+    """The lines that were added, and the number of those that moved to the right.
+
+    Raises:
+        AssertionError: A line is not there any more, or is not where it was.
+    """
+    rest, moved, added = lines_of(old), 0, []
+    for line in lines_of(new):
+        if rest and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"):
+            rest.pop(0)
+        elif rest and line.strip() and line.strip() == rest[0].strip():
+            assert line.endswith(rest.pop(0).lstrip(b" \t\f"))
+            moved += 1
+        else:
+            added.append(line)
+    assert not rest, f"not there any more, or not in order: {rest[0]!r}"
+    return added, moved
+
+
+def tree(source: bytes) -> str:
+    return ast.dump(ast.parse(source), indent=1)
+
+
+def tree_without_wiring(old: bytes, new: bytes) -> str:
+    """The tree of the new file without the imports that the old has not, and their uses."""
+    before = {ast.dump(node) for node in ast.walk(ast.parse(old)) if is_import(node)}
+    parsed = ast.parse(new)
+    own = [n for n in ast.walk(parsed) if is_import(n) and ast.dump(n) not in before]
+    names = {alias.asname or alias.name for n in own for alias in n.names}
+    assert len(own) == 1, "one import is added"
+    return ast.dump(Unwired(names, own).visit(parsed), indent=1)
+
+
+def is_import(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and ".chancy_" in f".{node.module}"
+
+
+class Unwired(ast.NodeTransformer):
+    """Takes the wiring out of a tree."""
+
+    def __init__(self, names: set[str], imports: list[ast.ImportFrom]) -> None:
+        self.names = names
+        self.imports = imports
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node in self.imports else node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        match node.value:
+            case ast.Call(ast.Attribute(attr="include_router"), [ast.Name(id=name)]):
+                return None if name in self.names else node
+        return self.generic_visit(node)
+
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST | list[ast.stmt]:
+        match node.items:
+            case [ast.withitem(ast.Call(ast.Name(id=name), []))] if name in self.names:
+                return node.body
+        return self.generic_visit(node)
