@@ -1047,7 +1047,7 @@ def import_edit(
         if name in taken:
             raise Stop(
                 LEFT,
-                f"the names {form.name} and {name} are taken in it: rename one of them",
+                f"the name {form.name} is taken in it, and so is {name}: rename one",
                 by_hand=True,
             )
     row, before, after = import_place(source, service, module, use)

@@ -26,7 +26,7 @@ from .routes import router
 @asynccontextmanager
 async def lifespan(app: FastAPI):
     """Sets up — and tears down."""
-    yield {"pool": await connect(), "a_rather_long_name_of_a_setting": router, "b": {}}
+    yield {"pool": connect(), "a_rather_long_name_of_a_setting": router, "b": {}}
 
 
 app = FastAPI(lifespan=lifespan)
