@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -343,6 +344,49 @@ def test_without_tasks_the_message_has_the_command_that_wires(
     with_tasks = backend_with(tmp_path / "other", {MAIN: LIFESPAN})
     copy("app/billing", cwd=with_tasks)
     assert (with_tasks / MAIN).read_text() == by_command
+
+
+WATCHED = """
+import os, runpy, sys
+
+def note(event, values):
+    if event == "open":
+        _, mode, flags = values
+        if not (set(mode or "") & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR)):
+            return
+    elif event == "import":
+        if values[0].partition(".")[0] in sys.stdlib_module_names:
+            return
+    elif not event.startswith((
+        "ctypes", "os.", "shutil.", "socket.", "subprocess.", "tempfile.", "urllib."
+    )) or event in ("os.listdir", "os.listxattr", "os.scandir", "os.walk"):
+        return
+    print(event, repr(values), file=sys.stderr)
+
+sys.addaudithook(note)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_task_touches_the_one_file_and_nothing_else(old_backend: Path) -> None:
+    program = TEMPLATE / "tasks" / "wire_lifespan.py"
+    folder = old_backend / "app" / "billing"
+
+    result = run(
+        *(sys.executable, "-I", "-c", WATCHED, program),
+        *("--task", "--service=billing", "--package=app.billing", "main.py"),
+        cwd=folder,
+    )
+
+    assert "async with initialize_workers():" in (folder / "main.py").read_text()
+    events = [line.partition(" ") for line in result.stderr.splitlines()]
+    names = {event for event, _, _ in events}
+    assert {"open", "os.rename"} <= names <= {"open", "os.rename", "os.chmod"}
+    for _, _, values in events:
+        paths = re.findall("'(/[^']*)'", values)
+        assert paths and {Path(path).parent for path in paths} == {folder}, values
+    assert [path.name for path in folder.iterdir()] == ["main.py"]
 
 
 # ------------------------------------------------------------------- from before the wiring
