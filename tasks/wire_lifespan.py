@@ -135,8 +135,9 @@ class Source:
             elif isinstance(node, ast.ImportFrom):
                 for each in node.names:
                     yield each.asname or each.name, full_name(node, each)
-                if module_of(node) == "fastapi" and node.names[0].name == "*":
-                    yield "FastAPI", "fastapi.FastAPI"
+                for name in STARS.get(module_of(node).rpartition(".")[2], ()):
+                    if node.names[0].name == "*":
+                        yield name, f"{module_of(node)}.{name}"
 
     def origin(self, node: ast.AST) -> str:
         """The dotted name that an expression stands for, "" when it is none."""
@@ -185,6 +186,12 @@ class Source:
         return self.begins_its_line(statement) and (not rest or rest[0] == "#")
 
 
+# What a star import of these modules brings, as far as it matters here.
+STARS = {
+    "fastapi": ["FastAPI"],
+    ENTERED.module: [ENTERED.name],
+    INCLUDED.module: [INCLUDED.name],
+}
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 Scope = (*Function, ast.Lambda, ast.ClassDef, ast.Module)
 
@@ -321,29 +328,91 @@ def service_of(file: Path, name: str, package: str, app: str) -> Service:
 
 
 def wired_elsewhere(source: Source, service: Service) -> str:
-    """The module that the file imports and that wires the workers, "" for none."""
-    imported = {part for name in source.origins.values() for part in name.split(".")}
-    around = [*service.file.parent.glob("*.py")]
-    for folder, folders, files in os.walk(service.folder):
-        folders[:] = [
-            each
-            for each in folders
-            if each not in ("workers", "tests", "node_modules", "__pycache__", "venv")
-            and not each.startswith(".")
-        ]
-        around += [Path(folder) / each for each in files if each.endswith(".py")]
-    for path in dict.fromkeys(around):
-        stem = path.parent.name if path.stem == "__init__" else path.stem
-        if path == service.file or stem not in imported:
-            continue
-        try:
-            data = path.read_bytes()
-            if ENTERED.name.encode() in data or INCLUDED.name.encode() in data:
-                if uses := service._replace(file=path).uses(read(data)[0]):
-                    return f"{path.name} line {row_of(uses[0])}"
-        except (OSError, Stop):
-            continue
+    """The module of the project that wires the workers, "" for none."""
+    for path, module in project_modules(source, service):
+        if uses := service._replace(file=path).uses(module):
+            return f"{path.name} line {row_of(uses[0])}"
+        exported = {
+            name
+            for name, origin in module.origins.items()
+            if service._replace(file=path).is_meant(origin)
+        }
+        for name, origin in source.origins.items():
+            if origin.rpartition(".")[2] in exported and path.stem in (
+                origin.split(".")[-2],
+                "__init__",
+            ):
+                return f"{service.file.name}, as {name}"
     return ""
+
+
+def project_modules(source: Source, service: Service) -> Iterator[tuple[Path, Source]]:
+    """The project's modules that a file imports, and those that they import.
+
+    Only those that say something about lifespans or workers, and none of the template's.
+    """
+    seen = {service.file}
+    rest = [(service.file, source)]
+    while rest and len(seen) < MOST_MODULES:
+        file, module = rest.pop(0)
+        for path in imported_files(file, module):
+            if path in seen or path.match("workers/chancy_*.py"):
+                continue
+            seen.add(path)
+            try:
+                data = path.read_bytes()
+                found, _ = read(data)
+            except (OSError, Stop):
+                continue
+            rest.append((path, found))
+            if re.search(rb"lifespan|initialize_workers|workers_router", data):
+                yield path, found
+
+
+MOST_MODULES = 100
+
+
+def imported_files(file: Path, source: Source) -> Iterator[Path]:
+    """The files of the project that a module imports."""
+    for node in source.nodes:
+        for module, names in imports_of(node):
+            yield from found_in(file, module, names)[1]
+
+
+def imports_of(node: ast.AST) -> list[tuple[str, list[str]]]:
+    """The modules that a statement imports, each with the names that it takes of it."""
+    if isinstance(node, ast.ImportFrom):
+        return [(module_of(node), [each.name for each in node.names])]
+    if isinstance(node, ast.Import):
+        return [(each.name, []) for each in node.names]
+    return []
+
+
+def found_in(file: Path, module: str, names: list[str]) -> tuple[Path, list[Path]]:
+    """The root below which the project has a module, and the files that its import reads."""
+    for root in roots_of(file, module):
+        base = root.joinpath(*module.strip(".").split("."))
+        paths = [base.with_name(f"{base.name}.py"), base / "__init__.py"]
+        for name in names:
+            paths += [base / f"{name}.py", base / name / "__init__.py"]
+        if found := [path for path in paths if path.is_file()]:
+            return root, found
+    return Path(), []
+
+
+def roots_of(file: Path, module: str) -> list[Path]:
+    """The folders in which a module may be found, the nearest first."""
+    level = len(module) - len(module.lstrip("."))
+    if level:
+        return [[file.parent, *file.parent.parents][level - 1]]
+    if module.partition(".")[0] in LIBRARIES or module in sys.stdlib_module_names:
+        return []
+    return list(file.parents)[:MOST_LEVELS]
+
+
+# Folders are called like these, too, and their files are not what is imported.
+LIBRARIES = {"fastapi", "starlette", "pydantic", "uvicorn", "chancy", *OTHERS}
+MOST_LEVELS = 8
 
 
 # --- find the app -----------------------------------------------------------------------
@@ -373,7 +442,7 @@ def find_app(source: Source, service: Service) -> App:
     Raises:
         Stop: There is none, or no telling which.
     """
-    apps = find_apps(source, service.file.parent)
+    apps = find_apps(source, service.file)
     if not apps:
         raise Stop(LEFT, no_app_problem(source))
     named = [app for app in apps if app.is_called(service.app)] if service.app else apps
@@ -397,10 +466,10 @@ def find_app(source: Source, service: Service) -> App:
     return free[0]
 
 
-def find_apps(source: Source, folder: Path) -> list[App]:
+def find_apps(source: Source, file: Path) -> list[App]:
     """All apps of a file, those in both branches of an `if` as one."""
     apps: list[App] = []
-    found = [(call, *bound_to(source, call)) for call in find_calls(source, folder)]
+    found = [(call, *bound_to(source, call)) for call in find_calls(source, file)]
     named = [each for each in found if each[1] or isinstance(each[2], ast.Return)]
     for call, target, binding in named or found:
         scope = source.scope(binding)
@@ -414,11 +483,11 @@ def find_apps(source: Source, folder: Path) -> list[App]:
     return apps
 
 
-def find_calls(source: Source, folder: Path) -> list[ast.Call]:
+def find_calls(source: Source, file: Path) -> list[ast.Call]:
     """The calls that make a FastAPI app, in their order."""
     classes = {*FASTAPI, *subclasses(source)}
     for name, origin in source.origins.items():
-        if origin.endswith("FastAPI") and is_subclass(origin, folder):
+        if origin.endswith("FastAPI") and is_subclass(origin, file):
             classes.update((name, origin))
     calls = [
         node
@@ -447,19 +516,15 @@ def subclasses(source: Source) -> set[str]:
     return found
 
 
-def is_subclass(origin: str, folder: Path) -> bool:
+def is_subclass(origin: str, file: Path) -> bool:
     """Whether a name that is imported from the project is such a class there."""
     module, _, name = origin.rpartition(".")
-    level = len(module) - len(module.lstrip("."))
-    parts = module.strip(".").split(".")
-    bases = [folder, *folder.parents][level - 1 : level] if level else folder.parents
-    for base in (folder, *bases):
-        for path in (base.joinpath(*parts), base.joinpath(*parts, "__init__")):
-            try:
-                source, _ = read(path.with_suffix(".py").read_bytes())
-            except (OSError, Stop):
-                continue
-            return name in subclasses(source)
+    for path in found_in(file, module, [])[1]:
+        try:
+            source, _ = read(path.read_bytes())
+        except (OSError, Stop):
+            continue
+        return name in subclasses(source)
     return False
 
 
@@ -512,7 +577,10 @@ def mounted_on(source: Source, app: App) -> str:
         mounts = getattr(node.func, "attr", "") == "mount"
         if mounts or source.origin(node.func).endswith("Mount"):
             values = [*node.args, *(each.value for each in node.keywords)]
-            if any(is_target(value, app) for value in values):
+            if any(
+                is_target(value, app) and is_same(source, value, app)
+                for value in values
+            ):
                 return (
                     ast.unparse(node.func).rpartition(".")[0] if mounts else "another"
                 )
@@ -520,9 +588,24 @@ def mounted_on(source: Source, app: App) -> str:
 
 
 def is_target(node: ast.AST, app: App) -> bool:
+    """Whether an expression is the app, by its name alone."""
+    if isinstance(node, ast.Name):
+        return node.id == app.target
     return (
-        isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) == app.target
+        isinstance(node, ast.Attribute)
+        and app.target.endswith(f".{node.attr}")
+        and ast.unparse(node) == app.target
     )
+
+
+def is_same(source: Source, node: ast.AST, app: App) -> bool:
+    """Whether a name means the app where it stands, and no parameter, say."""
+    scope = source.scope(node)
+    while scope is not app.scope:
+        if isinstance(scope, ast.Module) or bound_in(source, scope, app.target):
+            return False
+        scope = source.scope(scope)
+    return True
 
 
 def no_app_problem(source: Source) -> str:
@@ -549,10 +632,8 @@ def made_elsewhere(source: Source) -> str:
         if factory.match(name) and module:
             return module
     for node in source.nodes:
-        if isinstance(node, ast.Call) and runs_a_server(source, node):
-            for each in node.args:
-                if isinstance(each, ast.Constant) and isinstance(each.value, str):
-                    return each.value.partition(":")[0]
+        if isinstance(node, ast.Call) and (target := server_target(node)):
+            return target.partition(":")[0]
     return ""
 
 
@@ -568,7 +649,7 @@ def find_lifespan(source: Source, app: App) -> ast.AsyncFunctionDef | None:
     names = {value.id for value in values if isinstance(value, ast.Name)}
     if len(names) != 1 or not all(isinstance(value, ast.Name) for value in values):
         return None
-    if any(is_replaced(source, node) for node in source.nodes):
+    if any(is_replaced(node) for node in source.nodes):
         return None
     (name,) = names
     scope = source.scope(app.calls[0])
@@ -590,18 +671,16 @@ def is_lifespan_of_others(
     """Whether another app of the file, one that is not mounted, has the same lifespan."""
     return any(
         find_lifespan(source, other) is lifespan and not mounted_on(source, other)
-        for other in find_apps(source, service.file.parent)
+        for other in find_apps(source, service.file)
         if other.bindings != app.bindings
     )
 
 
-def is_replaced(source: Source, node: ast.AST) -> bool:
-    """Whether an assignment puts another lifespan in the place of the app's."""
-    return (
-        isinstance(node, ast.Attribute)
-        and node.attr == "lifespan_context"
-        and isinstance(node.ctx, ast.Store)
-    )
+def is_replaced(node: ast.AST) -> bool:
+    """Whether a node puts another lifespan in the place of the app's."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "lifespan_context" and isinstance(node.ctx, ast.Store)
+    return isinstance(node, ast.Constant) and node.value == "lifespan_context"
 
 
 def bound_in(source: Source, scope: ast.AST, name: str) -> list[ast.AST]:
@@ -628,10 +707,12 @@ def bound_names(source: Source) -> Iterator[tuple[str, ast.AST]]:
 
 def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """A node and what is in it, without the bodies of functions and classes."""
-    yield node
-    if not isinstance(node, Scope):
-        for child in ast.iter_child_nodes(node):
-            yield from own_nodes(child)
+    rest = [node]
+    while rest:
+        node = rest.pop()
+        yield node
+        if not isinstance(node, Scope):
+            rest.extend(ast.iter_child_nodes(node))
 
 
 def own_yields(function: ast.AsyncFunctionDef) -> list[ast.Yield]:
@@ -663,7 +744,14 @@ def choose_edit(source: Source, service: Service) -> Edit:
     app = find_app(source, service)
     lifespan = find_lifespan(source, app)
     is_shared = is_lifespan_of_others(source, service, app, lifespan)
-    if lifespan and not is_shared and (statement := yield_to_wrap(source, lifespan)):
+    modules = [source, *(module for _, module in project_modules(source, service))]
+    is_all = not any(enters_later(module) for module in modules)
+    if (
+        lifespan
+        and is_all
+        and not is_shared
+        and (statement := yield_to_wrap(source, lifespan))
+    ):
         check_handlers(source, statement, lifespan)
         return wrap(source, service, statement)
     check_router(source, app, lifespan)
@@ -674,7 +762,7 @@ def choose_edit(source: Source, service: Service) -> Edit:
 def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | None:
     """The statement with the one yield, if what is put around it runs as it should."""
     yields = own_yields(lifespan)
-    if len(yields) != 1 or has_router_lifespans(source):
+    if len(yields) != 1:
         return None
     statement = source.statement(yields[0])
     if not (
@@ -692,7 +780,7 @@ def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | 
             continue  # The handlers are not for what happens here.
         if is_try(parent) and child in getattr(parent, "finalbody", ()):
             return None
-        if swallows(source, parent, "Exception"):
+        if swallows(source, parent):
             return None
     return statement
 
@@ -710,8 +798,8 @@ def is_try(node: ast.AST) -> bool:
     return hasattr(node, "handlers")
 
 
-def swallows(source: Source, node: ast.AST, what: str) -> bool:
-    """Whether a `try` or a `with` lets no error of this class out of it."""
+def swallows(source: Source, node: ast.AST, what: str = "") -> bool:
+    """Whether a `try` or a `with` keeps errors to itself: any, or all of a class."""
     if isinstance(node, (ast.With, ast.AsyncWith)):
         calls = [each.context_expr for each in node.items]
         return any(
@@ -720,25 +808,33 @@ def swallows(source: Source, node: ast.AST, what: str) -> bool:
             and any(catches(argument, what) for argument in call.args)
             for call in calls
         )
-    for handler in getattr(node, "handlers", ()):
-        if handler.type is None or catches(handler.type, what):
-            return not isinstance(handler.body[-1], ast.Raise)
-    return False
+    return any(
+        (handler.type is None or catches(handler.type, what))
+        and not isinstance(handler.body[-1], ast.Raise)
+        for handler in getattr(node, "handlers", ())
+    )
 
 
 def catches(node: ast.expr, what: str) -> bool:
+    """Whether a handler takes this class, or ("") any that a failed start may raise."""
     names = node.elts if isinstance(node, ast.Tuple) else [node]
-    broad = {"BaseException", what}
-    return any(ast.unparse(name).rpartition(".")[2] in broad for name in names)
+    short = {ast.unparse(name).rpartition(".")[2] for name in names}
+    return what in short if what else bool(short - OF_THE_STOP)
 
 
-def has_router_lifespans(source: Source) -> bool:
-    """Whether routers of this file have lifespans, which are entered after the app's."""
+OF_THE_STOP = {"CancelledError", "KeyboardInterrupt", "GeneratorExit", "SystemExit"}
+
+
+def enters_later(module: Source) -> bool:
+    """Whether a module has lifespans that are entered after the app's, or replace it."""
     return any(
-        isinstance(node, ast.Call)
-        and source.origin(node.func).endswith("APIRouter")
-        and any(each.arg == "lifespan" for each in node.keywords)
-        for node in source.nodes
+        is_replaced(node)
+        or (
+            isinstance(node, ast.Call)
+            and module.origin(node.func).endswith("APIRouter")
+            and any(each.arg == "lifespan" for each in node.keywords)
+        )
+        for node in module.nodes
     )
 
 
@@ -841,7 +937,7 @@ def wrap(source: Source, service: Service, statement: ast.stmt) -> Edit:
 
 def include(source: Source, service: Service, app: App) -> Edit:
     """Puts the router after everything that could undo it."""
-    last = last_mention(source, app)
+    last = last_mention(source, service, app)
     row = last.end_lineno or last.lineno
     while row < len(source.lines) and re.match(r"[^#]*\\\Z", source.lines[row - 1]):
         row += 1
@@ -851,30 +947,32 @@ def include(source: Source, service: Service, app: App) -> Edit:
     return Edit(INCLUDED, name, [*imports, (row, [line])])
 
 
-def last_mention(source: Source, app: App) -> ast.stmt:
+def last_mention(source: Source, service: Service, app: App) -> ast.stmt:
     """The statement after which nothing can undo what the app includes.
 
     Raises:
         Stop: No line can be put after it.
     """
+    known: dict[int, bool] = {}
+    mentions = mentions_of(source, service, app)
     touching = [
         statement
-        for statement in mentions_of(source, app)
+        for statement in mentions
         if statement.lineno >= app.bindings[0].lineno
-        and not is_in_last(source, app, statement)
+        and not is_in_last(source, app, statement, known)
     ]
     suite = common_suite([*map(source.suites, [*app.bindings, *touching])])
     touched = {id(within(source, suite, each)) for each in [*app.bindings, *touching]}
     rows = [i for i, each in enumerate(suite) if id(each) in touched]
     last = rows[0]
     for row in range(last, len(suite)):
-        if id(suite[row]) not in touched and is_last(source, app, suite[row]):
+        if id(suite[row]) not in touched and is_last(source, app, suite[row], known):
             break
-        if row in rows:
+        if id(suite[row]) in touched:
             last = row
     while last + 1 < len(suite) and suite[last + 1].lineno == suite[last].end_lineno:
         last += 1
-        if is_last(source, app, suite[last]):
+        if is_last(source, app, suite[last], known):
             raise shares_line(app, suite[last])
     if not source.begins_its_line(suite[0]):
         raise shares_line(app, suite[last])
@@ -883,13 +981,15 @@ def last_mention(source: Source, app: App) -> ast.stmt:
     return suite[last]
 
 
-def is_in_last(source: Source, app: App, statement: ast.stmt) -> bool:
+def is_in_last(
+    source: Source, app: App, statement: ast.stmt, known: dict[int, bool]
+) -> bool:
     """Whether a statement is, or stands in, what hands the app on or runs it."""
     around = {
         id(node) for each in app.bindings for node in statements_around(source, each)
     }
     return any(
-        id(node) not in around and is_last(source, app, node)
+        id(node) not in around and is_last(source, app, node, known)
         for node in statements_around(source, statement)
     )
 
@@ -918,20 +1018,17 @@ def within(source: Source, suite: list[ast.stmt], node: ast.AST) -> ast.AST:
     return node
 
 
-def mentions_of(source: Source, app: App) -> list[ast.stmt]:
+def mentions_of(source: Source, service: Service, app: App) -> list[ast.stmt]:
     """The statements of the app's scope that touch it; decorators of routes do not."""
-    touching = {
-        getattr(source.scope(node), "name", "")
-        for node in source.nodes
-        if is_target(node, app) and source.scope(node) is not app.scope
-    }
+    touching = functions_that_touch(source, app)
     found = []
     for node in source.nodes:
         is_it = is_target(node, app) or (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in touching
+            isinstance(node, ast.Call) and called(node) in touching
         )
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            # A module that is imported late may be one that takes the app.
+            is_it = any(found_in(service.file, *each)[1] for each in imports_of(node))
         if is_it and source.scope(node) is app.scope:
             statement = source.statement(node)
             if not isinstance(statement, (*Function, ast.ClassDef)):
@@ -939,23 +1036,71 @@ def mentions_of(source: Source, app: App) -> list[ast.stmt]:
     return found
 
 
-def is_last(source: Source, app: App, statement: ast.stmt) -> bool:
+def functions_that_touch(source: Source, app: App) -> set[str]:
+    """The functions of a file that name the app, or call one that does."""
+    touching: set[str] = set()
+    calls: dict[str, set[str]] = {}
+    for node in source.nodes:
+        name = getattr(source.scope(node), "name", "") if node in source.parents else ""
+        if is_target(node, app) and source.scope(node) is not app.scope:
+            touching.add(name)
+        elif isinstance(node, ast.Call):
+            calls.setdefault(name, set()).add(called(node))
+    while more := {
+        name
+        for name, names in calls.items()
+        if names & touching and name not in touching
+    }:
+        touching |= more
+    return touching - {"", getattr(app.scope, "name", "")}
+
+
+def called(node: ast.Call) -> str:
+    """The name of a function or method that is called, "" when it has none."""
+    return getattr(node.func, "id", "") or getattr(node.func, "attr", "")
+
+
+def is_last(
+    source: Source, app: App, statement: ast.stmt, known: dict[int, bool]
+) -> bool:
     """Whether a statement hands the app on, runs it or rebinds its name."""
-    if is_guard(statement):
-        return True
-    for node in own_nodes(statement):
-        if isinstance(node, (ast.Return, ast.Raise, ast.Yield)):
-            if node is statement or mentions(node, app):
-                return True
-        elif is_target(node, app):
-            if not isinstance(getattr(node, "ctx", None), ast.Load):
-                return True
-        elif isinstance(node, ast.alias):
-            if (node.asname or node.name.partition(".")[0]) == app.target:
-                return True
-        elif isinstance(node, ast.Call) and runs_a_server(source, node):
-            return True
-    return False
+    if id(statement) not in known:
+        known[id(statement)] = is_guard(statement) or any(
+            is_end(source, app, statement, node) for node in own_nodes(statement)
+        )
+    return known[id(statement)]
+
+
+def is_end(source: Source, app: App, statement: ast.stmt, node: ast.AST) -> bool:
+    if isinstance(node, (ast.Return, ast.Raise, ast.Yield)):
+        return node is statement or mentions(node, app)
+    if is_target(node, app):
+        return not (
+            isinstance(getattr(node, "ctx", None), ast.Load)
+            or isinstance(source.parents[node], ast.comprehension)
+            or is_app_afterwards(source, app, statement)
+        )
+    if isinstance(node, ast.alias):
+        return (node.asname or node.name.partition(".")[0]) == app.target
+    return isinstance(node, ast.Call) and runs_app(source, app, node)
+
+
+def is_app_afterwards(source: Source, app: App, statement: ast.stmt) -> bool:
+    """Whether the name is used as only a FastAPI app can be, below a statement."""
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr in OF_FASTAPI
+        and is_target(node.value, app)
+        and node.lineno > (statement.end_lineno or 0)
+        for node in source.nodes
+    )
+
+
+OF_FASTAPI = {
+    *("get", "post", "put", "patch", "delete", "websocket", "api_route", "on_event"),
+    *("include_router", "add_middleware", "middleware", "exception_handler", "state"),
+    *("add_event_handler", "dependency_overrides", "add_api_route", "router", "mount"),
+}
 
 
 def is_guard(node: ast.AST) -> bool:
@@ -969,18 +1114,31 @@ def is_guard(node: ast.AST) -> bool:
 RUNNERS = {"run", "serve", "run_app", "run_forever", "run_until_complete"}
 
 
-def runs_a_server(source: Source, call: ast.Call) -> bool:
-    """Whether a call does not return before the service ends."""
-    name = source.origin(call.func) or getattr(call.func, "attr", "")
-    if name.rpartition(".")[2] in RUNNERS:
-        return True
+def runs_app(source: Source, app: App, call: ast.Call) -> bool:
+    """Whether a call serves the app, and does not return before the service ends."""
+    if runs_a_server(source, call):
+        return mentions(call, app) or bool(server_target(call))
     return any(
-        isinstance(node, ast.Call)
-        and source.origin(node.func).rpartition(".")[2] in RUNNERS
+        isinstance(node, ast.Call) and runs_a_server(source, node)
         for each in source.tree.body
-        if isinstance(each, Function) and each.name == name
+        if isinstance(each, Function) and each.name == called(call)
+        if mentions(each, app)
         for node in ast.walk(each)
     )
+
+
+def runs_a_server(source: Source, call: ast.Call) -> bool:
+    name = source.origin(call.func) or called(call)
+    return name.rpartition(".")[2] in RUNNERS and not name.startswith("subprocess")
+
+
+def server_target(call: ast.Call) -> str:
+    """The "package.module:app" that a call names, "" when it names none."""
+    for each in [*call.args, *(keyword.value for keyword in call.keywords)]:
+        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+            if re.fullmatch(r"[\w.]+:[\w.()]+", each.value):
+                return each.value
+    return ""
 
 
 def mentions(node: ast.AST, app: App) -> bool:
@@ -1043,7 +1201,7 @@ def import_edit(
     others = any(origin.endswith(f".{form.name}") for origin in source.origins.values())
     name = form.name
     if name in taken or module in imported or others:
-        name = form.alias.format(service.name)
+        name = form.alias.format(re.sub(r"[^0-9A-Za-z_]", "_", service.name))
         if name in taken:
             raise Stop(
                 LEFT,
@@ -1067,23 +1225,7 @@ def import_lines(module: str, form: Form, name: str, length: int) -> list[str]:
 def package_for(source: Source, service: Service) -> str:
     """How this file imports the service's `workers`: as it imports its neighbours."""
     here, folder = service.file.parent, service.folder
-    roots = {"": 0, ".": 0}
-    for module in own_modules(source):
-        if module.startswith("."):
-            roots["."] += 1
-            continue
-        first = module.partition(".")[0]
-        for parent in here.parents:
-            if (parent / first) in (here, *here.parents):
-                roots[str(parent)] = roots.get(str(parent), 0) + 1
-                break
-        else:
-            if is_neighbour(here, first):
-                roots[str(here)] = roots.get(str(here), 0) + 1
-    roots.pop("")
-    best = max(roots, key=lambda root: roots[root])
-    if not roots[best]:
-        best = root_of_server(source, service)
+    best = most_common_root(source, service) or root_of_server(source, service)
     if best != "." and Path(best) in (folder, *folder.parents):
         return ".".join([*folder.relative_to(best).parts, "workers"])
     up = os.path.relpath(folder, here).split(os.sep)
@@ -1093,29 +1235,42 @@ def package_for(source: Source, service: Service) -> str:
     )
 
 
-def own_modules(source: Source) -> Iterator[str]:
-    for node in source.nodes:
-        if isinstance(node, ast.ImportFrom):
-            yield module_of(node)
-        elif isinstance(node, ast.Import):
-            yield from (each.name for each in node.names)
+def most_common_root(source: Source, service: Service) -> str:
+    """The folder from which a file imports its own project, "." for relative imports.
+
+    Modules beside the file count only where no other import is of the project: a folder
+    there may be called like a library. "" when the file imports nothing of its own.
+    """
+    here = service.file.parent
+    imports = [each for node in source.nodes for each in imports_of(node)]
+    roots = ["." for module, _ in imports if module.startswith(".")]
+    for module, names in imports:
+        root, files = found_in(service.file, module, names)
+        if files and not module.startswith("."):
+            roots.append(str(root))
+    if not roots:
+        for module, _ in imports:
+            first = module.partition(".")[0]
+            for parent in roots_of(service.file, module):
+                if parent / first in (here, *here.parents):
+                    roots.append(str(parent))
+    above = [root for root in roots if root != str(here)]
+    return max(above or roots, key=(above or roots).count, default="")
 
 
-def is_neighbour(folder: Path, name: str) -> bool:
-    """Whether a module of the project stands beside a file."""
-    if name in sys.stdlib_module_names or name == "workers":
-        return False
-    return (folder / f"{name}.py").is_file() or any((folder / name).glob("*.py"))
+OF_A_ROOT = (
+    *(".git", "pyproject.toml", "setup.py", "requirements.txt", "Pipfile", "uv.lock"),
+    *("Dockerfile", "Procfile", "environment.yml", "docker-compose.yml"),
+)
 
 
 def root_of_server(source: Source, service: Service) -> str:
     """Where a file without imports of its own is run from; "." where it does not show."""
     here = service.file.parent
     for node in source.nodes:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            module, colon, _ = node.value.partition(":")
-            parts = module.split(".")
-            if colon and parts[-1] == service.file.stem:
+        if isinstance(node, ast.Call) and (target := server_target(node)):
+            parts = target.partition(":")[0].split(".")
+            if parts[-1] == service.file.stem:
                 root = here
                 for part in reversed(parts[:-1]):
                     if root.name != part:
@@ -1123,7 +1278,7 @@ def root_of_server(source: Source, service: Service) -> str:
                     root = root.parent
                 else:
                     return str(root)
-    is_root = any((here / name).exists() for name in (".git", "pyproject.toml"))
+    is_root = any((here / name).exists() for name in OF_A_ROOT)
     is_package = any((each / "__init__.py").exists() for each in (here, here.parent))
     is_script = any(is_guard(node) for node in source.tree.body)
     return str(here) if is_root or (is_script and not is_package) else "."
@@ -1151,21 +1306,43 @@ def import_place(
     if not imports:
         row = first_row(source)
         return row, [""] if row else [], [] if row else [""]
-    alike = [each for each in imports if is_alike(module_of(each), module, service)]
+    alike = [each for each in imports if is_alike(each, module, service)]
+    runs = runs_of(source, imports)
     if alike:
-        runs = [run_of(source, imports, each) for each in reversed(alike)]
-        run = max(runs, key=lambda run: sum(each in run for each in alike))
+        counts = [len([each for each in run if each in alike]) for run in runs]
+        run = max(reversed(list(zip(counts, runs, strict=True))), key=lambda it: it[0])[
+            1
+        ]
         alike = [each for each in alike if each in run]
         keys = [sort_key(each) for each in alike]
         later = [each for each in alike if sort_key(each) > from_key(module)]
         if later and keys == sorted(keys):
             return row_before(source, later[0]), [], []
         return alike[-1].end_lineno or 0, [], []
-    run = run_of(source, imports, run_with_fastapi(source, imports))
+    if settings := last_settings(source, run_with_fastapi(source, runs), use):
+        return settings.end_lineno or 0, [""], []
+    run = run_with_fastapi(source, runs)
     local = [each for each in run if module_of(each).startswith(".")]
     if local and not module.startswith("."):
         return row_before(source, local[0]), [], [""]
     return run[-1].end_lineno or 0, [""], []
+
+
+def last_settings(
+    source: Source, run: list[ast.stmt], use: ast.stmt
+) -> ast.stmt | None:
+    """The last statement between imports and app that jobs may need when imported."""
+    for each in reversed(source.tree.body):
+        if run[-1].lineno < each.lineno < top_level(source, use).lineno and (
+            isinstance(each, ast.Expr)
+            and source.has_its_lines(each)
+            and re.match(
+                r"(\w+\.)*load_dotenv|os\.environ|(\w+\.)*patch_all|sys\.path",
+                ast.unparse(each),
+            )
+        ):
+            return each
+    return None
 
 
 def top_level(source: Source, node: ast.AST) -> ast.stmt:
@@ -1176,32 +1353,37 @@ def top_level(source: Source, node: ast.AST) -> ast.stmt:
     return node
 
 
-def is_alike(name: str, module: str, service: Service) -> bool:
+def is_alike(node: ast.stmt, module: str, service: Service) -> bool:
     """Whether an import belongs where an import of the module belongs."""
+    name = module_of(node)
     if module.startswith("."):
         return name.startswith(".")
     first, own = name.partition(".")[0], module.partition(".")[0]
-    return first == own or (
-        own == "workers" and is_neighbour(service.file.parent, first)
+    if own != "workers":
+        return first == own
+    return any(
+        found_in(service.file, *each)[0] == service.file.parent
+        for each in imports_of(node)
     )
 
 
-def run_of(source: Source, imports: list[ast.stmt], one: ast.stmt) -> list[ast.stmt]:
-    """The imports around one that no other statement separates."""
-    body = source.tree.body
-    first = last = body.index(one)
-    while first and body[first - 1] in imports:
-        first -= 1
-    while last + 1 < len(body) and body[last + 1] in imports:
-        last += 1
-    return body[first : last + 1]
+def runs_of(source: Source, imports: list[ast.stmt]) -> list[list[ast.stmt]]:
+    """The imports in groups that no other statement of the module separates."""
+    ids = {id(each) for each in imports}
+    runs: list[list[ast.stmt]] = [[]]
+    for statement in source.tree.body:
+        if id(statement) in ids:
+            runs[-1].append(statement)
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
 
 
-def run_with_fastapi(source: Source, imports: list[ast.stmt]) -> ast.stmt:
-    for each in imports:
-        if "fastapi" in ast.unparse(each):
-            return each
-    return imports[-1]
+def run_with_fastapi(source: Source, runs: list[list[ast.stmt]]) -> list[ast.stmt]:
+    for run in runs:
+        if any("fastapi" in ast.unparse(each) for each in run):
+            return run
+    return runs[-1]
 
 
 def row_before(source: Source, statement: ast.stmt) -> int:
@@ -1266,49 +1448,43 @@ def line_length(file: Path) -> int:
 
 def fastapi_version(file: Path) -> tuple[tuple[int, ...], str]:
     """The FastAPI of a project and the file that tells it, ((), "") when none does."""
-    pinned = r'(?m)^name = "fastapi"\s+version = "([\d.]+)'
-    required = r"(?mi)^\s*fastapi(?:\[[^\]]*\])?\s*==\s*([\d.]+)"
-    lowest = (
+    pinned = r'(?m)^name = "fastapi"\s+version = "(?P<version>[\d.]+)'
+    required = (
         r"(?mi)(?:^|[\"'\s])fastapi(?:\[[^\]]*\])?"
-        r"(?:\s*=\s*(?:\{\s*version\s*=\s*)?[\"'])?\s*(?:>=|~=|==|\^)\s*([\d.]+)"
+        r"(?:\s*=\s*(?:\{\s*version\s*=\s*)?[\"'])?"
+        r"\s*(?P<operator>>=|~=|==|\^)\s*(?P<version>[\d.]+)"
     )
-    patterns = [
-        *((name, pinned) for name in ("uv.lock", "poetry.lock", "pdm.lock")),
-        *((name, required) for name in ("requirements*.txt", "requirements/*.txt")),
-    ]
-    bounds = [
-        (name, lowest)
-        for name in ("requirements*.txt", "requirements/*.txt", "pyproject.toml")
-    ]
     folders = list(file.parents)
     roots = [i for i, folder in enumerate(folders) if (folder / ".git").exists()]
     folders = folders[: roots[0] + 1] if roots else folders[:4]
     for folder in folders:
-        for name, pattern in patterns:
-            if version := version_in(folder, name, pattern):
-                return version
+        for name in ("uv.lock", "poetry.lock", "pdm.lock"):
+            for version, _ in versions_in(folder, name, pinned):
+                return version, name
     for folder in folders:
         for path in folder.glob("*venv/lib/python*/site-packages/fastapi-*.dist-info"):
             return version_tuple(path.name.split("-")[1]), str(path.parents[3].name)
     for folder in folders:
-        for name, pattern in bounds:
-            version = version_in(folder, name, pattern)
-            if version and version[0] >= OLDEST_FASTAPI:
-                return version
+        for name in ("requirements*.txt", "requirements/*.txt", "pyproject.toml"):
+            for version, operator in versions_in(folder, name, required):
+                # A lower bound that is too low tells nothing; the others have an upper one.
+                if version >= OLDEST_FASTAPI or operator != ">=":
+                    return version, name
     return (), ""
 
 
-def version_in(
+def versions_in(
     folder: Path, name: str, pattern: str
-) -> tuple[tuple[int, ...], str] | None:
+) -> Iterator[tuple[tuple[int, ...], str]]:
+    """The versions that files tell, each with the operator in front of it."""
     for path in sorted(folder.glob(name)):
         try:
             found = re.search(pattern, path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if found:
-            return version_tuple(found[1]), path.name
-    return None
+            operator = found.groupdict().get("operator", "==")
+            yield version_tuple(found["version"]), operator
 
 
 def version_tuple(text: str) -> tuple[int, ...]:
@@ -1356,7 +1532,7 @@ def take_out(source: Source, service: Service) -> Source:
     left: dict[int, str] = {}
     for use in uses:
         statement = source.statement(use)
-        if is_include(use, source) and source.has_its_lines(statement):
+        if is_include(use, source) and is_ours(source, statement):
             drop.update(rows_of(statement))
         elif is_enter(use, source) and can_unwrap(source, statement):
             assert isinstance(statement, ast.AsyncWith)
@@ -1370,14 +1546,21 @@ def take_out(source: Source, service: Service) -> Source:
         if isinstance(node, ast.stmt) and service_import(node, service)
     ]
     for node in imports:
-        if node not in top_imports(source) or not is_own_import(node):
+        if node not in top_imports(source) or not is_ours(source, node):
             raise by_hand(node)
         drop.update(rows_of(node))
     return original(source, service, drop, left, imports)
 
 
-def is_own_import(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ImportFrom) and len(node.names) == 1
+def is_ours(source: Source, statement: ast.stmt) -> bool:
+    """Whether a statement is as this program writes it, with nothing of the team's."""
+    rows = "".join(source.lines[row] for row in rows_of(statement))
+    return (
+        source.has_its_lines(statement)
+        and "#" not in rows
+        and len(source.suite_of[id(statement)]) > 1
+        and len(getattr(statement, "names", [statement])) == 1
+    )
 
 
 def by_hand(statement: ast.stmt) -> Stop:
@@ -1439,7 +1622,7 @@ def rewired(source: Source, service: Service) -> str:
 
 
 def is_undone(source: Source, result: Source, service: Service) -> bool:
-    return without_wiring(source, service) == ast.dump(result.tree)
+    return without_wiring(source, service) == outline(result.tree)
 
 
 def rows_of(node: ast.stmt) -> range:
@@ -1520,8 +1703,8 @@ def prove(old: Source, new: Source, edit: Edit, service: Service) -> None:
             raise NotProven(f"line {row + 1} is not there any more")
 
 
-def without_wiring(source: Source, service: Service) -> str:
-    """The dump of the syntax tree with this service's wiring taken out."""
+def without_wiring(source: Source, service: Service) -> list[object]:
+    """The outline of the syntax tree with this service's wiring taken out."""
     source = Source(source.lines, source.ends)  # Its tree is taken to pieces.
     left: dict[int, list[ast.stmt]] = {}
     for use in service.uses(source):
@@ -1539,7 +1722,28 @@ def without_wiring(source: Source, service: Service) -> str:
                 suite[:] = [
                     kept for each in suite for kept in left.get(id(each), [each])
                 ]
-    return ast.dump(source.tree)
+    return outline(source.tree)
+
+
+def outline(tree: ast.Module) -> list[object]:
+    """What `ast.dump` says, as a list: deep trees would exceed its recursion."""
+    found: list[object] = []
+    for node in ast.walk(tree):
+        found.append(type(node))
+        for name, value in ast.iter_fields(node):
+            if isinstance(value, list):
+                found.append(
+                    (
+                        name,
+                        len(value),
+                        *(each for each in value if not isinstance(each, ast.AST)),
+                    )
+                )
+            else:
+                found.append(
+                    (name, type(value) if isinstance(value, ast.AST) else repr(value))
+                )
+    return found
 
 
 def service_import(node: ast.stmt, service: Service) -> bool:
@@ -1582,30 +1786,63 @@ def repository_of(folder: Path) -> Path | None:
     return None
 
 
-def write(path: Path, data: bytes) -> None:
-    """Replaces a file's content at once; mode, owner and links to it stay.
+def check_workers(service: Service, result: Result) -> None:
+    """Makes sure that what the wired file imports is there.
 
     Raises:
-        OSError: The folder does not take a new file, or not one of the same owner.
+        Stop: It is not.
+    """
+    module = service.folder / "workers" / f"{result.module}.py"
+    if result.module and not module.is_file():
+        raise Stop(
+            LEFT,
+            f"there is no {module} yet, which it would import: render the workers first "
+            "(copier copy, or copier update of an older release), or name the service's "
+            "folder with --package",
+        )
+
+
+def write(path: Path, old: bytes, new: bytes) -> None:
+    """Replaces a file's content at once; mode, owner and symbolic links to it stay.
+
+    Raises:
+        Stop: The file is not what it was, or has more names or another owner.
+        OSError: The folder does not take a new file.
     """
     real = os.path.realpath(path)
-    old = os.stat(real)
+    status = os.stat(real)
+    if status.st_nlink > 1:
+        raise Stop(LEFT, f"it is {status.st_nlink} hard links, which would be parted")
     temporary = f"{real}.{os.getpid()}.tmp"
     with open(temporary, "xb") as file:
         try:
-            file.write(data)
+            file.write(new)
             file.flush()
             os.fsync(file.fileno())
-            if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
-                os.chown(temporary, old.st_uid, old.st_gid)
-            for name in os.listxattr(real) if hasattr(os, "listxattr") else ():
-                if not name.startswith("security."):
-                    os.setxattr(temporary, name, os.getxattr(real, name))
-            os.chmod(temporary, old.st_mode)
+            keep_status(real, temporary, status)
+            with open(real, "rb") as current:
+                if current.read() != old:
+                    raise Stop(LEFT, "it was changed meanwhile: run this again")
             os.replace(temporary, real)
         except BaseException:
             os.unlink(temporary)
             raise
+
+
+def keep_status(real: str, temporary: str, status: os.stat_result) -> None:
+    """Gives a new file the owner, the attributes and the mode of the old one."""
+    owner, new = (status.st_uid, status.st_gid), os.stat(temporary)
+    if owner != (new.st_uid, new.st_gid):
+        try:
+            os.chown(temporary, *owner)
+        except PermissionError:
+            raise Stop(
+                LEFT, "it belongs to another user: run this as that one"
+            ) from None
+    for name in os.listxattr(real) if hasattr(os, "listxattr") else ():
+        if not name.startswith("security."):
+            os.setxattr(temporary, name, os.getxattr(real, name))
+    os.chmod(temporary, status.st_mode)
 
 
 # --- the program ------------------------------------------------------------------------
@@ -1617,6 +1854,7 @@ class Result(NamedTuple):
     outcome: str
     text: str
     data: bytes
+    module: str = ""
 
 
 def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
@@ -1626,10 +1864,10 @@ def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
         source, encoding = read(data)
         if remove:
             new = take_out(source, service)
-            text = f"{name} is without the workers of {service.name} again."
+            text, module = f"{name} is without the workers of {service.name} again.", ""
         else:
-            new, text = wire(source, service)
-        return Result(WIRED, text, new.text.encode(encoding))
+            new, text, module = wire(source, service)
+        return Result(WIRED, text, new.text.encode(encoding), module)
     except Stop as stop:
         text = str(stop)
         if stop.outcome == LEFT:
@@ -1642,8 +1880,8 @@ def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
         return Result(LEFT, f"{text}\n{lines_by_hand(source, service)}", data)
 
 
-def wire(source: Source, service: Service) -> tuple[Source, str]:
-    """Returns the wired file and what is said about it.
+def wire(source: Source, service: Service) -> tuple[Source, str, str]:
+    """Returns the wired file, what is said about it, and the module that it imports.
 
     Raises:
         Stop: It is wired already, or cannot be.
@@ -1663,7 +1901,8 @@ def wire(source: Source, service: Service) -> tuple[Source, str]:
         if edit.form is ENTERED
         else f"its app includes {edit.name}, which starts last and stops first"
     )
-    return new, f"{name} is wired: {how} (line {row}).{edit.note}"
+    text = f"{name} is wired: {how} (line {row}).{edit.note}"
+    return new, text, edit.form.module
 
 
 def lines_by_hand(source: Source | None, service: Service) -> str:
@@ -1720,7 +1959,8 @@ def run(options: argparse.Namespace) -> int:
         if result.outcome == WIRED and options.diff:
             show_diff(options.file, data, result.data)
         elif result.outcome == WIRED and not options.check:
-            write(options.file, result.data)
+            check_workers(service, result)
+            write(options.file, data, result.data)
     except Stop as stop:
         text = str(stop)
         if stop.outcome == LEFT:
