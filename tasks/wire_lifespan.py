@@ -279,16 +279,17 @@ class Service(NamedTuple):
     def is_meant(self, origin: str) -> bool:
         """Whether a dotted name is one of this service's workers' two entries."""
         *path, name = origin.lstrip(".").split(".")
-        if name not in (ENTERED.name, INCLUDED.name) or "workers" not in path[-2:]:
+        if name not in (ENTERED.name, INCLUDED.name):
             return False
+        workers = self.folder / "workers"
+        places = (workers, workers / ENTERED.module, workers / INCLUDED.module)
         level = len(origin) - len(origin.lstrip("."))
-        above = path[: len(path) - 1 - path[::-1].index("workers")]
-        base = self.file.parent
-        for _ in range(level - 1):
-            base = base.parent
-        is_beside = base.joinpath(*above) == self.folder
-        is_below_root = bool(above) and self.folder.parts[-len(above) :] == (*above,)
-        return is_beside or (is_below_root and not level)
+        base = folder_above(self.file, max(level, 1))
+        if level or path[:1] == ["workers"]:
+            return base.joinpath(*path) in places
+        return "workers" in path and any(
+            place.parts[-len(path) :] == (*path,) for place in places
+        )
 
     def uses(self, source: Source) -> list[ast.AST]:
         """Where a file uses them, in whatever words."""
@@ -308,6 +309,11 @@ class Service(NamedTuple):
                     if each.name == form.name and self.is_meant(full_name(node, each)):
                         return each.asname or each.name
         return ""
+
+
+def folder_above(file: Path, level: int) -> Path:
+    """The folder that as many dots of a relative import mean."""
+    return file.parents[min(level, len(file.parents)) - 1]
 
 
 def service_of(file: Path, name: str, package: str, app: str) -> Service:
@@ -404,7 +410,7 @@ def roots_of(file: Path, module: str) -> list[Path]:
     """The folders in which a module may be found, the nearest first."""
     level = len(module) - len(module.lstrip("."))
     if level:
-        return [[file.parent, *file.parent.parents][level - 1]]
+        return [folder_above(file, level)]
     if module.partition(".")[0] in LIBRARIES or module in sys.stdlib_module_names:
         return []
     return list(file.parents)[:MOST_LEVELS]

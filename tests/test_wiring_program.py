@@ -49,10 +49,17 @@ def main_py(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def service_with(folder: Path, text: str) -> Path:
     file = folder / "app" / "billing" / "main.py"
-    file.parent.mkdir(parents=True)
+    workers = file.parent / "workers"
+    workers.mkdir(parents=True)
+    for name in ("chancy_initialization.py", "chancy_router.py"):
+        (workers / name).touch()
     file.write_text(text)
     (folder / "uv.lock").write_text('name = "fastapi"\nversion = "0.115.0"\n')
     return file
+
+
+def files_beside(file: Path) -> list[str]:
+    return sorted(path.name for path in file.parent.iterdir())
 
 
 def wire(
@@ -110,7 +117,7 @@ def test_mode_and_links_stay(main_py: Path, tmp_path: Path) -> None:
     assert main_py.is_symlink()
     assert "workers" in real.read_text()
     assert stat.S_IMODE(real.stat().st_mode) == 0o751
-    assert [path.name for path in main_py.parent.iterdir()] == ["main.py"]
+    assert files_beside(main_py) == ["main.py", "workers"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -135,7 +142,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(main_py: Path) -> None:
     assert told.returncode == LEFT
     assert "File too large" in told.stdout
     assert main_py.read_bytes() == before
-    assert [path.name for path in main_py.parent.iterdir()] == ["main.py"]
+    assert files_beside(main_py) == ["main.py", "workers"]
 
 
 def no_room_for_files() -> None:
@@ -183,6 +190,42 @@ def test_what_cannot_be_written_is_told_apart(
     assert "is left as it is" in told.stdout
 
 
+def test_hard_links_are_not_parted(main_py: Path, tmp_path: Path) -> None:
+    os.link(main_py, tmp_path / "other.py")
+    told = wire(main_py)
+    assert told.returncode == LEFT
+    assert "hard links" in told.stdout
+    assert main_py.stat().st_nlink == 2
+
+
+def test_what_an_editor_saved_meanwhile_stays(main_py: Path) -> None:
+    saves = (
+        "import os, runpy, sys\n"
+        "fsync = os.fsync\n"
+        f"os.fsync = lambda file: (fsync(file), open({str(main_py)!r}, 'a').write('# new'))\n"
+        f"sys.argv = ['wire', {str(main_py)!r}, '--service=billing']\n"
+        f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", saves], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == LEFT, told.stderr
+    assert "changed meanwhile" in told.stdout
+    assert main_py.read_text().endswith("# new")
+    assert files_beside(main_py) == ["main.py", "workers"]
+
+
+def test_no_import_is_written_that_would_fail(main_py: Path) -> None:
+    before = main_py.read_bytes()
+    for file in (main_py.parent / "workers").iterdir():
+        file.unlink()
+    assert wire(main_py, "--diff").returncode == WIRED
+    told = wire(main_py)
+    assert told.returncode == LEFT
+    assert "render the workers first" in told.stdout
+    assert main_py.read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", ["missing", "link"])
 def test_a_file_that_is_not_there_is_nothing_to_do(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "main.py"
@@ -204,14 +247,16 @@ def test_a_file_of_a_submodule_is_left_alone(tmp_path: Path) -> None:
         run(*GIT, "commit", "--quiet", "--message=all", cwd=repository)
     allowed = ("-c", "protocol.file.allow=always")
     run("git", *allowed, "submodule", "--quiet", "add", inner, "shared", cwd=outer)
-    (outer / "app" / "billing" / "workers").mkdir(parents=True)
+    service_with(outer, ROUTER)
+    service_with(outer / "shared", ROUTER).unlink()
 
     told = wire(outer / "shared" / "main.py", "--package=app.billing")
 
     assert told.returncode == LEFT
     assert "in the submodule shared" in told.stdout
     # The whole backend may be one: then the workers are in it as well.
-    assert wire(outer / "shared" / "main.py").returncode == WIRED
+    own = (outer / "shared" / "main.py", f"--package={'shared.app.billing'}")
+    assert wire(*own).returncode == WIRED
 
 
 @pytest.mark.parametrize("length", [40, 79, 200])
@@ -281,6 +326,16 @@ def test_a_wiring_in_a_module_that_the_file_imports_is_found(tmp_path: Path) -> 
     told = wire(file)
     assert told.returncode == ALREADY
     assert "startup.py line 2" in told.stdout
+
+
+def test_comments_on_the_wired_lines_are_not_lost(main_py: Path) -> None:
+    wire(main_py)
+    text = re.sub(r"(import \w+)$", r"\1  # ours", main_py.read_text(), flags=re.M)
+    main_py.write_text(text)
+    told = wire(main_py, "--remove")
+    assert told.returncode == LEFT
+    assert "by hand" in told.stdout
+    assert main_py.read_text() == text
 
 
 def test_what_the_team_added_inside_stays_when_the_wiring_goes(tmp_path: Path) -> None:
