@@ -160,7 +160,7 @@ def test_no_file_of_the_template_names_a_machine_or_a_registry() -> None:
     for name in listed.splitlines():
         path = TEMPLATE / name
         if path.is_file():
-            text = path.read_text()
+            text = path.read_text(errors="replace")
             assert str(TEMPLATE) not in text, name
             assert not re.search(
                 r"https?://[\w.]*(pythonhosted|pypi\.org/simple)", text

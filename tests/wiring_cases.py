@@ -184,7 +184,7 @@ def lock_file(version: str) -> str:
     return (
         "version = 1\n\n[[package]]\n"
         f'name = "fastapi"\nversion = "{version}"\n'
-        'source = { registry = "https://pypi.org/simple" }\n'
+        'source = { registry = "https://index.example.invalid/simple" }\n'
     )
 
 
