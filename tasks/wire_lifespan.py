@@ -810,14 +810,31 @@ def swallows(source: Source, node: ast.AST, what: str = "") -> bool:
         calls = [each.context_expr for each in node.items]
         return any(
             isinstance(call, ast.Call)
-            and source.origin(call.func).endswith("suppress")
-            and any(catches(argument, what) for argument in call.args)
+            and (
+                ends_in_true(source, source.origin(call.func))
+                if not source.origin(call.func).endswith("suppress")
+                else any(catches(argument, what) for argument in call.args)
+            )
             for call in calls
         )
     return any(
         (handler.type is None or catches(handler.type, what))
         and not isinstance(handler.body[-1], ast.Raise)
         for handler in getattr(node, "handlers", ())
+    )
+
+
+def ends_in_true(source: Source, name: str) -> bool:
+    """Whether a context manager of this file keeps every error to itself."""
+    return any(
+        isinstance(node, ast.Return)
+        and isinstance(node.value, ast.Constant)
+        and node.value.value is True
+        for each in source.tree.body
+        if isinstance(each, ast.ClassDef) and each.name == name
+        for method in each.body
+        if isinstance(method, Function) and method.name in ("__aexit__", "__exit__")
+        for node in ast.walk(method)
     )
 
 
@@ -1203,6 +1220,8 @@ def import_edit(
         return name, []
     module = f"{package_for(source, service)}.{form.module}"
     taken = {name for name, _ in bound_names(source)}
+    # Also a name that nothing binds would mean something else from now on.
+    taken |= {node.id for node in source.nodes if isinstance(node, ast.Name)}
     imported = {module_of(each) for each in top_imports(source)}
     others = any(origin.endswith(f".{form.name}") for origin in source.origins.values())
     name = form.name
@@ -1711,6 +1730,8 @@ def prove(old: Source, new: Source, edit: Edit, service: Service) -> None:
 
 def without_wiring(source: Source, service: Service) -> list[object]:
     """The outline of the syntax tree with this service's wiring taken out."""
+    if not re.search(f"{ENTERED.name}|{INCLUDED.name}", source.text):
+        return outline(source.tree)
     source = Source(source.lines, source.ends)  # Its tree is taken to pieces.
     left: dict[int, list[ast.stmt]] = {}
     for use in service.uses(source):
