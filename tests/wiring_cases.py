@@ -7,11 +7,11 @@ import io
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import Any
 
 from .support import TEMPLATE
 
@@ -218,16 +218,31 @@ def tree(source: bytes) -> str:
 
 def tree_without_wiring(old: bytes, new: bytes) -> str:
     """The tree of the new file without the imports that the old has not, and their uses."""
-    before = {ast.dump(node) for node in ast.walk(ast.parse(old)) if is_import(node)}
-    parsed = ast.parse(new)
-    own = [n for n in ast.walk(parsed) if is_import(n) and ast.dump(n) not in before]
-    names = {alias.asname or alias.name for n in own for alias in n.names}
-    assert len(own) == 1, "one import is added"
-    return ast.dump(Unwired(names, own).visit(parsed), indent=1)
+    before, after = ast.parse(old), ast.parse(new)
+    had = imports_of_workers(before)
+    own = [node for dump, node in imports_of_workers(after).items() if dump not in had]
+    assert len(own) <= 1, "one import is enough"
+    names = bound_by(own) or unused_workers(before)
+    return ast.dump(Unwired(names, own).visit(after), indent=1)
 
 
-def is_import(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
-    return isinstance(node, ast.ImportFrom) and ".chancy_" in f".{node.module}"
+def imports_of_workers(module: ast.Module) -> dict[str, ast.ImportFrom]:
+    """The imports of any service's workers, by their dumps."""
+    return {
+        ast.dump(node): node
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and ".chancy_" in f".{node.module}"
+    }
+
+
+def bound_by(imports: Iterable[ast.ImportFrom]) -> set[str]:
+    return {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+def unused_workers(module: ast.Module) -> set[str]:
+    """The names of workers that are imported and then not used."""
+    used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)}
+    return bound_by(imports_of_workers(module).values()) - used
 
 
 class Unwired(ast.NodeTransformer):
