@@ -1,11 +1,12 @@
 """Any file is wired without a scratch or left alone: files made up, and files broken."""
 
 import ast
+import atexit
 import random
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from textwrap import indent
 
@@ -388,13 +389,24 @@ def reindented(text: str, unit: str) -> str:
     return "\n".join(map(line, text.split("\n")))
 
 
-@contextmanager
-def backend_with(source: bytes, case: Case = PLAIN) -> Iterator[Backend]:
-    """A backend of its own, laid out as a case has it, with these bytes in the file."""
-    with tempfile.TemporaryDirectory() as folder:
-        backend = Backend(Path(folder), case)
-        backend.file.write_bytes(source)
-        yield backend
+@cache
+def folder_for_backends() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="wiring-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@cache
+def backend_of(case: Case) -> Backend:
+    """The one backend of a case: its other files are written once for all examples."""
+    return Backend(folder_for_backends() / case.case, case)
+
+
+def backend_with(source: bytes, case: Case = PLAIN) -> Backend:
+    """A backend laid out as a case has it, with these bytes in the file."""
+    backend = backend_of(case)
+    backend.file.write_bytes(source)
+    return backend
 
 
 def hold_promises(backend: Backend) -> int:
@@ -430,8 +442,7 @@ def longest_yield(source: bytes) -> int:
 def test_any_file_is_wired_as_its_shape_asks_and_unwired_byte_for_byte(
     made: Made,
 ) -> None:
-    with backend_with(made.source) as backend:
-        assert hold_promises(backend) == STATUS[made.outcome]
+    assert hold_promises(backend_with(made.source)) == STATUS[made.outcome]
 
 
 # ---------------------------------------------------------------------------------------
@@ -476,5 +487,4 @@ def broken_files(draw: st.DrawFn) -> tuple[Case, bytes]:
 @given(broken_files())
 def test_a_broken_file_is_never_damaged_further(broken: tuple[Case, bytes]) -> None:
     case, source = broken
-    with backend_with(source, case) as backend:
-        hold_promises(backend)
+    hold_promises(backend_with(source, case))

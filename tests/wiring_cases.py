@@ -70,7 +70,7 @@ def run_program(*argv: str | Path) -> Run:
     return Run(status, said.getvalue())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One file of tests/wiring; expected.toml says what the fields mean."""
 
