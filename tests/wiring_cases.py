@@ -197,19 +197,37 @@ def difference(old: bytes, new: bytes) -> tuple[list[bytes], int]:
     """The lines that were added, and the number of those that moved to the right.
 
     Raises:
-        AssertionError: A line is not there any more, or is not where it was.
+        AssertionError: A line is not there any more or not where it was, or what is new
+            has line ends or an indentation that the file had not.
     """
     rest, moved, added = lines_of(old), 0, []
     for line in lines_of(new):
         if rest and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"):
             rest.pop(0)
         elif rest and line.strip() and line.strip() == rest[0].strip():
-            assert line.endswith(rest.pop(0).lstrip(b" \t\f"))
+            before, text = split_indentation(rest.pop(0))
+            after, _ = split_indentation(line)
+            assert line.endswith(text) and after.startswith(before)
+            assert set(after) <= set(b"".join(indentations(old)))
             moved += 1
         else:
             added.append(line)
     assert not rest, f"not there any more, or not in order: {rest[0]!r}"
+    assert line_ends(new) <= (line_ends(old) or {b"\n"})
     return added, moved
+
+
+def split_indentation(line: bytes) -> tuple[bytes, bytes]:
+    text = line.lstrip(b" \t\f")
+    return line[: len(line) - len(text)], text
+
+
+def indentations(source: bytes) -> Iterator[bytes]:
+    return (split_indentation(line)[0] for line in lines_of(source))
+
+
+def line_ends(source: bytes) -> set[bytes]:
+    return set(re.findall(rb"\r\n|\r|\n", source))
 
 
 def tree(source: bytes) -> str:
