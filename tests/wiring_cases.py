@@ -230,10 +230,23 @@ def line_ends(source: bytes) -> set[bytes]:
     return set(re.findall(rb"\r\n|\r|\n", source))
 
 
+@contextlib.contextmanager
+def deep_trees() -> Iterator[None]:
+    """Lets the tests walk trees as deep as Python itself reads."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@deep_trees()
 def tree(source: bytes) -> str:
-    return ast.dump(ast.parse(source), indent=1)
+    return ast.dump(ast.parse(source))
 
 
+@deep_trees()
 def tree_without_wiring(old: bytes, new: bytes) -> str:
     """The tree of the new file without the imports that the old has not, and their uses."""
     before, after = ast.parse(old), ast.parse(new)
@@ -241,7 +254,7 @@ def tree_without_wiring(old: bytes, new: bytes) -> str:
     own = [node for dump, node in imports_of_workers(after).items() if dump not in had]
     assert len(own) <= 1, "one import is enough"
     names = bound_by(own) or unused_workers(before)
-    return ast.dump(Unwired(names, own).visit(after), indent=1)
+    return ast.dump(Unwired(names, own).visit(after))
 
 
 def imports_of_workers(module: ast.Module) -> dict[str, ast.ImportFrom]:
