@@ -3,6 +3,7 @@
 import ast
 import atexit
 import random
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .wiring_cases import (
     CASES,
     STATUS,
     WIRED,
+    WIRED_CASES,
     Backend,
     Case,
     difference,
@@ -488,3 +490,53 @@ def broken_files(draw: st.DrawFn) -> tuple[Case, bytes]:
 def test_a_broken_file_is_never_damaged_further(broken: tuple[Case, bytes]) -> None:
     case, source = broken
     hold_promises(backend_with(source, case))
+
+
+# ---------------------------------------------------------------------------------------
+# Files edited after they were wired
+# ---------------------------------------------------------------------------------------
+@cache
+def wired_source(case: Case) -> bytes:
+    backend = backend_with(case.source, case)
+    assert backend.wire().status == WIRED
+    return backend.bytes
+
+
+@st.composite
+def edited_files(draw: st.DrawFn) -> tuple[Case, bytes, list[bytes]]:
+    """A wired file of the corpus, edited by its team, and the new lines without their ends."""
+    case = draw(st.sampled_from([case for case in WIRED_CASES if is_plain(case)]))
+    lines = wired_source(case).decode().split("\n")
+    rows = sorted({row for row in statement_rows("\n".join(lines)) if row})
+    chosen = draw(st.lists(st.sampled_from(rows), min_size=1, max_size=3, unique=True))
+    new: list[bytes] = []
+    for row in sorted(chosen, reverse=True):
+        space = lines[row][: len(lines[row]) - len(lines[row].lstrip())]
+        text = draw(st.sampled_from(["# the team's", "print('team')", "assert True"]))
+        lines.insert(row, f"{space}{text}")
+        new.insert(0, text.encode())
+    return case, "\n".join(lines).encode(), new
+
+
+def is_plain(case: Case) -> bool:
+    """LF and ASCII, so that rows are rows."""
+    return case.source.isascii() and not re.search(rb"[\r\f]", case.source)
+
+
+@settings(many_examples, max_examples=EXAMPLES // 4)
+@given(edited_files())
+def test_what_the_team_adds_to_a_wired_file_stays(
+    edited: tuple[Case, bytes, list[bytes]],
+) -> None:
+    case, source, new = edited
+    backend = backend_with(source, case)
+    assert backend.wire().status == ALREADY
+    assert backend.bytes == source
+    run = backend.wire("--remove")
+    assert FAULT not in run.text, run.text
+    if run.status != WIRED:
+        assert backend.bytes == source
+        return
+    added, moved = difference(case.source, backend.bytes)
+    assert [line.strip() for line in added if line.strip()] == new
+    assert not moved
