@@ -89,7 +89,10 @@ YIELDS = (
     "yield {\n    'a': 1,\n\n    'b': 2,  # two\n}",
     "yield dict(\na='''\n  kept\n\tas it is\n''')",
     "yield \\\n    {'a': 1}",
+    "x = yield",
 )
+# What is awaited in a yield is set-up; the workers start after it.
+AWAITED = "yield {'a': await app.connect()}"
 AROUND = (
     ("try:\n    BODY\nfinally:\n    print('closed')", "yield"),
     ("try:\n    BODY\nexcept OSError:\n    raise", "yield"),
@@ -97,6 +100,8 @@ AROUND = (
     ("async with resource('a') as a:\n    BODY", "yield"),
     ("async with resource('a'), \\\n      resource('b'):\n    BODY", "yield"),
     ("async with (\n    resource('a'),\n    resource('b'),\n):\n    BODY", "yield"),
+    ("async with initialize_shipping_workers():\n    BODY", "yield"),
+    ("async with create_task_group() as g:\n    BODY\n    g.cancel()", "yield"),
     ("with open(__file__):\n    BODY\n    print('read')", "yield"),
     ("if app:\n    BODY\nelse:\n    raise RuntimeError('no')", "yield"),
     (
@@ -107,6 +112,9 @@ AROUND = (
     ("while True:\n    BODY\n    break", "router"),
     ("try:\n    BODY\nexcept Exception:\n    print('lost')", "router"),
     ("with suppress(Exception):\n    BODY", "router"),
+    ("try:\n    BODY\nexcept (ValueError, Exception):\n    return", "router"),
+    ("try:\n    BODY\nexcept Exception as e:\n    raise OSError from e", "yield"),
+    ("try:\n    print('try')\nexcept OSError:\n    raise\nelse:\n    BODY", "yield"),
     ("try:\n    BODY\nexcept:\n    pass", "left"),
     ("try:\n    BODY\nexcept BaseException as e:\n    print(e)", "left"),
     ("if app:\n    BODY\nelse:\n    yield", "router"),
@@ -150,6 +158,8 @@ MODULE_STATEMENTS = (
     'print(f"{LIMIT!r:>{10}}")',
     "'a string by itself'",
     "[each for each in range(3)]; pass",
+    "def initialize_workers(count):\n    return count",
+    "workers_router = None",
 )
 APP_STATEMENTS = (
     "@app.get('/')\nasync def index():\n    return {}",
@@ -175,6 +185,8 @@ def lifespans(draw: st.DrawFn) -> Block:
             "router",
         )
     block = Block(draw(st.sampled_from(YIELDS)), "yield")
+    if draw(st.integers(0, 9)) == 0:
+        block = Block(AWAITED, "router")
     for _ in range(draw(st.integers(0, 3))):
         around, form = draw(st.sampled_from(AROUND))
         before = "".join(f"{each}\n" for each in draw(statements()))
