@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -188,7 +189,7 @@ def lifespans(draw: st.DrawFn) -> Block:
     if draw(st.integers(0, 9)) == 0:
         block = Block(AWAITED, "router")
     for _ in range(draw(st.integers(0, 3))):
-        around, form = draw(st.sampled_from(AROUND))
+        around, form = draw(mostly_wrapped(AROUND))
         before = "".join(f"{each}\n" for each in draw(statements()))
         after = "".join(f"\n{each}" for each in draw(statements()))
         block = block.inside(around, form)
@@ -208,6 +209,12 @@ def lifespans(draw: st.DrawFn) -> Block:
     doc = draw(st.sampled_from(["", "'''Opens and closes.'''\n", "'''A\n\n  B\n'''\n"]))
     body = indent(f"{doc}{block.text}", "    ")
     return Block(f"{decorator}{head}\n{body}", block.form)
+
+
+def mostly_wrapped(choices: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    """One of the choices (their second part is the form), mostly one that leads to a wrap."""
+    wrapped = [choice for choice in choices if choice[1] == "yield"]
+    return st.sampled_from(wrapped * 4 + list(choices))
 
 
 def statements() -> st.SearchStrategy[list[str]]:
@@ -258,7 +265,7 @@ GIVEN: tuple[tuple[str, str, str], ...] = (
 def modules(draw: st.DrawFn) -> tuple[str, str]:
     """The text of a file with LF and four spaces, and its outcome."""
     lifespan = draw(lifespans())
-    arguments, form, before = draw(st.sampled_from(GIVEN))
+    arguments, form, before = draw(mostly_wrapped(GIVEN))
     app = draw(bound_apps(arguments))
     made = [lifespan.text, *filter(None, [before]), app.text]
     parts = draw(placed(made))
