@@ -158,6 +158,30 @@ def test_the_wiring_comes_out_again_byte_for_byte(wired: Backend, case: Case) ->
     assert wired.bytes == case.source
 
 
+@pytest.mark.parametrize("length", [79, 100])
+def test_reformatted_files_are_known_again(tmp_path: Path, length: int) -> None:
+    folders = {case: tmp_path / case.case for case in WIRED_CASES if is_utf_8(case)}
+    backends = [wired_backend(folder, case) for case, folder in folders.items()]
+    ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--no-cache"]
+    run(*ruff, f"--line-length={length}", ".", cwd=tmp_path)
+    for backend in backends:
+        formatted = backend.bytes
+        again = backend.wire()
+        assert again.status == ALREADY, f"{backend.case.case}: {again.text}"
+        assert backend.bytes == formatted
+        removed = backend.wire("--remove")
+        assert removed.status == WIRED, f"{backend.case.case}: {removed.text}"
+        assert tree(backend.bytes) == tree(backend.case.source), backend.case.case
+
+
+def is_utf_8(case: Case) -> bool:
+    """Whether ruff reads the file."""
+    try:
+        return bool(case.source.decode())
+    except UnicodeDecodeError:
+        return False
+
+
 @every_wired_case
 def test_the_import_is_in_the_files_own_style(wired: Backend, case: Case) -> None:
     added = b" ".join(new_lines(case, wired)).decode("latin-1").split()

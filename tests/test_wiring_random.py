@@ -1,13 +1,16 @@
 """Any file is wired without a scratch or left alone: files made up, and files broken."""
 
 import ast
+import atexit
 import random
+import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,12 +20,14 @@ from .wiring_cases import (
     CASES,
     STATUS,
     WIRED,
+    WIRED_CASES,
     Backend,
     Case,
     difference,
     lines_of,
     tree,
     tree_without_wiring,
+    unused_workers,
 )
 
 EXAMPLES = 2_000
@@ -85,7 +90,10 @@ YIELDS = (
     "yield {\n    'a': 1,\n\n    'b': 2,  # two\n}",
     "yield dict(\na='''\n  kept\n\tas it is\n''')",
     "yield \\\n    {'a': 1}",
+    "x = yield",
 )
+# What is awaited in a yield is set-up; the workers start after it.
+AWAITED = "yield {'a': await app.connect()}"
 AROUND = (
     ("try:\n    BODY\nfinally:\n    print('closed')", "yield"),
     ("try:\n    BODY\nexcept OSError:\n    raise", "yield"),
@@ -93,6 +101,8 @@ AROUND = (
     ("async with resource('a') as a:\n    BODY", "yield"),
     ("async with resource('a'), \\\n      resource('b'):\n    BODY", "yield"),
     ("async with (\n    resource('a'),\n    resource('b'),\n):\n    BODY", "yield"),
+    ("async with initialize_shipping_workers():\n    BODY", "yield"),
+    ("async with create_task_group() as g:\n    BODY\n    g.cancel()", "yield"),
     ("with open(__file__):\n    BODY\n    print('read')", "yield"),
     ("if app:\n    BODY\nelse:\n    raise RuntimeError('no')", "yield"),
     (
@@ -103,6 +113,9 @@ AROUND = (
     ("while True:\n    BODY\n    break", "router"),
     ("try:\n    BODY\nexcept Exception:\n    print('lost')", "router"),
     ("with suppress(Exception):\n    BODY", "router"),
+    ("try:\n    BODY\nexcept (ValueError, Exception):\n    return", "router"),
+    ("try:\n    BODY\nexcept Exception as e:\n    raise OSError from e", "yield"),
+    ("try:\n    print('try')\nexcept OSError:\n    raise\nelse:\n    BODY", "yield"),
     ("try:\n    BODY\nexcept:\n    pass", "left"),
     ("try:\n    BODY\nexcept BaseException as e:\n    print(e)", "left"),
     ("if app:\n    BODY\nelse:\n    yield", "router"),
@@ -146,6 +159,8 @@ MODULE_STATEMENTS = (
     'print(f"{LIMIT!r:>{10}}")',
     "'a string by itself'",
     "[each for each in range(3)]; pass",
+    "def initialize_workers(count):\n    return count",
+    "workers_router = None",
 )
 APP_STATEMENTS = (
     "@app.get('/')\nasync def index():\n    return {}",
@@ -171,8 +186,10 @@ def lifespans(draw: st.DrawFn) -> Block:
             "router",
         )
     block = Block(draw(st.sampled_from(YIELDS)), "yield")
+    if draw(st.integers(0, 9)) == 0:
+        block = Block(AWAITED, "router")
     for _ in range(draw(st.integers(0, 3))):
-        around, form = draw(st.sampled_from(AROUND))
+        around, form = draw(mostly_wrapped(AROUND))
         before = "".join(f"{each}\n" for each in draw(statements()))
         after = "".join(f"\n{each}" for each in draw(statements()))
         block = block.inside(around, form)
@@ -192,6 +209,12 @@ def lifespans(draw: st.DrawFn) -> Block:
     doc = draw(st.sampled_from(["", "'''Opens and closes.'''\n", "'''A\n\n  B\n'''\n"]))
     body = indent(f"{doc}{block.text}", "    ")
     return Block(f"{decorator}{head}\n{body}", block.form)
+
+
+def mostly_wrapped(choices: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    """One of the choices (their second part is the form), mostly one that leads to a wrap."""
+    wrapped = [choice for choice in choices if choice[1] == "yield"]
+    return st.sampled_from(wrapped * 4 + list(choices))
 
 
 def statements() -> st.SearchStrategy[list[str]]:
@@ -242,7 +265,7 @@ GIVEN: tuple[tuple[str, str, str], ...] = (
 def modules(draw: st.DrawFn) -> tuple[str, str]:
     """The text of a file with LF and four spaces, and its outcome."""
     lifespan = draw(lifespans())
-    arguments, form, before = draw(st.sampled_from(GIVEN))
+    arguments, form, before = draw(mostly_wrapped(GIVEN))
     app = draw(bound_apps(arguments))
     made = [lifespan.text, *filter(None, [before]), app.text]
     parts = draw(placed(made))
@@ -387,13 +410,24 @@ def reindented(text: str, unit: str) -> str:
     return "\n".join(map(line, text.split("\n")))
 
 
-@contextmanager
-def backend_with(source: bytes, case: Case = PLAIN) -> Iterator[Backend]:
-    """A backend of its own, laid out as a case has it, with these bytes in the file."""
-    with tempfile.TemporaryDirectory() as folder:
-        backend = Backend(Path(folder), case)
-        backend.file.write_bytes(source)
-        yield backend
+@cache
+def folder_for_backends() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="wiring-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@cache
+def backend_of(case: Case) -> Backend:
+    """The one backend of a case: its other files are written once for all examples."""
+    return Backend(folder_for_backends() / case.case, case)
+
+
+def backend_with(source: bytes, case: Case = PLAIN) -> Backend:
+    """A backend laid out as a case has it, with these bytes in the file."""
+    backend = backend_of(case)
+    backend.file.write_bytes(source)
+    return backend
 
 
 def hold_promises(backend: Backend) -> int:
@@ -412,7 +446,8 @@ def hold_promises(backend: Backend) -> int:
     assert backend.bytes == wired
     removed = backend.wire("--remove")
     assert removed.status == WIRED, removed.text
-    assert backend.bytes == source
+    # An import of the workers that was there and unused is used, and goes with its use.
+    assert backend.bytes == source or unused_workers(ast.parse(source))
     return WIRED
 
 
@@ -428,8 +463,7 @@ def longest_yield(source: bytes) -> int:
 def test_any_file_is_wired_as_its_shape_asks_and_unwired_byte_for_byte(
     made: Made,
 ) -> None:
-    with backend_with(made.source) as backend:
-        assert hold_promises(backend) == STATUS[made.outcome]
+    assert hold_promises(backend_with(made.source)) == STATUS[made.outcome]
 
 
 # ---------------------------------------------------------------------------------------
@@ -474,5 +508,54 @@ def broken_files(draw: st.DrawFn) -> tuple[Case, bytes]:
 @given(broken_files())
 def test_a_broken_file_is_never_damaged_further(broken: tuple[Case, bytes]) -> None:
     case, source = broken
-    with backend_with(source, case) as backend:
-        hold_promises(backend)
+    hold_promises(backend_with(source, case))
+
+
+# ---------------------------------------------------------------------------------------
+# Files edited after they were wired
+# ---------------------------------------------------------------------------------------
+@cache
+def wired_source(case: Case) -> bytes:
+    backend = backend_with(case.source, case)
+    assert backend.wire().status == WIRED
+    return backend.bytes
+
+
+@st.composite
+def edited_files(draw: st.DrawFn) -> tuple[Case, bytes, list[bytes]]:
+    """A wired file of the corpus, edited by its team, and the new lines without their ends."""
+    case = draw(st.sampled_from([case for case in WIRED_CASES if is_plain(case)]))
+    lines = wired_source(case).decode().split("\n")
+    rows = sorted({row for row in statement_rows("\n".join(lines)) if row})
+    chosen = draw(st.lists(st.sampled_from(rows), min_size=1, max_size=3, unique=True))
+    new: list[bytes] = []
+    for row in sorted(chosen, reverse=True):
+        space = lines[row][: len(lines[row]) - len(lines[row].lstrip())]
+        text = draw(st.sampled_from(["# the team's", "print('team')", "assert True"]))
+        lines.insert(row, f"{space}{text}")
+        new.insert(0, text.encode())
+    return case, "\n".join(lines).encode(), new
+
+
+def is_plain(case: Case) -> bool:
+    """LF and ASCII, so that rows are rows."""
+    return case.source.isascii() and not re.search(rb"[\r\f]", case.source)
+
+
+@settings(many_examples, max_examples=EXAMPLES // 4)
+@given(edited_files())
+def test_what_the_team_adds_to_a_wired_file_stays(
+    edited: tuple[Case, bytes, list[bytes]],
+) -> None:
+    case, source, new = edited
+    backend = backend_with(source, case)
+    assert backend.wire().status == ALREADY
+    assert backend.bytes == source
+    run = backend.wire("--remove")
+    assert FAULT not in run.text, run.text
+    if run.status != WIRED:
+        assert backend.bytes == source
+        return
+    added, moved = difference(case.source, backend.bytes)
+    assert [line.strip() for line in added if line.strip()] == new
+    assert not moved

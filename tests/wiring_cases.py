@@ -7,11 +7,11 @@ import io
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import Any
 
 from .support import TEMPLATE
 
@@ -70,7 +70,7 @@ def run_program(*argv: str | Path) -> Run:
     return Run(status, said.getvalue())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One file of tests/wiring; expected.toml says what the fields mean."""
 
@@ -197,37 +197,83 @@ def difference(old: bytes, new: bytes) -> tuple[list[bytes], int]:
     """The lines that were added, and the number of those that moved to the right.
 
     Raises:
-        AssertionError: A line is not there any more, or is not where it was.
+        AssertionError: A line is not there any more or not where it was, or what is new
+            has line ends or an indentation that the file had not.
     """
     rest, moved, added = lines_of(old), 0, []
     for line in lines_of(new):
         if rest and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"):
             rest.pop(0)
         elif rest and line.strip() and line.strip() == rest[0].strip():
-            assert line.endswith(rest.pop(0).lstrip(b" \t\f"))
+            before, text = split_indentation(rest.pop(0))
+            after, _ = split_indentation(line)
+            assert line.endswith(text) and after.startswith(before)
+            assert set(after) <= set(b"".join(indentations(old)))
             moved += 1
         else:
             added.append(line)
     assert not rest, f"not there any more, or not in order: {rest[0]!r}"
+    assert line_ends(new) <= (line_ends(old) or {b"\n"})
     return added, moved
 
 
+def split_indentation(line: bytes) -> tuple[bytes, bytes]:
+    text = line.lstrip(b" \t\f")
+    return line[: len(line) - len(text)], text
+
+
+def indentations(source: bytes) -> Iterator[bytes]:
+    return (split_indentation(line)[0] for line in lines_of(source))
+
+
+def line_ends(source: bytes) -> set[bytes]:
+    return set(re.findall(rb"\r\n|\r|\n", source))
+
+
+@contextlib.contextmanager
+def deep_trees() -> Iterator[None]:
+    """Lets the tests walk trees as deep as Python itself reads."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@deep_trees()
 def tree(source: bytes) -> str:
-    return ast.dump(ast.parse(source), indent=1)
+    return ast.dump(ast.parse(source))
 
 
+@deep_trees()
 def tree_without_wiring(old: bytes, new: bytes) -> str:
     """The tree of the new file without the imports that the old has not, and their uses."""
-    before = {ast.dump(node) for node in ast.walk(ast.parse(old)) if is_import(node)}
-    parsed = ast.parse(new)
-    own = [n for n in ast.walk(parsed) if is_import(n) and ast.dump(n) not in before]
-    names = {alias.asname or alias.name for n in own for alias in n.names}
-    assert len(own) == 1, "one import is added"
-    return ast.dump(Unwired(names, own).visit(parsed), indent=1)
+    before, after = ast.parse(old), ast.parse(new)
+    had = imports_of_workers(before)
+    own = [node for dump, node in imports_of_workers(after).items() if dump not in had]
+    assert len(own) <= 1, "one import is enough"
+    names = bound_by(own) or unused_workers(before)
+    return ast.dump(Unwired(names, own).visit(after))
 
 
-def is_import(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
-    return isinstance(node, ast.ImportFrom) and ".chancy_" in f".{node.module}"
+def imports_of_workers(module: ast.Module) -> dict[str, ast.ImportFrom]:
+    """The imports of any service's workers, by their dumps."""
+    return {
+        ast.dump(node): node
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and ".chancy_" in f".{node.module}"
+    }
+
+
+def bound_by(imports: Iterable[ast.ImportFrom]) -> set[str]:
+    return {alias.asname or alias.name for node in imports for alias in node.names}
+
+
+def unused_workers(module: ast.Module) -> set[str]:
+    """The names of workers that are imported and then not used."""
+    used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)}
+    return bound_by(imports_of_workers(module).values()) - used
 
 
 class Unwired(ast.NodeTransformer):
