@@ -1220,8 +1220,6 @@ def import_edit(
         return name, []
     module = f"{package_for(source, service)}.{form.module}"
     taken = {name for name, _ in bound_names(source)}
-    # Also a name that nothing binds would mean something else from now on.
-    taken |= {node.id for node in source.nodes if isinstance(node, ast.Name)}
     imported = {module_of(each) for each in top_imports(source)}
     others = any(origin.endswith(f".{form.name}") for origin in source.origins.values())
     name = form.name
@@ -1919,6 +1917,7 @@ def wire(source: Source, service: Service) -> tuple[Source, str, str]:
         raise Stop(ALREADY, f"{name} is wired already (line {row_of(uses[0])}).")
     if where := wired_elsewhere(source, service):
         raise Stop(ALREADY, f"{name} is wired already ({where}).")
+    check_names(source, service)
     edit = choose_edit(source, service)
     new = make(source, edit)
     prove(source, new, edit, service)
@@ -1930,6 +1929,24 @@ def wire(source: Source, service: Service) -> tuple[Source, str, str]:
     )
     text = f"{name} is wired: {how} (line {row}).{edit.note}"
     return new, text, edit.form.module
+
+
+def check_names(source: Source, service: Service) -> None:
+    """Makes sure that the file does not use the workers without importing them.
+
+    Raises:
+        Stop: It does, and does not run.
+    """
+    bound = {name for name, _ in bound_names(source)} | {*source.origins}
+    for node in source.nodes:
+        for form in (ENTERED, INCLUDED):
+            if isinstance(node, ast.Name) and node.id == form.name not in bound:
+                module = f"{package_for(source, service)}.{form.module}"
+                raise Stop(
+                    LEFT,
+                    f"line {node.lineno} uses {form.name}, which nothing in it binds: "
+                    f"add {IMPORT.format(module=module, name=form.name)}",
+                )
 
 
 def lines_by_hand(source: Source | None, service: Service) -> str:
