@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("Nothing is written.", file=sys.stderr)
         return 1
     try:
-        _write(adoption.files)
+        write_all(adoption.files)
     except OSError as error:
         print(
             f"chancy-workers adopt: {error}: everything is as it was", file=sys.stderr
@@ -596,7 +596,7 @@ def _agreed() -> bool:
     return input("\nWrite this? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def _write(files: dict[Path, bytes]) -> None:
+def write_all(files: dict[Path, bytes]) -> None:
     """Writes all files or none.
 
     Raises:

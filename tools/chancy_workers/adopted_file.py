@@ -331,13 +331,10 @@ class _Adoption:
         self._replace(keywords["prefix"], repr(self._house.prefix))
         if "log" in options and evaluate(options["log"]) is not None:
             self._replace(keywords["log"], self._carry.text(options["log"]))
-        if (
-            "notifications" in options
-            and evaluate(options["notifications"]) is not True
-        ):
-            text = self._carry.value(options["notifications"])
-            end = self._offset(keywords["log"], end=True)
-            self._edits.append((end, end, f",\n        notifications={text}"))
+        if "notifications" in options and evaluate(options["notifications"]) is not True:
+            self._house.notes.append(
+                "notifications=False is left out: the rendered workers stand on LISTEN."
+            )
         if "poll_reconnect_timeout" in options:
             self._house.notes.append(
                 "poll_reconnect_timeout is left out: the rendered pool tries for ever."

@@ -29,7 +29,7 @@ async def push(folder: str, function: str, seconds: int, key: str | None = None)
     """Pushes a job that is due in some seconds."""
     module = import_module(f"..workers.{folder}.worker", __name__)
     wanted = getattr(module, function)
-    job: Job = getattr(wanted, "job", None) or Job.from_func(wanted)
+    job: Job = getattr(wanted, "job", None) or Job.from_func(wanted)  # type: ignore[no-untyped-call]
     job = job.with_scheduled_at(datetime.now(tz=UTC) + timedelta(seconds=seconds))
     reference = await get_chancy_instance().push(job.with_unique_key(key) if key else job)
     return {"id": str(reference.identifier)}
