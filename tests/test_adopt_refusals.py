@@ -59,9 +59,9 @@ def refused(service: Path, template: Path, *options: str) -> str:
     [
         pytest.param(
             SECRET,
-            '__import__("os") and os.environ["DATABASE_URL"]',
+            'os.environ["database_url"]',
             None,
-            id="nonsense is no URL",
+            id="no variable that is in small letters",
         ),
         pytest.param(
             SECRET,
@@ -78,7 +78,7 @@ def refused(service: Path, template: Path, *options: str) -> str:
         pytest.param(
             "CHANCY_MAX_POOL_SIZE = 7",
             "CHANCY_MAX_POOL_SIZE = 7\nos.environ.setdefault('TZ', 'UTC')",
-            "\nos.environ.setdefault('TZ', 'UTC')\n",
+            '\nos.environ.setdefault("TZ", "UTC")\n',
             id="what runs at the import",
         ),
         pytest.param(
@@ -142,7 +142,7 @@ class PatientCron(Cron):
 CHANCY_MIN_POOL_SIZE"""
     rewrite(document / FILE, ("CHANCY_MIN_POOL_SIZE", more), (old, new))
     if written is None:
-        refused(document, released)
+        assert "name the variable DATABASE_URL" in refused(document, released)
         return
 
     adopt(document.parents[1], released, "--yes")
@@ -164,6 +164,27 @@ def test_other_files_keep_what_they_import(tmp_path: Path, released: Path) -> No
 
     code = "from app.billing.reports import hours; assert hours() == 12"
     run(sys.executable, "-c", code, cwd=service.parents[1])
+
+
+def test_the_file_that_enters_the_workers_becomes_the_answer_main(
+    document: Path, released: Path
+) -> None:
+    root = document.parents[1]
+    text = (
+        (document / "main.py")
+        .read_text()
+        .replace("from .workers", "from .billing.workers")
+    )
+    (root / "app" / "main.py").write_text(text)
+    (document / "main.py").unlink()
+    commit(root)
+
+    adopt(root, released, "--yes")
+
+    answers = yaml.safe_load((document / ".copier-answers.yml").read_text())
+    assert answers["main"] == "../main.py"
+    assert not (document / "main.py").exists()
+    assert (root / "app" / "main.py").read_text() == text
 
 
 # -------------------------------------------------------------------- what cannot be read
@@ -192,12 +213,16 @@ def test_everything_that_cannot_be_read_is_named(
     ("old", "new", "words"),
     [
         ("def initialize_workers", "def start", "no `async def initialize_workers()`"),
-        ("workers() ->", "workers(app) ->", "line 20 … takes no arguments"),
-        ("            yield", "            yield chancy", "line 50 … yields nothing"),
+        (
+            "workers() ->",
+            "workers(app) ->",
+            "`initialize_workers` … takes no arguments",
+        ),
+        ("            yield", "            yield chancy", "`chancy` … yields nothing"),
         ("            yield", "            pass", "yields 0 times"),
         (SECRET, '"postgresql://u:hunter2@h/d"', "the URL stands in the code"),
         (SECRET, 'f"postgresql://u:hunter2@{h}/d"', "the URL stands in the code"),
-        (SECRET, 'os.environ["database_url"]', "name the variable DATABASE_URL"),
+        (SECRET, '__import__("os").environ["X"]', "write such a function"),
         (SECRET, 'await get_secret_value("A")', "write such a function"),
         (SECRET, "settings.url", "write such a function"),
         (SECRET, 'get_secret_value("A", "B")', "write such a function"),
@@ -224,8 +249,12 @@ def test_everything_that_cannot_be_read_is_named(
         (DECLARE, "        global x\n", "`global x` … main.py's lifespan"),
         (DECLARE, "        x = await seed()\n", "`x = await seed()` … main.py's"),
         (DECLARE, "        other = Chancy('x')\n", "keep one Chancy for each service"),
-        ("CHANCY_MIN", "for x in y: pass\nCHANCY_MIN", "line 16 … when the file is"),
-        ("set_chancy(chancy)", "set_chancy(chancy) = 3", "line 36: it is no Python"),
+        (
+            "CHANCY_MIN",
+            "for x in y: pass\nCHANCY_MIN",
+            "line 17: it runs when the file is imported",
+        ),
+        ("set_chancy(chancy)", "set_chancy(chancy) = 3", "it is no Python (cannot assign"),
     ],
 )
 def test_it_is_named_with_its_way_out(
@@ -247,7 +276,10 @@ def test_it_is_named_with_its_way_out(
             "from .workers.chancy_initialization import chancy",
             "let them call get_chancy",
         ),
-        ("from .workers.chancy_initialization import Cron", "from where it is defined"),
+        (
+            "from .workers.chancy_initialization import declare_queues",
+            "has another: call yours by another name",
+        ),
         ("from .workers.chancy_instance import _chancy", "get_chancy() instead"),
     ],
 )

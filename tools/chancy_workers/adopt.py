@@ -22,24 +22,21 @@ from typing import Any
 import yaml
 
 from . import source
-from .adopted_file import (
-    NotCarriedOver,
-    adopted,
-    plugin_names,
-    queue_facts,
-    tags_of,
-    tidied,
-)
+from .adopted_file import adopted, tidied
+from .carried import NotCarriedOver
+from .house_answers import Untold, answers_of, demote, queue_facts
 from .house_pattern import (
     ENTRY,
     INITIALIZATION,
     INSTANCE,
     House,
     JobFunction,
+    NoHouse,
     Unread,
     read_house,
 )
-from .python_files import Backend, absolute, imports_in
+from .house_users import Users, users_of
+from .python_files import Backend
 
 ANSWERS = ".copier-answers.yml"
 _ROOT_MARKERS = ("pyproject.toml", ".git", "setup.py", "requirements.txt")
@@ -85,9 +82,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Adopts a service; 0 when it is written (or shown), 1 when nothing is."""
     try:
         adoption = plan(arguments.service.resolve(), arguments.template)
-    except (Refusal, LookupError) as refusal:
+    except Refusal as refusal:
         print(f"chancy-workers adopt: {refusal}", file=sys.stderr)
         print("Nothing is written.", file=sys.stderr)
+        return 1
+    except AssertionError as fault:
+        print(
+            "chancy-workers adopt: the result does not say what was there, which is a "
+            f"fault of this program: report it with this\n{fault}\nNothing is written.",
+            file=sys.stderr,
+        )
         return 1
     if arguments.diff:
         for path in sorted(adoption.files):
@@ -117,13 +121,28 @@ def plan(service: Path, template: str | None) -> Adoption:
 
     Raises:
         Refusal: It is not to be adopted, or not all of it could be read.
-        LookupError: There is no house pattern in it, or no template.
     """
     _refuse_what_is_no_service(service)
     package, root = _package_of(service)
-    backend = Backend(root)
+    house = _house(service, package, root)
+    _refuse_what_is_unread(house)
+    listed = _git(root, "ls-files", "-z", "--", "*.py") or ""
+    users = users_of(root, package, filter(None, listed.split("\0")))
+    with _scratch(service, package, users.main(service)) as folder:
+        answers = _render(house, service, folder, template, users.main(service))
+        files = _files(house, service, folder, users.names)
+    _refuse_what_is_unread(house)
+    _refuse_what_git_does_not_have(service, files)
+    house.notes += _what_is_new(house, users)
+    repository = Path(_git(service, "rev-parse", "--show-toplevel") or "").resolve()
+    return Adoption(
+        repository, service, files, house.notes, _next_steps(service, root, answers)
+    )
+
+
+def _house(service: Path, package: str, root: Path) -> House:
     try:
-        house = read_house(service, package, backend)
+        return read_house(service, package, Backend(root))
     except SyntaxError as error:
         raise Refusal(
             f"{error.filename}, line {error.lineno}: it is no Python "
@@ -131,32 +150,35 @@ def plan(service: Path, template: str | None) -> Adoption:
         ) from None
     except OSError as error:
         raise Refusal(f"{error}: mend it first") from None
-    users = _names_in_use(service, package, root)
-    if house.unread:
-        raise Refusal(_refused(house))
-    with _scratch(service, package) as folder:
-        answers = _render(house, service, folder, template)
-        files = _files(house, service, folder, users)
-    if house.unread:
-        raise Refusal(_refused(house))
-    _refuse_what_git_does_not_have(service, files)
-    if not users[INITIALIZATION]:
-        house.notes.append(
-            f"No file imports {ENTRY}: enter it in the lifespan of main.py."
+    except NoHouse as error:
+        raise Refusal(str(error)) from None
+
+
+def _what_is_new(house: House, users: Users) -> list[str]:
+    """What the rendered workers do otherwise, whatever the house was like."""
+    notes = [
+        "The rows of queues follow QUEUES at each start now, and queues poll eagerly."
+    ]
+    if "shutdown_grace" not in house.settings:
+        notes.append(
+            "At a stop jobs get 20 s (Chancy's default is 30): Settings(shutdown_grace=…)."
         )
-    house.notes.append(
-        "From now on the rows of queues follow QUEUES at each start, and queues poll "
-        "eagerly."
-    )
-    repository = Path(_git(service, "rev-parse", "--show-toplevel") or "").resolve()
-    return Adoption(
-        repository, service, files, house.notes, _next_steps(service, root, answers)
-    )
+    if "log" not in house.options:
+        notes.append(
+            f"The workers log to {house.package}.workers and not through a handler of "
+            "Chancy's own: have the service's logging set up."
+        )
+    if not users.entering:
+        notes.append(f"No file imports {ENTRY}: `chancy-workers wire` puts it in.")
+    return notes
 
 
-def _refused(house: House) -> str:
-    listed = "\n".join(f"  {each}" for each in house.unread)
-    return f"what would change its behaviour could not be read:\n{listed}"
+def _refuse_what_is_unread(house: House) -> None:
+    if house.unread:
+        raise Refusal(
+            "what would change its behaviour could not be read:\n"
+            + "\n".join(f"  {each}" for each in house.unread)
+        )
 
 
 def _refuse_what_is_no_service(service: Path) -> None:
@@ -233,87 +255,54 @@ def _package_of(service: Path) -> tuple[str, Path]:
     return ".".join(service.parts[-depth:]), service.parents[depth - 1]
 
 
-def _names_in_use(service: Path, package: str, root: Path) -> dict[str, set[str]]:
-    """Which names other files of the repository take from the two that are replaced."""
-    targets = {f"{package}.workers.{name}": name for name in (INITIALIZATION, INSTANCE)}
-    used: dict[str, set[str]] = {name: set() for name in targets.values()}
-    listed = _git(root, "ls-files", "-z", "--", "*.py") or ""
-    for name in filter(None, listed.split("\0")):
-        path = root / name
-        content = path.read_bytes() if path.is_file() else b""
-        if not any(target.encode() in content for target in used):
-            continue
-        own = ".".join(Path(name).with_suffix("").parts)
-        if own in targets:
-            # One of the two may take from the other, and both are replaced.
-            continue
-        try:
-            tree = ast.parse(content)
-        except (SyntaxError, ValueError):
-            continue
-        base = own.rpartition(".")[0]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                module = absolute(node, base)
-                for alias in node.names:
-                    if module in targets:
-                        used[targets[module]].add(alias.name)
-                    elif f"{module}.{alias.name}" in targets:
-                        target = targets[f"{module}.{alias.name}"]
-                        used[target] |= _attributes(tree, alias.asname or alias.name)
-            elif isinstance(node, ast.Import):
-                for alias in node.names:
-                    if alias.name in targets:
-                        name_here = alias.asname or alias.name
-                        used[targets[alias.name]] |= _attributes(tree, name_here)
-    return used
-
-
-def _attributes(tree: ast.Module, name: str) -> set[str]:
-    return {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == name
-    }
-
-
 # --------------------------------------------------------------------------- the render
 
 
 @contextmanager
-def _scratch(service: Path, package: str) -> Iterator[Path]:
+def _scratch(service: Path, package: str, main: str) -> Iterator[Path]:
     """A folder like the service's, with the files in it that a render looks at."""
     with tempfile.TemporaryDirectory(prefix="chancy-workers-adopt-") as name:
-        folder = Path(name).resolve().joinpath("backend", *package.split("."))
+        backend = Path(name).resolve() / "backend"
+        folder = backend.joinpath(*package.split("."))
         folder.mkdir(parents=True)
+        (backend / "pyproject.toml").touch()
         for path in service.iterdir():
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
         # Not for the render to write, wherever the service has its own.
-        (folder / "main.py").touch()
+        for path in (folder / "main.py", (folder / main).resolve()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
         yield folder
 
 
 def _render(
-    house: House, service: Path, folder: Path, template: str | None
+    house: House, service: Path, folder: Path, template: str | None, main: str
 ) -> dict[str, Any]:
     """Renders the house's answers; what the template does not take stays by hand."""
-    where = template or source.template()
+    try:
+        where = template or source.template()
+        answers = answers_of(house, service.name, main)
+    except LookupError as problem:
+        raise Refusal(str(problem)) from None
+    except NotCarriedOver as problem:
+        raise Refusal(f"{INITIALIZATION}.py: {problem}: write it out") from None
     if Path(where).is_dir():
         where = str(Path(where).resolve())
-    try:
-        answers = answers_of(house, service.name)
-    except NotCarriedOver as problem:
-        raise Refusal(f"a queue could not be read: {problem}") from None
-    for _ in range(len(house.jobs) + 10):
+    while True:
         try:
             _copy(where, folder, answers)
             break
         except ValueError as error:
             refused = _REFUSED_ANSWER.search(str(error))
             if not refused:
-                raise Refusal(str(error)) from None
-            note = _demoted(answers, refused[1], refused[2].strip())
+                raise Refusal(
+                    f"the template {where} cannot be rendered: {error}"
+                ) from None
+            try:
+                note = demote(answers, refused[1], refused[2].strip())
+            except Untold as untold:
+                raise Refusal(str(untold)) from None
             if note not in house.notes:
                 house.notes.append(note)
     written: dict[str, Any] = yaml.safe_load((folder / ANSWERS).read_text())
@@ -336,99 +325,6 @@ def _copy(template: str, folder: Path, answers: dict[str, Any]) -> None:
         )
     except (copier.errors.CopierError, OSError, subprocess.SubprocessError) as error:
         raise Refusal(f"the template {template} cannot be rendered: {error}") from error
-
-
-def answers_of(house: House, service: str) -> dict[str, Any]:
-    """Returns the answers that render a house, as far as the template asks.
-
-    Raises:
-        NotCarriedOver: A queue's name or arguments are known only when it runs.
-    """
-    queues = queue_facts(house)
-    plugins = plugin_names(house)
-    return {
-        "scope": "service",
-        "service": service,
-        "package": house.package,
-        "prefix": house.prefix,
-        "get_secret_value": house.get_secret_value,
-        "database_secret": house.secret,
-        "jobs": _jobs(house, {facts.name for facts in queues}),
-        "queues": [facts.answer for facts in queues],
-        "workers": [{"tags": tags_of(worker) or []} for worker in house.workers],
-        "sentry": "SentryPlugin" in plugins,
-        "metrics": "Metrics" in plugins,
-        "workflow": "WorkflowPlugin" in plugins,
-        "start_without_database": False,
-    }
-
-
-def _jobs(house: House, queues: set[str]) -> list[dict[str, str]]:
-    """The jobs, those with a schedule first and in the order of their schedules."""
-    when: dict[str, dict[str, str]] = {}
-    for schedule in house.schedules:
-        for path in imports_in(schedule.job):
-            folder = path.removeprefix(f"{house.package}.workers.").partition(".")[0]
-            if folder in house.jobs and folder not in when:
-                when[folder] = {
-                    "schedule": schedule.cron,
-                    "timezone": schedule.timezone,
-                }
-    jobs = []
-    for folder in sorted(house.jobs, key=lambda each: [*when, *house.jobs].index(each)):
-        functions = house.jobs[folder]
-        queue = functions[0].queue if functions else None
-        known = {"queue": queue} if queue in queues else {}
-        jobs.append({"name": folder, **known, **when.get(folder, {})})
-    return jobs
-
-
-def _demoted(answers: dict[str, Any], question: str, reason: str) -> str:
-    """Makes an answer one that the template takes; returns what stays by hand.
-
-    Raises:
-        Refusal: There is no other way to say it.
-    """
-    jobs, queues, workers = answers["jobs"], answers["queues"], answers["workers"]
-    fault = re.split(": (?:write|give|add|leave|take) ", reason)[0]
-    named_jobs = [job for job in jobs if _names(fault, job["name"])]
-    named_queues = [queue for queue in queues if _names(fault, queue["name"])]
-    match question:
-        case "prefix" if "prefix" in answers:
-            del answers["prefix"]
-        case "database_secret" if question in answers:
-            del answers[question]
-        case "jobs" if named_jobs:
-            for key in ("schedule", "timezone", "queue"):
-                if _names(fault, key) and named_jobs[0].pop(key, None) is not None:
-                    if key == "schedule":
-                        named_jobs[0].pop("timezone", None)
-                    break
-            else:
-                jobs.remove(named_jobs[0])
-        case "queues" if named_queues:
-            queue = named_queues[0]
-            if len(queue) > 2:
-                answers["queues"][queues.index(queue)] = {
-                    key: queue[key] for key in ("name", "executor")
-                }
-            else:
-                queues.remove(queue)
-        case "queues" if named_jobs and named_jobs[0].pop("queue", None):
-            pass
-        case "workers" if named_queues and named_queues[0].pop("tags", None):
-            pass
-        case "workers" if any(worker["tags"] for worker in workers):
-            answers["workers"] = [{"tags": []} for _ in workers]
-            for queue in queues:
-                queue.pop("tags", None)
-        case _:
-            raise Refusal(f"the template does not take {question}: {reason}")
-    return f"{INITIALIZATION}.py has what the answer {question} cannot hold: {fault}."
-
-
-def _names(text: str, word: str) -> bool:
-    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text) is not None
 
 
 # ---------------------------------------------------------------------------- the files

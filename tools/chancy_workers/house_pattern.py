@@ -48,6 +48,10 @@ _INTO_MAIN = (
 )
 
 
+class NoHouse(Exception):
+    """A file is not of the house pattern, and how that shows."""
+
+
 @dataclass(frozen=True)
 class Unread:
     """What could not be read, and what the person can do about it."""
@@ -105,14 +109,14 @@ def read_house(service: Path, package: str, backend: Backend) -> House:
     Raises:
         OSError: chancy_initialization.py cannot be read.
         SyntaxError: It is not Python.
-        LookupError: It is not of the house pattern.
+        NoHouse: It is not of the house pattern.
     """
     workers = service / "workers"
     path = workers / f"{INITIALIZATION}.py"
     module = Module(backend, path, f"{package}.workers.{INITIALIZATION}")
     entry = module.look_up(ENTRY)
     if not isinstance(entry, ast.AsyncFunctionDef):
-        raise LookupError(
+        raise NoHouse(
             f"{path} has no `async def {ENTRY}()`, the heart of the house pattern"
         )
     house = House(module, package)
@@ -150,11 +154,11 @@ class _Reader:
         names: dict[str, Any] = dict.fromkeys(each.arg for each in given.args)
         self._block(entry.body, Scope(module, names))
         if self._chancy is None:
-            raise LookupError(f"{ENTRY}() in {module.path} creates no Chancy")
+            raise NoHouse(f"{ENTRY}() in {module.path} creates no Chancy")
         if not self._house.workers:
-            raise LookupError(f"{ENTRY}() in {module.path} enters no Worker")
+            raise NoHouse(f"{ENTRY}() in {module.path} enters no Worker")
         if self._yields != 1:
-            raise LookupError(
+            raise NoHouse(
                 f"{ENTRY}() in {module.path} yields {self._yields} times, not once"
             )
 
