@@ -158,6 +158,28 @@ CHANCY_MIN_POOL_SIZE"""
     )
 
 
+def test_a_file_in_another_encoding_and_with_other_line_ends_is_read(
+    document: Path, released: Path
+) -> None:
+    text = (
+        (document / FILE).read_text().replace("CHANCY_MIN", 'NAME = "é"\nCHANCY_MIN', 1)
+    )
+    text = text.replace("Queue(", "Queue(concurrency=len(NAME), name=").replace(
+        "concurrency=20, ", ""
+    )
+    coded = f"# -*- coding: latin-1 -*-\n{text}".replace("\n", "\r\n").encode("latin-1")
+    (document / FILE).write_bytes(coded)
+    commit(document.parents[1])
+
+    command = [PROGRAM, "adopt", BILLING, "--template", released, "--yes"]
+    root = document.parents[1]
+    done = subprocess.run(command, cwd=root, env=environment(), capture_output=True)
+
+    assert done.returncode == 0, done.stderr
+    assert '-NAME = "é"\r\n'.encode("latin-1") in done.stdout
+    assert 'NAME = "é"\n' in (document / FILE).read_text()
+
+
 def test_other_files_keep_what_they_import(tmp_path: Path, released: Path) -> None:
     service = settle("constants", tmp_path / "backend")
     adopt(service.parents[1], released, "--yes")
@@ -254,7 +276,11 @@ def test_everything_that_cannot_be_read_is_named(
             "for x in y: pass\nCHANCY_MIN",
             "line 17: it runs when the file is imported",
         ),
-        ("set_chancy(chancy)", "set_chancy(chancy) = 3", "it is no Python (cannot assign"),
+        (
+            "set_chancy(chancy)",
+            "set_chancy(chancy) = 3",
+            "it is no Python (cannot assign",
+        ),
     ],
 )
 def test_it_is_named_with_its_way_out(
@@ -274,7 +300,7 @@ def test_it_is_named_with_its_way_out(
     [
         (
             "from .workers.chancy_initialization import chancy",
-            "let them call get_chancy",
+            "call get_chancy() instead",
         ),
         (
             "from .workers.chancy_initialization import declare_queues",

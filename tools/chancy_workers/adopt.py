@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     if arguments.diff:
         for path in sorted(adoption.files):
-            sys.stdout.write(_diff(adoption, path))
+            _print_bytes(_diff(adoption, path))
         _print_lines(adoption.notes, "To know:", sys.stderr)
         return 0
     _show(adoption)
@@ -446,7 +446,7 @@ def _test_of(folder: str, functions: list[JobFunction], house: House) -> str:
 # ------------------------------------------------------------------- shown and written
 
 
-def _diff(adoption: Adoption, path: Path) -> str:
+def _diff(adoption: Adoption, path: Path) -> bytes:
     """A patch of one file, as `git apply` takes it."""
     before = path.read_bytes() if path.is_file() else None
     name = path.relative_to(adoption.repository).as_posix()
@@ -456,10 +456,11 @@ def _diff(adoption: Adoption, path: Path) -> str:
         f"a/{name}" if before is not None else "/dev/null",
         f"b/{name}",
     )
-    return "".join(
+    text = "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
         for line in lines
     )
+    return text.encode(errors="surrogateescape")
 
 
 def _lines(content: bytes) -> list[str]:
@@ -474,10 +475,17 @@ def _show(adoption: Adoption) -> None:
     new = [path for path in sorted(adoption.files) if not path.exists()]
     for path in sorted(adoption.files):
         if path not in new:
-            sys.stdout.write(_diff(adoption, path))
+            _print_bytes(_diff(adoption, path))
     names = [f"  {path.relative_to(adoption.service)}" for path in new]
     print(f"\n{len(new)} new files in {adoption.service}:", *names, sep="\n")
     _print_lines(adoption.notes, "\nTo know:")
+
+
+def _print_bytes(content: bytes) -> None:
+    """As the files have them, in whatever encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 def _print_lines(lines: list[str], title: str, stream: Any = None) -> None:

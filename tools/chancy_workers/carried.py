@@ -73,10 +73,6 @@ class Carried:
                     "the rendered file has another: call yours by another name"
                 )
             return
-        if isinstance(binding, Bound) and is_chancy(evaluate(binding), "Chancy"):
-            raise NotCarriedOver(
-                "the rendered Chancy is made at each start: let them call get_chancy()"
-            )
         if binding is None or isinstance(binding, Imported):
             raise NotCarriedOver("let them import it from where it is defined")
         self._statement(name, self._house.module)
@@ -179,6 +175,12 @@ class Carried:
         if name in self._rendered:
             raise NotCarriedOver(
                 f"the rendered file has its own {name}: give yours another name"
+            )
+        binding = module.look_up(name)
+        if isinstance(binding, Bound) and is_chancy(evaluate(binding), "Chancy"):
+            raise NotCarriedOver(
+                f"{name} is the Chancy, which the rendered file makes at each start: call "
+                "get_chancy() instead"
             )
         statement = module.statement_of(name)
         if statement is None:

@@ -2,9 +2,11 @@
 
 import ast
 import operator
+import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +118,12 @@ class Module:
 
     def line(self, number: int) -> str:
         """Returns a line of the file, the first with 1, as it is written."""
-        return self.source.decode().splitlines()[number - 1]
+        return self._lines[number - 1]
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        encoding, _ = tokenize.detect_encoding(BytesIO(self.source).readline)
+        return self.source.decode(encoding).replace("\r\n", "\n").split("\n")
 
 
 class Backend:
@@ -165,6 +172,12 @@ def bindings_of(statement: ast.stmt, scope: Scope) -> Iterator[tuple[str, Any]]:
                 yield alias.asname or alias.name, Imported(path, statement)
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
             yield name, Bound(value, scope)
+        case ast.Assign(
+            targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)
+        ) if len(targets) == len(values):
+            for target, value in zip(targets, values, strict=True):
+                if isinstance(target, ast.Name):
+                    yield target.id, Bound(value, scope)
         case ast.Assign(targets=targets):
             for target in targets:
                 for node in ast.walk(target):

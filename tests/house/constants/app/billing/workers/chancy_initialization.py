@@ -47,7 +47,7 @@ def create() -> Chancy:
         no_default_plugins=True,
         plugins=[
             Leadership(),
-            Pruner(Pruner.Rules.Age() > 3600 * HOURS_KEPT),
+            Pruner(Pruner.Rules.Age() > HOUR * HOURS_KEPT),
             Recovery(),
             Cron(),
             SentryPlugin(),
