@@ -171,7 +171,7 @@ def test_a_file_in_another_encoding_and_with_other_line_ends_is_read(
     (document / FILE).write_bytes(coded)
     commit(document.parents[1])
 
-    command = [PROGRAM, "adopt", BILLING, "--template", released, "--yes"]
+    command = [*map(str, (PROGRAM, "adopt", BILLING, "--template", released, "--yes"))]
     root = document.parents[1]
     done = subprocess.run(command, cwd=root, env=environment(), capture_output=True)
 
