@@ -158,6 +158,17 @@ CHANCY_MIN_POOL_SIZE"""
     )
 
 
+def test_a_tag_stays_a_pattern_where_it_takes_more_than_its_namesake(
+    tmp_path: Path, released: Path
+) -> None:
+    service = settle("tags", tmp_path / "backend")
+    adopt(service.parents[1], released, "--yes")
+
+    text = (service / FILE).read_text()
+    assert '        tags={"mail"},\n        eager_polling' in text  # also mail-big
+    assert '        tags={"^reports$"},\n        eager_polling' in text
+
+
 def test_a_file_in_another_encoding_and_with_other_line_ends_is_read(
     document: Path, released: Path
 ) -> None:
