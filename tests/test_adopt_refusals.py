@@ -195,7 +195,10 @@ def test_other_files_keep_what_they_import(tmp_path: Path, released: Path) -> No
     service = settle("constants", tmp_path / "backend")
     adopt(service.parents[1], released, "--yes")
 
-    code = "from app.billing.reports import hours; assert hours() == 12"
+    code = (
+        "from app.billing.reports import hours, schedule\n"
+        "assert (hours(), schedule()) == (12, '5 * * * *')"
+    )
     run(sys.executable, "-c", code, cwd=service.parents[1])
 
 
