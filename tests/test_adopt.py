@@ -161,15 +161,17 @@ class Story:
         return dict(rows)
 
     def wait_until_succeeded(self, running: Service, ids: list[str]) -> None:
-        statement = "SELECT id::text, state, attempts FROM {jobs} WHERE id = ANY(%s)"
-        wait_for(
-            lambda: (
-                {(state, attempts) for _, state, attempts in self.query(statement, ids)}
-                == {("succeeded", 1)}
-            ),
-            timeout=30,
-            what=f"{self.query(statement, ids)}: {running.output}",
-        )
+        """Each at its first attempt."""
+        statement = "SELECT func, state, attempts FROM {jobs} WHERE id = ANY(%s)"
+
+        def have_succeeded() -> bool:
+            rows = self.query(statement, ids)
+            assert "failed" not in {state for _, state, _ in rows}, (
+                f"{rows}:\n{running.output}"
+            )
+            return {row[1:] for row in rows} == {("succeeded", 1)}
+
+        wait_for(have_succeeded, timeout=30, what="the jobs")
 
 
 @pytest.fixture(
@@ -216,7 +218,7 @@ def story(
             wait_for(
                 lambda: story.runs_of_cron().keys() == set(house.cron),
                 timeout=30,
-                what=f"the runs of cron: {running.output}",
+                what="the runs of cron",
             )
             assert "Traceback" not in running.output, running.output
             running.stop()
