@@ -260,6 +260,7 @@ def test_a_package_that_cannot_be_imported_is_refused(tmp_path: Path) -> None:
         ("workers.py", "git mv billing/workers.py billing/workers_by_hand.py"),
         ("workers/jobs/deep/w.py", "git mv billing/workers billing/workers_by_hand"),
         ("workers/jobs/data.yml", "git mv billing/workers billing/workers_by_hand"),
+        ("workers/chancy_initialization.py", "git mv billing/workers billing"),
     ],
 )
 @pytest.mark.parametrize("answers", ["", "_src_path: gh:team/other\nservice: x\n"])
@@ -275,6 +276,7 @@ def test_workers_written_by_hand_are_left_as_they_are(
     line = refusal(tmp_path, to="[group] a/app/billing")
 
     assert_says(line, f"is there already … did not render it … move it away ({way_out}")
+    assert ("chancy-workers adopt" in line) is ("chancy_initialization" in there)
 
 
 def test_links_and_folders_in_the_way_are_left_as_they_are(tmp_path: Path) -> None:

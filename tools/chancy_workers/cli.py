@@ -5,10 +5,10 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
-from . import demo, wire
+from . import adopt, demo, wire
 
 # Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
-COMMANDS: tuple[ModuleType, ...] = (wire, demo)
+COMMANDS: tuple[ModuleType, ...] = (wire, adopt, demo)
 
 
 def main() -> NoReturn:

@@ -77,13 +77,14 @@ class CronJob:
     with that one; runs that came due while no process was up fall together in one.
 
     Args:
-        job: The job's function, decorated with @job.
+        job: The job's function, decorated with @job, or what its `job.with_…()` made of
+            it; a unique key that was given in that way is the schedule's.
         cron: Five fields: minute, hour, day, month, weekday (names, or 0 for Sunday).
         timezone: The IANA time zone that the cron expression is read in.
         name: Tells two schedules of one job apart.
     """
 
-    job: IsAJob[..., Any]
+    job: IsAJob[..., Any] | Job
     cron: str
     timezone: str = "UTC"
     name: str = ""
@@ -91,11 +92,17 @@ class CronJob:
     @property
     def unique_key(self) -> str:
         """Names the schedule; Cron pushes no second job while one with it is due."""
-        return f"cron:{self.name or self.job.job.func.rpartition('.')[2]}"
+        if isinstance(self.job, Job) and self.job.unique_key and not self.name:
+            return self.job.unique_key
+        return f"cron:{self.name or self._job.func.rpartition('.')[2]}"
+
+    @property
+    def _job(self) -> Job:
+        return self.job if isinstance(self.job, Job) else self.job.job
 
     def to_push(self) -> Job:
         """The job that Cron pushes at each run."""
-        job = self.job.job
+        job = self._job
         return job.with_unique_key(self.unique_key).with_meta({**job.meta, **_OWNER})
 
 

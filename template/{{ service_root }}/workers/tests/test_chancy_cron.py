@@ -62,6 +62,20 @@ async def test_changed_schedules_take_effect_and_removed_ones_are_gone(
     assert (await Cron.get_schedules(chancy)).keys() == {"of other code"}
 
 
+async def test_a_job_that_is_given_as_it_is_to_be_pushed_keeps_its_unique_key(
+    chancy: Chancy,
+) -> None:
+    given = tick.job.with_unique_key("nightly").with_priority(5)
+    cron_job = CronJob(job=given, cron="0 0 1 1 *")
+
+    await schedule_cron_jobs(chancy, [*CRON_JOBS, cron_job])
+
+    job = (await Cron.get_schedules(chancy))["nightly"]["job"]
+    assert (job.unique_key, job.priority) == ("nightly", 5)
+    assert CronJob(job=tick.job, cron="* * * * *").unique_key == "cron:tick"
+    assert CronJob(job=given, cron="* * * * *", name="a").unique_key == "cron:a"
+
+
 @pytest.mark.parametrize(
     ("cron", "timezone"), [("0 0 31 2 *", "UTC"), ("0 0 * * *", "Europe/Atlantis")]
 )

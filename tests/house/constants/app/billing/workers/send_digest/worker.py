@@ -1,0 +1,14 @@
+"""Sends the digest."""
+
+import logging
+
+from chancy import job
+
+from ...constants import Queues
+
+logger = logging.getLogger(__name__)
+
+
+@job(queue=Queues.REPORTS, max_attempts=3)
+async def send_digest(*, note: str = "plain") -> None:
+    logger.info('digest:   %s', note)  # as the team likes it

@@ -1,0 +1,6 @@
+from chancy import job
+
+
+@job()
+def mail() -> None:
+    print("the queue default is Chancy's own, with processes")

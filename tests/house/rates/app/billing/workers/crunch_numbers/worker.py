@@ -1,0 +1,6 @@
+from chancy import job
+
+
+@job(queue="crunch")
+def crunch_numbers(*, note: str = "plain") -> None:
+    print("crunch_numbers", note)

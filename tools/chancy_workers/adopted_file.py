@@ -1,0 +1,452 @@
+"""Brings what a team wrote by hand into a rendered chancy_initialization.py."""
+
+import ast
+import subprocess
+from collections.abc import Iterable
+
+from ruff import find_ruff_bin  # type: ignore[import-untyped]
+
+from .carried import Carried, NotCarriedOver, imports_a_job
+from .house_answers import (
+    LIMITS,
+    MEMBERS,
+    QueueFacts,
+    member_of,
+    plugin_name,
+    plugin_names,
+    queue_facts,
+    tags_of,
+)
+from .house_pattern import House, Unread
+from .python_files import Backend, Bound, arguments, called, dotted, evaluate
+
+_POSITIONAL = {"Pruner": ("rule",), "Leadership": ("poll_interval", "timeout")}
+_RANGES = {
+    "shutdown_grace": (1, 3600),
+    "heartbeat_timeout": (10, 3600),
+    "leader_lease": (10, 3600),
+    "poll_interval": (1, 3600),
+}
+
+
+def adopted(rendered: str, house: House, kept: Iterable[str]) -> str:
+    """Returns the rendered chancy_initialization.py with the team's ways in it.
+
+    What could not be brought over is added to `house.unread`.
+
+    Args:
+        kept: Names of the file by hand that other modules import from it.
+    """
+    return _Adoption(rendered, house).run(kept)
+
+
+class _Rendered:
+    """A rendered chancy_initialization.py: where things are, and what replaces them."""
+
+    def __init__(self, text: str) -> None:
+        self._source = text.encode()
+        self._edits: list[tuple[int, int, str]] = []
+        self.tree = ast.parse(self._source)
+
+    def statement(self, name: str) -> ast.stmt:
+        for statement in self.tree.body:
+            match statement:
+                case (
+                    ast.Assign(targets=[ast.Name(id=bound)])
+                    | ast.AnnAssign(target=ast.Name(id=bound))
+                    | ast.FunctionDef(name=bound)
+                    | ast.AsyncFunctionDef(name=bound)
+                ) if bound == name:
+                    return statement
+        raise AssertionError(f"the template renders no {name}")
+
+    def assigned(self, name: str) -> ast.expr:
+        statement = self.statement(name)
+        assert isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value
+        return statement.value
+
+    def call_in(self, function: str, name: str) -> ast.Call:
+        for node in ast.walk(self.statement(function)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+                return node
+        raise AssertionError(f"{function}() of the template calls no {name}")
+
+    @staticmethod
+    def queue_name(call: ast.expr) -> str:
+        assert isinstance(call, ast.Call)
+        return str(ast.literal_eval(call.args[0]))
+
+    def offset(self, node: ast.expr | ast.stmt, *, end: bool = False) -> int:
+        """Where a node begins or ends, in bytes."""
+        line = (node.end_lineno if end else node.lineno) or 0
+        column = (node.end_col_offset if end else node.col_offset) or 0
+        lines = self._source.splitlines(keepends=True)
+        return sum(map(len, lines[: line - 1])) + column
+
+    def segment(self, node: ast.expr) -> str:
+        return self._source[self.offset(node) : self.offset(node, end=True)].decode()
+
+    def replace(self, node: ast.expr | ast.stmt, text: str) -> None:
+        """Replaces a node, unless the text says the same."""
+        if text and ast.dump(ast.parse(text)) == ast.dump(ast.parse(ast.unparse(node))):
+            return
+        self._edits.append((self.offset(node), self.offset(node, end=True), text))
+
+    def insert(self, offset: int, text: str) -> None:
+        """Puts a text where a node begins or ends."""
+        self._edits.append((offset, offset, text))
+
+    def edited(self) -> str:
+        """Returns the file with all replacements made."""
+        source = self._source
+        for start, end, text in sorted(self._edits, key=lambda e: e[:2], reverse=True):
+            source = source[:start] + text.encode() + source[end:]
+        return source.decode()
+
+
+class _Adoption:
+    """The steps from a rendered file to an adopted one."""
+
+    def __init__(self, rendered: str, house: House) -> None:
+        self._house = house
+        self._file = _Rendered(rendered)
+        self._carry = Carried(self._file.tree, house)
+        self._settings = dict(house.settings)
+
+    def run(self, kept: Iterable[str]) -> str:
+        house = self._house
+        for what, step in (
+            ("the pool sizes", self._constants),
+            ("the queues", self._queues),
+            ("the cron jobs", self._cron_jobs),
+            ("the arguments of Chancy", self._chancy),
+            ("the workers", self._workers),
+            ("the settings", self._write_settings),
+        ):
+            try:
+                step()
+            except NotCarriedOver as problem:
+                self._not_carried(what, problem)
+        for name in kept:
+            try:
+                self._carry.keep(name)
+            except NotCarriedOver as problem:
+                self._not_carried(f"{name}, which other files import", problem)
+        for statement in house.module.tree.body:
+            try:
+                self._carry.keep_effect(statement)
+            except NotCarriedOver as problem:
+                self._not_carried(f"line {statement.lineno}", problem)
+        if house.unread:
+            return ""
+        self._insert_what_is_needed()
+        text = tidied(self._file.edited(), house.module.backend)
+        prove(text, house)
+        return text
+
+    def _not_carried(self, what: str, problem: NotCarriedOver) -> None:
+        self._house.unread.append(
+            Unread(
+                self._house.module.path.name,
+                what,
+                str(problem),
+                "write it so that it stands in the file, or take it out, and write it in "
+                "again when the service is adopted",
+            )
+        )
+
+    # --- what is edited --------------------------------------------------------------
+
+    def _constants(self) -> None:
+        house = self._house
+        sizes = {
+            "min": ("CHANCY_MIN_POOL_SIZE", 1),
+            "max": ("CHANCY_MAX_POOL_SIZE", 10),
+        }
+        for which, (constant, default) in sizes.items():
+            given = house.options.get(f"{which}_connection_pool_size")
+            text = self._carry.value(given) if given else str(default)
+            self._file.replace(self._file.assigned(constant), text)
+        self._file.replace(self._file.assigned("DATABASE_SECRET"), repr(house.secret))
+
+    def _queues(self) -> None:
+        written = self._file.assigned("QUEUES")
+        assert isinstance(written, ast.List)
+        calls = {self._file.queue_name(each): each for each in written.elts}
+        texts = []
+        for facts in queue_facts(self._house):
+            keywords = self._answered(facts)
+            if call := calls.get(facts.name):
+                assert isinstance(call, ast.Call)
+                keywords |= {
+                    str(each.arg): self._file.segment(each.value)
+                    for each in call.keywords
+                }
+            keywords |= {"eager_polling": "True"} | {
+                key: self._carry.value(each) for key, each in facts.by_hand.items()
+            }
+            if (
+                member := member_of(facts.by_hand["executor"])
+                if "executor" in facts.by_hand
+                else ""
+            ):
+                keywords["executor"] = f"Chancy.Executor.{member}"
+            # As in the template: eager_polling is the last.
+            keywords["eager_polling"] = keywords.pop("eager_polling")
+            texts.append(_call("Queue", [repr(facts.name)], keywords))
+        self._file.replace(written, _list(texts))
+
+    @staticmethod
+    def _answered(facts: QueueFacts) -> dict[str, str]:
+        """The arguments that the template renders where it takes the queue's name."""
+        member = {kind: name for name, kind in MEMBERS.items()}[
+            facts.answer["executor"]
+        ]
+        keywords = {"executor": f"Chancy.Executor.{member}"}
+        for key in ("concurrency", *LIMITS):
+            if key in facts.answer:
+                keywords[key] = str(facts.answer[key])
+        if "tags" in facts.answer:
+            tags = ", ".join(f'"^{tag}$"' for tag in facts.answer["tags"])
+            keywords["tags"] = f"{{{tags}}}"
+        return keywords
+
+    def _cron_jobs(self) -> None:
+        texts = [
+            _call(
+                "CronJob",
+                [],
+                {
+                    "job": self._carry.text(each.job),
+                    "cron": repr(each.cron),
+                    "timezone": repr(each.timezone),
+                },
+            )
+            for each in self._house.schedules
+        ]
+        statement = self._file.statement("CRON_JOBS")
+        if texts:
+            # Also where it is an annotated empty list.
+            self._file.replace(statement, f"CRON_JOBS = {_list(texts)}")
+        for node in self._file.tree.body:
+            if imports_a_job(node):
+                self._file.replace(node, "")
+
+    def _chancy(self) -> None:
+        call = self._file.call_in("create_chancy", "Chancy")
+        keywords = {str(each.arg): each.value for each in call.keywords}
+        options = self._house.options
+        self._file.replace(keywords["prefix"], repr(self._house.prefix))
+        if "log" in options and evaluate(options["log"]) is not None:
+            self._file.replace(keywords["log"], self._carry.text(options["log"]))
+        if (
+            "notifications" in options
+            and evaluate(options["notifications"]) is not True
+        ):
+            self._house.notes.append(
+                "notifications=False is left out: the rendered workers stand on LISTEN."
+            )
+        if "poll_reconnect_timeout" in options:
+            self._house.notes.append(
+                "poll_reconnect_timeout is left out: the rendered pool tries for ever."
+            )
+        self._plugins(keywords["plugins"])
+
+    def _plugins(self, written: ast.expr) -> None:
+        assert isinstance(written, ast.List)
+        texts = {
+            ast.unparse(each).partition("(")[0]: self._file.segment(each)
+            for each in written.elts
+        }
+        wanted = set(plugin_names(self._house))
+        replaced = {_replaced_by(plugin) for plugin in self._house.plugins} - {""}
+        for name in sorted(replaced):
+            self._house.notes.append(
+                f"Your own {name} stays in the place of the template's."
+            )
+        if "Cron" not in wanted | replaced:
+            self._house.notes.append(
+                "The plugin Cron comes with the template, and has a table: run "
+                f"python -m {self._house.package}.workers migrate before the first start."
+            )
+        for name in texts.keys() - wanted - ({"Cron"} - replaced):
+            del texts[name]
+        for plugin in self._house.plugins:
+            name = plugin_name(plugin)
+            given = arguments(plugin)
+            if given is None:
+                raise NotCarriedOver(
+                    f"{plugin.text}: its arguments cannot be told apart"
+                )
+            if name in ("Pruner", "Recovery", "Cron", "Leadership"):
+                texts[name] = self._standard(name, *given)
+            elif name != "SentryPlugin":
+                texts[name or plugin.text] = self._carry.text(plugin)
+        if texts.keys() != {
+            ast.unparse(each).partition("(")[0] for each in written.elts
+        } or any(
+            ast.dump(ast.parse(a)) != ast.dump(ast.parse(self._file.segment(b)))
+            for a, b in zip(texts.values(), written.elts, strict=False)
+        ):
+            self._file.replace(written, _list(texts.values()))
+
+    def _standard(
+        self, name: str, positional: list[Bound], named: dict[str, Bound]
+    ) -> str:
+        """One of the four plugins that the template always has; timing is in SETTINGS."""
+        named = {
+            **dict(zip(_POSITIONAL.get(name, ()), positional, strict=False)),
+            **named,
+        }
+        interval = named.pop("poll_interval", None)
+        if name == "Leadership":
+            if timeout := named.pop("timeout", None):
+                self._set("leader_lease", timeout)
+        elif interval:
+            self._set("poll_interval", interval)
+        rule = named.pop("rule", None)
+        keywords = {key: self._carry.text(each) for key, each in named.items()}
+        return _call(name, [self._carry.text(rule)] if rule else [], keywords)
+
+    def _set(self, name: str, bound: Bound) -> None:
+        value = evaluate(bound)
+        if type(value) is not int:
+            raise NotCarriedOver(f"{bound.text} is known only when it runs")
+        if name in self._settings and self._settings[name] != value:
+            value = min(value, self._settings[name])
+            self._house.notes.append(
+                f"The template has one {name} for all plugins: it is the lowest, {value}."
+            )
+        self._settings[name] = value
+
+    def _workers(self) -> None:
+        function = self._file.statement("initialize_workers")
+        calls = [
+            node
+            for node in ast.walk(function)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Worker"
+        ]
+        calls.sort(key=lambda node: node.lineno)
+        for call, worker in zip(calls, self._house.workers, strict=True):
+            tags = tags_of(worker)
+            given = arguments(worker)
+            written = {each.arg: each.value for each in call.keywords}.get("tags")
+            present = sorted(ast.literal_eval(written)) if written else []
+            if tags == present:
+                continue
+            assert given
+            text = self._carry.value(given[1]["tags"])
+            end = self._file.offset(call.keywords[-1].value, end=True)
+            if written:
+                self._file.replace(written, text)
+            else:
+                self._file.insert(end, f", tags={text}")
+
+    def _write_settings(self) -> None:
+        for name, value in self._settings.items():
+            lowest, highest = _RANGES[name]
+            if not lowest <= value <= highest:
+                raise NotCarriedOver(
+                    f"{name} is {value}, and takes {lowest} to {highest}"
+                )
+        if self._settings:
+            texts = {name: str(value) for name, value in self._settings.items()}
+            self._file.replace(
+                self._file.assigned("SETTINGS"), _call("Settings", [], texts)
+            )
+
+    def _insert_what_is_needed(self) -> None:
+        """The imports and statements of the file by hand that are used."""
+        if statements := self._carry.statements():
+            first = self._file.offset(self._file.statement("DATABASE_SECRET"))
+            self._file.insert(first, "\n\n".join(statements) + "\n\n")
+        if self._carry.imports:
+            relative = next(
+                node
+                for node in self._file.tree.body
+                if isinstance(node, ast.ImportFrom) and node.level
+            )
+            lines = "\n".join(self._carry.imports) + "\n"
+            self._file.insert(self._file.offset(relative), lines)
+
+
+def _replaced_by(plugin: Bound) -> str:
+    """The plugin of Chancy's that a team's own one derives from, and stands for."""
+    path = called(plugin)
+    module_path, _, name = path.rpartition(".")
+    module = plugin.scope.module
+    if module_path != module.dotted:
+        found = module.backend.module(module_path) if module_path else None
+        if found is None:
+            return ""
+        module = found
+    match module.look_up(name):
+        case ast.ClassDef(bases=bases):
+            for base in bases:
+                path = dotted(base, module.scope)
+                if path.startswith("chancy.plugins."):
+                    return path.rpartition(".")[2]
+    return ""
+
+
+def _call(name: str, positional: list[str], keywords: dict[str, str]) -> str:
+    """A call, over as many lines as it has arguments."""
+    parts = [*positional, *(f"{key}={text}" for key, text in keywords.items())]
+    return (
+        f"{name}(\n{''.join(f'{part},{chr(10)}' for part in parts)})"
+        if parts
+        else f"{name}()"
+    )
+
+
+def _list(items: Iterable[str]) -> str:
+    return "[\n" + "".join(f"{item},\n" for item in items) + "]"
+
+
+def tidied(text: str, backend: Backend, *, keep_unused: bool = False) -> str:
+    """Returns a file as the template's own formatting has it, without unused imports."""
+    checks = [
+        "--select=I" if keep_unused else "--select=I,F401",
+        "--fix",
+        "--exit-zero",
+        f"--config=lint.isort.known-first-party={sorted(backend.top_level())}",
+    ]
+    return _ruff("format", text=_ruff("check", *checks, text=text))
+
+
+def _ruff(*command: str, text: str) -> str:
+    quiet = ["--isolated", "--quiet", "--no-cache", "--stdin-filename=adopted.py", "-"]
+    result = subprocess.run(
+        [find_ruff_bin(), *command, *quiet], input=text, capture_output=True, text=True
+    )
+    if result.returncode:
+        raise AssertionError(f"{result.stdout}{result.stderr}\n{text}")
+    return result.stdout
+
+
+def prove(text: str, house: House) -> None:
+    """Makes sure that the file says what the one by hand said, and knows all its names.
+
+    Raises:
+        AssertionError: It does not, which is a fault of this program.
+    """
+    _ruff("check", "--select=F821,F811", text=text)
+    rendered = _Rendered(text)
+    queues = rendered.assigned("QUEUES")
+    assert isinstance(queues, ast.List)
+    assert [rendered.queue_name(each) for each in queues.elts] == [
+        facts.name for facts in queue_facts(house)
+    ]
+    cron_jobs = rendered.assigned("CRON_JOBS")
+    assert isinstance(cron_jobs, ast.List)
+    assert [
+        [ast.literal_eval(each.value) for each in call.keywords[1:]]
+        for call in cron_jobs.elts
+        if isinstance(call, ast.Call)
+    ] == [[schedule.cron, schedule.timezone] for schedule in house.schedules]
+    keywords = {
+        each.arg: each.value
+        for each in rendered.call_in("create_chancy", "Chancy").keywords
+    }
+    assert ast.literal_eval(keywords["prefix"]) == house.prefix
+    assert ast.literal_eval(rendered.assigned("DATABASE_SECRET")) == house.secret

@@ -1,0 +1,552 @@
+"""Reads Python files without importing them: what a name stands for, where it is known."""
+
+import ast
+import operator
+import tokenize
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+FunctionDef = ast.FunctionDef | ast.AsyncFunctionDef
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.BitOr: operator.or_,
+}
+_COLLECTIONS: dict[str, Callable[[Any], Any]] = {
+    each.__name__: each for each in (list, tuple, set, frozenset)
+}
+# Deep enough for what people write, and an end for what refers to itself.
+_DEEPEST = 50
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A name that an import binds, with the full dotted path of what it stands for."""
+
+    path: str
+    statement: ast.Import | ast.ImportFrom
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """An expression, and where its names are looked up."""
+
+    node: ast.expr
+    scope: "Scope"
+
+    @property
+    def text(self) -> str:
+        return ast.unparse(self.node)
+
+    @property
+    def where(self) -> str:
+        return f"{self.scope.module.path.name}, line {self.node.lineno}"
+
+
+@dataclass(eq=False)
+class Scope:
+    """A module, or a function in it with what its statements have bound so far."""
+
+    module: "Module"
+    names: dict[str, Any] = field(default_factory=dict)
+
+    def look_up(self, name: str) -> Any:
+        """Returns what a name stands for, None when the file does not say.
+
+        Imported, Bound, the definition of a function or class, or a value in a tuple.
+        """
+        return self.names[name] if name in self.names else self.module.look_up(name)
+
+
+class Module:
+    """A file of the backend.
+
+    Raises:
+        OSError: It cannot be read.
+        SyntaxError: It is not Python.
+    """
+
+    def __init__(self, backend: "Backend", path: Path, dotted: str) -> None:
+        self.backend = backend
+        self.path = path
+        self.dotted = dotted
+        self.package = dotted if path.stem == "__init__" else dotted.rpartition(".")[0]
+        self.source = path.read_bytes()
+        self.tree = ast.parse(self.source, str(path))
+
+    @cached_property
+    def scope(self) -> Scope:
+        return Scope(self)
+
+    @cached_property
+    def _bindings(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for statement in _top_level(self.tree.body):
+            for name, binding in bindings_of(statement, self.scope):
+                found.setdefault(name, []).append(binding)
+        return found
+
+    def look_up(self, name: str) -> Any:
+        bindings = self._bindings.get(name, [])
+        return bindings[0] if len(bindings) == 1 else None
+
+    def statement_of(self, name: str) -> ast.stmt | None:
+        """Returns the statement of the file that binds a name, if there is just one."""
+        found = [
+            statement
+            for statement in self.tree.body
+            if name in {bound for bound, _ in bindings_of(statement, self.scope)}
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def segment(self, statement: ast.stmt) -> str:
+        """Returns a statement as it is written, with its decorators."""
+        decorators = getattr(statement, "decorator_list", [])
+        first = min([statement.lineno, *(each.lineno for each in decorators)])
+        lines = [
+            self.line(n) for n in range(first, (statement.end_lineno or first) + 1)
+        ]
+        return "\n".join(lines)
+
+    def line(self, number: int) -> str:
+        """Returns a line of the file, the first with 1, as it is written."""
+        return self._lines[number - 1]
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        encoding, _ = tokenize.detect_encoding(BytesIO(self.source).readline)
+        return self.source.decode(encoding).replace("\r\n", "\n").split("\n")
+
+
+class Backend:
+    """The files below the folder that the import paths start from."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._modules: dict[str, Module | None] = {}
+
+    def top_level(self) -> set[str]:
+        """Returns the names that an import of the backend's own can begin with."""
+        files = {path.stem for path in self.root.glob("*.py")}
+        folders = {path.parent.name for path in self.root.glob("*/*.py")}
+        deeper = {path.parents[1].name for path in self.root.glob("*/*/*.py")}
+        return {name for name in files | folders | deeper if name.isidentifier()}
+
+    def module(self, dotted: str) -> Module | None:
+        """Returns a module of the backend; None for one of others, or a broken one."""
+        if dotted not in self._modules:
+            self._modules[dotted] = self._read(dotted)
+        return self._modules[dotted]
+
+    def _read(self, dotted: str) -> Module | None:
+        base = self.root.joinpath(*dotted.split("."))
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                try:
+                    return Module(self, path, dotted)
+                except (OSError, SyntaxError, UnicodeError, ValueError):
+                    return None
+        return None
+
+
+def bindings_of(statement: ast.stmt, scope: Scope) -> Iterator[tuple[str, Any]]:
+    """Yields the names that a statement binds, each with what it stands for."""
+    match statement:
+        case ast.Import(names=aliases):
+            for alias in aliases:
+                name = alias.asname or alias.name.partition(".")[0]
+                path = alias.name if alias.asname else name
+                yield name, Imported(path, statement)
+        case ast.ImportFrom(names=aliases):
+            base = absolute(statement, scope.module.package)
+            for alias in aliases:
+                path = f"{base}.{alias.name}"
+                yield alias.asname or alias.name, Imported(path, statement)
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            yield name, Bound(value, scope)
+        case ast.Assign(
+            targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)
+        ) if len(targets) == len(values):
+            for target, value in zip(targets, values, strict=True):
+                if isinstance(target, ast.Name):
+                    yield target.id, Bound(value, scope)
+        case ast.Assign(targets=targets):
+            for target in targets:
+                for node in ast.walk(target):
+                    if isinstance(node, ast.Name):
+                        yield node.id, None
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+            yield name, Bound(value, scope)
+        case ast.AugAssign(target=ast.Name(id=name)):
+            yield name, None
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            yield statement.name, statement
+
+
+def absolute(statement: ast.ImportFrom, package: str) -> str:
+    """Returns the dotted path of the module that an import names."""
+    if not statement.level:
+        return statement.module or ""
+    parts = package.split(".")
+    kept = parts[: len(parts) - statement.level + 1]
+    return ".".join([*kept, *([statement.module] if statement.module else [])])
+
+
+def dotted(node: ast.expr, scope: Scope) -> str:
+    """Returns the full path of a name or an attribute of one, or nothing."""
+    match node:
+        case ast.Name(id=name):
+            match scope.look_up(name):
+                case Imported(path=path):
+                    return path
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                    return f"{scope.module.dotted}.{name}"
+        case ast.Attribute(value=value, attr=attr):
+            if base := dotted(value, scope):
+                return f"{base}.{attr}"
+    return ""
+
+
+def evaluate(bound: Bound, depth: int = 0) -> Any:
+    """Returns the value of an expression, or a Bound where only a run could tell.
+
+    Lists, tuples, sets and dicts may hold both. A Bound that comes back stands where the
+    value is made: names that lead there are followed.
+    """
+    node, scope = bound.node, bound.scope
+    if depth > _DEEPEST:
+        return bound
+
+    def value(node: ast.expr) -> Any:
+        return evaluate(Bound(node, scope), depth + 1)
+
+    match node:
+        case ast.Constant(value=constant):
+            return constant
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            items = _items(elements, value)
+            if items is None:
+                return bound
+            return items if isinstance(node, ast.List) else tuple(items)
+        case ast.Set(elts=elements):
+            items = _items(elements, value)
+            return set(items) if items is not None and is_plain(items) else bound
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            plain_keys = [value(key) for key in keys if key is not None]
+            if not is_plain(plain_keys):
+                return bound
+            return dict(zip(plain_keys, map(value, values), strict=True))
+        case ast.JoinedStr(values=parts):
+            texts = [_part(part, value) for part in parts]
+            return "".join(texts) if None not in texts else bound  # type: ignore[arg-type]
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            operands = [value(left), value(right)]
+            if not is_plain(operands):
+                return bound
+            try:
+                return _OPERATORS[type(op)](*operands)
+            except (ArithmeticError, TypeError, ValueError):
+                return bound
+        case ast.UnaryOp(op=op, operand=operand):
+            inner = value(operand)
+            if isinstance(op, ast.Not) and is_plain(inner):
+                return not inner
+            negative = isinstance(op, ast.USub) and isinstance(inner, int | float)
+            return -inner if negative else bound
+        case ast.Subscript(value=container, slice=index):
+            both = value(container), value(index)
+            try:
+                return both[0][both[1]] if is_plain(both) else bound
+            except (LookupError, TypeError):
+                return bound
+        case ast.ListComp(generators=[ast.comprehension(ifs=[], is_async=0) as each]):
+            return _comprehended(bound, node.elt, each, depth)
+        case ast.Name() | ast.Attribute():
+            return _named(bound, depth)
+        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if (
+            name in _COLLECTIONS and scope.look_up(name) is None
+        ):
+            inner = value(argument)
+            is_items = isinstance(inner, list | tuple | set) and is_plain(inner)
+            return _COLLECTIONS[name](inner) if is_items else bound
+        case ast.Call():
+            return _returned(bound, depth)
+    return bound
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is known to its last part."""
+    if isinstance(value, dict):
+        return is_plain([*value, *value.values()])
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(is_plain, value))
+    return not isinstance(value, Bound)
+
+
+def arguments(
+    call: Bound,
+) -> tuple[list[Bound], dict[str, Bound]] | None:
+    """Returns the arguments of a call, None when a run alone could tell which they are."""
+    assert isinstance(call.node, ast.Call)
+    positional: list[Bound] = []
+    for argument in call.node.args:
+        if not isinstance(argument, ast.Starred):
+            positional.append(Bound(argument, call.scope))
+            continue
+        sequence = _elements(Bound(argument.value, call.scope))
+        if sequence is None:
+            return None
+        positional += sequence
+    named: dict[str, Bound] = {}
+    for keyword in call.node.keywords:
+        if keyword.arg:
+            named[keyword.arg] = Bound(keyword.value, call.scope)
+            continue
+        match followed(Bound(keyword.value, call.scope)):
+            case Bound(node=ast.Dict(keys=keys, values=values), scope=scope):
+                for key, each in zip(keys, values, strict=True):
+                    if not isinstance(key, ast.Constant):
+                        return None
+                    named[str(key.value)] = Bound(each, scope)
+            case _:
+                return None
+    return positional, named
+
+
+def followed(bound: Bound) -> Bound:
+    """Returns the expression that a name stands for; calls are not followed."""
+    for _ in range(_DEEPEST):
+        if not isinstance(bound.node, ast.Name):
+            break
+        match bound.scope.look_up(bound.node.id):
+            case Bound() as inner:
+                bound = inner
+            case _:
+                break
+    return bound
+
+
+def called(call: Bound) -> str:
+    """Returns the full path of what a call calls, or nothing."""
+    assert isinstance(call.node, ast.Call)
+    return dotted(call.node.func, call.scope)
+
+
+def imports_in(bound: Bound) -> list[str]:
+    """Returns the full paths of what an expression uses that is imported."""
+    paths: list[str] = []
+    for node in ast.walk(bound.node):
+        if isinstance(node, ast.Name):
+            match bound.scope.look_up(node.id):
+                case Imported(path=path):
+                    paths.append(path)
+                case Bound() as inner if inner.node is not bound.node:
+                    paths += imports_in(inner)
+    return paths
+
+
+def function_of(call: Bound) -> tuple[FunctionDef, Module] | None:
+    """Returns the function of the backend that a call calls."""
+    path = called(call)
+    module_path, _, name = path.rpartition(".")
+    module = call.scope.module
+    if module_path != module.dotted:
+        found = module.backend.module(module_path) if module_path else None
+        if found is None:
+            return None
+        module = found
+    function = module.look_up(name)
+    return (function, module) if isinstance(function, FunctionDef) else None
+
+
+def entered(call: Bound, function: FunctionDef, module: Module) -> Scope | None:
+    """Returns the scope in which a call runs the function's body, None if unclear."""
+    given = arguments(call)
+    if given is None or function.args.vararg or function.args.kwarg:
+        return None
+    positional, named = given
+    parameters = [*function.args.posonlyargs, *function.args.args]
+    if len(positional) > len(parameters):
+        return None
+    names: dict[str, Any] = {}
+    defaults = function.args.defaults
+    for parameter, default in zip(
+        parameters[len(parameters) - len(defaults) :], defaults, strict=True
+    ):
+        names[parameter.arg] = Bound(default, module.scope)
+    for parameter, keyword_default in zip(
+        function.args.kwonlyargs, function.args.kw_defaults, strict=True
+    ):
+        if keyword_default is not None:
+            names[parameter.arg] = Bound(keyword_default, module.scope)
+    for parameter, argument in zip(parameters, positional, strict=False):
+        names[parameter.arg] = argument
+    names.update(named)
+    return Scope(module, names)
+
+
+# ------------------------------------------------------------------------------ details
+
+
+def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yields the statements of a module, also those under `if` and `try`."""
+    for statement in body:
+        yield statement
+        match statement:
+            case ast.If(body=body, orelse=orelse):
+                yield from _top_level([*body, *orelse])
+            case ast.Try(body=body, handlers=handlers):
+                yield from _top_level(body)
+                for handler in handlers:
+                    yield from _top_level(handler.body)
+
+
+def _items(
+    elements: list[ast.expr], value: Callable[[ast.expr], Any]
+) -> list[Any] | None:
+    items: list[Any] = []
+    for element in elements:
+        if isinstance(element, ast.Starred):
+            inner = value(element.value)
+            if not isinstance(inner, list | tuple):
+                return None
+            items += inner
+        else:
+            items.append(value(element))
+    return items
+
+
+def _part(part: ast.expr, value: Callable[[ast.expr], Any]) -> str | None:
+    """The text of a part of an f-string."""
+    match part:
+        case ast.Constant(value=str() as text):
+            return text
+        case ast.FormattedValue(value=inner, conversion=-1, format_spec=None):
+            found = value(inner)
+            return str(found) if isinstance(found, str | int) else None
+    return None
+
+
+def _comprehended(
+    bound: Bound, element: ast.expr, each: ast.comprehension, depth: int
+) -> Any:
+    items = evaluate(Bound(each.iter, bound.scope), depth + 1)
+    if not isinstance(items, list | tuple):
+        return bound
+    results = []
+    for item in items:
+        names = unpacked(each.target, item)
+        if names is None:
+            return bound
+        scope = Scope(bound.scope.module, {**bound.scope.names, **names})
+        results.append(evaluate(Bound(element, scope), depth + 1))
+    return results
+
+
+def unpacked(target: ast.expr, item: Any) -> dict[str, Any] | None:
+    """Returns what the target of a loop binds for an item, None if that is unclear."""
+    match target:
+        case ast.Name(id=name):
+            return {name: item if isinstance(item, Bound) else (item,)}
+        case ast.Tuple(elts=targets):
+            if not isinstance(item, list | tuple) or len(item) != len(targets):
+                return None
+            names: dict[str, Any] = {}
+            for inner, part in zip(targets, item, strict=True):
+                found = unpacked(inner, part)
+                if found is None:
+                    return None
+                names |= found
+            return names
+    return None
+
+
+def _named(bound: Bound, depth: int) -> Any:
+    node, scope = bound.node, bound.scope
+    if isinstance(node, ast.Name):
+        match scope.look_up(node.id):
+            case Bound() as inner:
+                return evaluate(inner, depth + 1)
+            case (value,):
+                return value
+    elif isinstance(node, ast.Attribute) and node.attr == "value":
+        # A member of an enumeration.
+        inner = evaluate(Bound(node.value, scope), depth + 1)
+        if is_plain(inner):
+            return inner
+    path = dotted(node, scope)
+    for depth_of_module in range(path.count("."), 0, -1):
+        parts = path.split(".")
+        module_path, names = parts[:depth_of_module], parts[depth_of_module:]
+        module = scope.module
+        if ".".join(module_path) != module.dotted:
+            found = module.backend.module(".".join(module_path))
+            if found is None:
+                continue
+            module = found
+        return _member(bound, module, names, depth)
+    return bound
+
+
+def _member(bound: Bound, module: Module, names: list[str], depth: int) -> Any:
+    """The value of a module's name, or of a name in a class of it."""
+    match module.look_up(names[0]), names[1:]:
+        case Bound() as inner, []:
+            return evaluate(inner, depth + 1)
+        case Imported(path=path), []:
+            return _reexported(bound, module, path, depth)
+        case ast.ClassDef(body=body), [attribute]:
+            for statement in body:
+                for name, binding in bindings_of(statement, module.scope):
+                    if name == attribute and isinstance(binding, Bound):
+                        return evaluate(binding, depth + 1)
+    return bound
+
+
+def _reexported(bound: Bound, module: Module, path: str, depth: int) -> Any:
+    module_path, _, name = path.rpartition(".")
+    found = module.backend.module(module_path) if module_path else None
+    if found is None or depth > _DEEPEST:
+        return bound
+    return _member(bound, found, [name], depth + 1)
+
+
+def _returned(bound: Bound, depth: int) -> Any:
+    """What a function of the backend returns that only computes and returns."""
+    found = function_of(bound)
+    if found is None or isinstance(found[0], ast.AsyncFunctionDef):
+        return bound
+    scope = entered(bound, *found)
+    if scope is None or found[0].decorator_list:
+        return bound
+    for statement in found[0].body:
+        match statement:
+            case ast.Expr(value=ast.Constant()):
+                continue
+            case ast.Return(value=ast.expr() as value):
+                return evaluate(Bound(value, scope), depth + 1)
+            case ast.Assign() | ast.AnnAssign() | ast.Import() | ast.ImportFrom():
+                for name, binding in bindings_of(statement, scope):
+                    scope.names[name] = binding
+            case _:
+                return bound
+    return bound
+
+
+def _elements(bound: Bound) -> list[Bound] | None:
+    """The elements of a list or tuple, each where its names are known."""
+    match followed(bound):
+        case Bound(
+            node=ast.List(elts=elements) | ast.Tuple(elts=elements), scope=scope
+        ):
+            if not any(isinstance(each, ast.Starred) for each in elements):
+                return [Bound(each, scope) for each in elements]
+    return None
