@@ -26,13 +26,24 @@ def main(answers_file: str, workers: str) -> None:
     for job in before:
         if job in after:
             delete_what_came_back(job, workers, files)
-    report(kept, added, workers)
+    report_removed(kept, added, workers)
+    report_moved(before, after, workers)
 
 
-def jobs_of(answers: str) -> list[str]:
-    """The names of the jobs in an answers file, in its order."""
-    jobs: list[Any] = (yaml.safe_load(answers) or {}).get("jobs") or []
-    return [job if isinstance(job, str) else job["name"] for job in jobs]
+def jobs_of(text: str) -> dict[str, tuple[str, str]]:
+    """The jobs in an answers file, each with its queue and that one's executor."""
+    answers: dict[str, Any] = yaml.safe_load(text) or {}
+    queues = dict(map(named, answers.get("queues") or []))
+    found = {}
+    for name, job in map(named, answers.get("jobs") or []):
+        queue = job.get("queue", "default")
+        found[name] = (queue, queues.get(queue, {}).get("executor", "async"))
+    return found
+
+
+def named(item: Any) -> tuple[str, dict[str, Any]]:
+    """A job or a queue with its name; a bare name is short for one without options."""
+    return (item, {}) if isinstance(item, str) else (item["name"], item)
 
 
 def restore(job: str, workers: str, files: set[str]) -> bool:
@@ -57,7 +68,7 @@ def delete_what_came_back(job: str, workers: str, files: set[str]) -> None:
                 path.parent.rmdir()
 
 
-def report(kept: list[str], added: list[str], workers: str) -> None:
+def report_removed(kept: list[str], added: list[str], workers: str) -> None:
     """Says what nothing registers any more, and how to finish a renaming."""
     for job in kept:
         print(
@@ -69,6 +80,22 @@ def report(kept: list[str], added: list[str], workers: str) -> None:
         print(
             f"Was {kept[0]} renamed? {workers}/{added[0]}/worker.py is new: bring the body "
             f"of {workers}/{kept[0]}/worker.py over."
+        )
+
+
+def report_moved(
+    before: dict[str, tuple[str, str]], after: dict[str, tuple[str, str]], workers: str
+) -> None:
+    """Says what the team has to change in files that are its own."""
+    for job in before:
+        if after.get(job, before[job]) == before[job]:
+            continue
+        queue, executor = after[job]
+        kind = "async def" if executor == "async" else "def"
+        print(
+            f"The job {job} is on the {executor} queue {queue} in the answers now, and its "
+            f'file is yours: write @job(queue="{queue}") and {kind} in '
+            f"{workers}/{job}/worker.py."
         )
 
 

@@ -5,10 +5,10 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
-from . import demo, wire
+from . import add_job, demo, update, wire
 
 # Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
-COMMANDS: tuple[ModuleType, ...] = (wire, demo)
+COMMANDS: tuple[ModuleType, ...] = (wire, add_job, update, demo)
 
 
 def main() -> NoReturn:

@@ -1,0 +1,115 @@
+"""`chancy-workers update`: every service of a backend on the current pattern."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from .answers import Project, find, find_all
+from .renewal import renew
+from .repository import Refused, top_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one service.
+
+    Args:
+        result: `updated`, `current`, `conflict` or `refused`.
+        about: The files with a conflict, or the reason.
+    """
+
+    folder: str
+    before: str
+    after: str
+    result: str
+    about: Sequence[str] = field(default=())
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "update",
+        help="bring services to the newest release of the template",
+        description=(
+            "Updates one service after the other to the newest release, answers that were "
+            "edited by hand included, and goes on when one cannot be updated. Exit status: "
+            "0 all are current, 1 one has conflicts or was refused, 2 bad usage."
+        ),
+    )
+    parser.add_argument(
+        "folders",
+        metavar="FOLDER",
+        nargs="*",
+        type=Path,
+        help="such as app/billing; every service of the repository without one",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    console = Console(highlight=False)
+    try:
+        projects = _projects(arguments.folders)
+    except Refused as refused:
+        print(f"chancy-workers update: {refused}", file=sys.stderr)
+        return 1
+    outcomes = []
+    for number, project in enumerate(projects, 1):
+        where = f"{number} of {len(projects)}"
+        with console.status(f"Updating {project.service.name} ({where})"):
+            outcome, said = update(project)
+        outcomes.append(outcome)
+        console.print(f"{outcome.folder}: {outcome.result}", markup=False)
+        console.print(said, end="", markup=False, soft_wrap=True)
+    _show(outcomes, console)
+    bad = {"conflict", "refused"}
+    return 1 if bad & {outcome.result for outcome in outcomes} else 0
+
+
+def _projects(folders: Sequence[Path]) -> list[Project]:
+    if folders:
+        return [find(folder) for folder in folders]
+    found = list(find_all(top_of(Path.cwd())))
+    if not found:
+        raise Refused(
+            "no service here was rendered by this template: go to the backend's "
+            "repository, or name a service's folder"
+        )
+    return found
+
+
+def update(project: Project) -> tuple[Outcome, str]:
+    """Updates one service; returns what became of it, and what the template said."""
+    folder = str(project.service)
+    try:
+        folder = project.service.relative_to(project.top).as_posix()
+        renewal = renew(project)
+    except Refused as refused:
+        return Outcome(folder, project.release, "", "refused", [str(refused)]), ""
+    if renewal.conflicts:
+        result = "conflict"
+    else:
+        result = "updated" if renewal.changed else "current"
+    outcome = Outcome(
+        folder, project.release, renewal.release, result, renewal.conflicts
+    )
+    return outcome, renewal.said
+
+
+def _show(outcomes: Sequence[Outcome], console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("service", "was", "is", "result"):
+        table.add_column(title, overflow="fold")
+    for each in outcomes:
+        result = "\n".join([each.result, *each.about])
+        table.add_row(each.folder, each.before, each.after or each.before, result)
+    console.print()
+    console.print(table)
+    if any(each.result in ("updated", "conflict") for each in outcomes):
+        console.print("Look at the change with git diff, run the tests, then commit.")
