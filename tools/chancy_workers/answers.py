@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,11 @@ class Project:
         return self.folder
 
     @property
+    def name(self) -> str:
+        """The service's folder, as a command takes it from the repository's top."""
+        return self.service.relative_to(self.top).as_posix()
+
+    @property
     def package(self) -> str:
         return str(self.answers.get("package", f"app.{self.answers['service']}"))
 
@@ -71,6 +76,19 @@ class Project:
         return self.file.relative_to(self.top).as_posix()
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """An answers file that is no YAML.
+
+    Args:
+        name: The file, as a command takes it from the repository's top.
+    """
+
+    name: str
+    reason: str
+    mend: str
+
+
 def read(file: Path) -> Project | None:
     """The project of an answers file, None when that is another template's.
 
@@ -80,10 +98,7 @@ def read(file: Path) -> Project | None:
     try:
         answers = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Refused(
-            f"{file} cannot be read ({' '.join(str(error).split())}): bring it back with "
-            f"git checkout {file}"
-        ) from error
+        raise Refused(f"cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(answers, dict):
         return None
     if not {"scope", "service", "jobs", "database_secret", "_commit"} <= answers.keys():
@@ -104,7 +119,12 @@ def find(folder: Path) -> Project:
         )
     for above in (start, *start.parents):
         for file in sorted(above.glob(PATTERN)):
-            project = read(file)
+            try:
+                project = read(file)
+            except Refused as refused:
+                raise Refused(
+                    f"{file} {refused}: bring it back with git checkout HEAD -- {file}"
+                ) from refused
             if project and (
                 above == start or project.service in (start, *start.parents)
             ):
@@ -117,19 +137,29 @@ def find(folder: Path) -> Project:
     )
 
 
-def find_all(folder: Path) -> Iterator[Project]:
-    """Every project below a folder that git knows, in order.
+def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
+    """The projects of these folders, or every one of the repository without any.
 
     Raises:
-        Refused: The folder is in no repository, or an answers file is no YAML.
+        Refused: A folder has none, or the repository has none.
     """
-    top_of(folder)
-    for name in sorted(
-        names(git(folder, "ls-files", "-z", "--", f":(glob)**/{PATTERN}"))
-    ):
-        file = folder / name
-        if file.is_file() and (project := read(file)):
-            yield project
+    if folders:
+        return [find(folder) for folder in folders]
+    top = top_of(Path.cwd())
+    found: list[Project | Unreadable] = []
+    for name in sorted(names(git(top, "ls-files", "-z", "--", f":(glob)**/{PATTERN}"))):
+        try:
+            project = read(top / name) if (top / name).is_file() else None
+        except Refused as refused:
+            found.append(Unreadable(name, str(refused), f"git checkout HEAD -- {name}"))
+        else:
+            found += [project] if project else []
+    if not found:
+        raise Refused(
+            "no service here was rendered by this template: go to the backend's "
+            "repository, or name a service's folder"
+        )
+    return found
 
 
 def fingerprint(answers: Answers) -> str:

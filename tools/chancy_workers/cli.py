@@ -5,10 +5,10 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
-from . import add_job, demo, update, wire
+from . import add_job, check, demo, update, wire
 
 # Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
-COMMANDS: tuple[ModuleType, ...] = (wire, add_job, update, demo)
+COMMANDS: tuple[ModuleType, ...] = (wire, add_job, update, check, demo)
 
 
 def main() -> NoReturn:

@@ -7,7 +7,6 @@ whole backend, and the backend sees one short step at the end instead of every o
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import yaml
 
 from .answers import Answers, Project, fingerprint, read, rendered_answers
 from .repository import Refused, git, names
+from .template import copier
 
 CURRENT = ":current:"
 # What decides how git writes files, beside its attributes.
@@ -186,36 +186,12 @@ def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str
     data_file = copy.with_name("data.yml")
     data_file.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
     folder = copy / project.folder.relative_to(project.top)
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "copier", "update", "--trust", "--defaults"),
-            *("--quiet", f"--answers-file={project.file.name}"),
-            *(
-                f"--data-file={data_file}",
-                *([f"--vcs-ref={release}"] if release else []),
-            ),
-            str(folder),
-        ],
+    return copier(
+        *("update", f"--answers-file={project.file.name}", f"--data-file={data_file}"),
+        *([f"--vcs-ref={release}"] if release else []),
+        folder,
         cwd=project.top,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
     )
-    if result.returncode != 0:
-        raise Refused(
-            _reason(result.stderr) or f"copier ended with {result.returncode}"
-        )
-    return result.stdout
-
-
-def _reason(stderr: str) -> str:
-    """The last line of a traceback, without what Python and Copier put before it."""
-    lines = [line for line in stderr.strip().splitlines() if line.strip()]
-    line = lines[-1] if lines else ""
-    for before in ("ValueError: ", "Validation error for question "):
-        line = line.removeprefix(before)
-    return line
 
 
 def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .answers import Project, find, find_all
+from .answers import Project, Unreadable, choose
 from .renewal import renew
-from .repository import Refused, top_of
+from .repository import Refused
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns the exit status."""
     console = Console(highlight=False)
     try:
-        projects = _projects(arguments.folders)
+        projects = choose(arguments.folders)
     except Refused as refused:
         print(f"chancy-workers update: {refused}", file=sys.stderr)
         return 1
     outcomes = []
     for number, project in enumerate(projects, 1):
         where = f"{number} of {len(projects)}"
-        with console.status(f"Updating {project.service.name} ({where})"):
+        with console.status(f"Updating {project.name} ({where})"):
             outcome, said = update(project)
         outcomes.append(outcome)
         console.print(f"{outcome.folder}: {outcome.result}", markup=False)
@@ -72,32 +72,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if bad & {outcome.result for outcome in outcomes} else 0
 
 
-def _projects(folders: Sequence[Path]) -> list[Project]:
-    if folders:
-        return [find(folder) for folder in folders]
-    found = list(find_all(top_of(Path.cwd())))
-    if not found:
-        raise Refused(
-            "no service here was rendered by this template: go to the backend's "
-            "repository, or name a service's folder"
-        )
-    return found
-
-
-def update(project: Project) -> tuple[Outcome, str]:
+def update(project: Project | Unreadable) -> tuple[Outcome, str]:
     """Updates one service; returns what became of it, and what the template said."""
-    folder = str(project.service)
+    if isinstance(project, Unreadable):
+        about = [f"{project.reason}: {project.mend}"]
+        return Outcome(project.name, "", "", "refused", about), ""
     try:
-        folder = project.service.relative_to(project.top).as_posix()
         renewal = renew(project)
     except Refused as refused:
-        return Outcome(folder, project.release, "", "refused", [str(refused)]), ""
+        about = [str(refused)]
+        return Outcome(project.name, project.release, "", "refused", about), ""
     if renewal.conflicts:
         result = "conflict"
     else:
         result = "updated" if renewal.changed else "current"
     outcome = Outcome(
-        folder, project.release, renewal.release, result, renewal.conflicts
+        project.name, project.release, renewal.release, result, renewal.conflicts
     )
     return outcome, renewal.said
 
