@@ -20,7 +20,6 @@ from .releases import (
     update,
 )
 from .support import (
-    TEMPLATE,
     commit,
     copy,
     database,
@@ -180,12 +179,6 @@ def edited(
     release, scope = request.param
     folder = tmp_path_factory.mktemp("edited")
     return updated_from(release, scope, template, folder, edit_as_a_team_does)
-
-
-def test_every_release_of_the_changelog_is_updated_from() -> None:
-    lines = (TEMPLATE / "CHANGELOG.md").read_text().splitlines()
-    listed = [line.split()[1] for line in lines if line.startswith("## v")]
-    assert list(RELEASES) in (listed[::-1], listed[:0:-1])
 
 
 def test_without_edits_an_update_equals_a_fresh_render(untouched: Update) -> None:

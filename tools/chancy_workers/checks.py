@@ -4,19 +4,20 @@ import ast
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from io import StringIO
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion
 
 from .answers import Project, fingerprint
-from .source import CHECKOUT
 from .template import Template
+from .wire import program
 
 STATUS_TIMEOUT = 60
 # A module of the template's own, without the one that holds the team's choices.
@@ -147,13 +148,12 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
     answers, service = subject.project.answers, subject.project.service
     main = Path(os.path.normpath(service / str(answers.get("main", "main.py"))))
     if main.is_file():
-        command = [sys.executable, str(wiring_program()), str(main), "--check"]
-        options = [
+        told = [
             f"--service={answers['service']}",
             f"--package={subject.project.package}",
         ]
-        result = subprocess.run([*command, *options], capture_output=True, text=True)
-        wired = result.returncode == 0
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            wired = program().main(["--check", *told, "--", str(main)]) == 0
     else:
         wired = any(
             re.search(
@@ -169,12 +169,6 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
             "starts no workers",
             f"chancy-workers wire {where}, or name the file with the app in the answer main",
         )
-
-
-def wiring_program() -> Path:
-    """The program that Copier runs: beside this module, or where a checkout has it."""
-    beside = Path(__file__).with_name("wire_lifespan.py")
-    return beside if beside.is_file() else CHECKOUT / "tasks" / "wire_lifespan.py"
 
 
 def has_conflicts(subject: Subject) -> Iterator[Finding]:
