@@ -21,4 +21,11 @@ def main() -> NoReturn:
     for command in COMMANDS:
         command.add_parser(commands)
     arguments = parser.parse_args()
-    sys.exit(arguments.run(arguments))
+    try:
+        sys.exit(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print(
+            "chancy-workers: stopped; git status shows what was written",
+            file=sys.stderr,
+        )
+        sys.exit(130)

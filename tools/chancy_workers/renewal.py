@@ -124,7 +124,15 @@ def check_out(project: Project, base: Answers, copy: Path) -> None:
         "-c",
         "user.email=chancy-workers@localhost",
     )
-    git(copy, *identity, "commit", "--quiet", "--no-verify", "--message=as rendered")
+    git(
+        copy,
+        *identity,
+        "commit",
+        "--quiet",
+        "--no-verify",
+        "--no-gpg-sign",
+        "--message=as rendered",
+    )
     git(copy, "reset", "--hard", "--quiet")
 
 
