@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from .answers import Project, Unreadable, choose
 from .renewal import renew
@@ -65,9 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         with console.status(f"Updating {project.name} ({where})"):
             outcome, said = update(project)
         outcomes.append(outcome)
-        console.print(f"{outcome.folder}: {outcome.result}", markup=False)
-        console.print(said, end="", markup=False, soft_wrap=True)
-    _show(outcomes, console)
+        print(f"{outcome.folder}: {outcome.result}")
+        print(said, end="", flush=True)
+    _show(outcomes)
     bad = {"conflict", "refused"}
     return 1 if bad & {outcome.result for outcome in outcomes} else 0
 
@@ -92,14 +91,16 @@ def update(project: Project | Unreadable) -> tuple[Outcome, str]:
     return outcome, renewal.said
 
 
-def _show(outcomes: Sequence[Outcome], console: Console) -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in ("service", "was", "is", "result"):
-        table.add_column(title, overflow="fold")
+def _show(outcomes: Sequence[Outcome]) -> None:
+    rows = [("service", "was", "is", "result")]
     for each in outcomes:
-        result = "\n".join([each.result, *each.about])
-        table.add_row(each.folder, each.before, each.after or each.before, result)
-    console.print()
-    console.print(table)
+        about = {"conflict": " in ", "refused": ": "}.get(each.result, "")
+        result = each.result + about + ", ".join(each.about)
+        rows.append((each.folder, each.before, each.after or each.before, result))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print()
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
     if any(each.result in ("updated", "conflict") for each in outcomes):
-        console.print("Look at the change with git diff, run the tests, then commit.")
+        print("Look at the change with git diff, run the tests, then commit.")
