@@ -5,10 +5,10 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
-from . import adopt, demo, wire
+from . import add_job, adopt, check, demo, update, wire
 
 # Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
-COMMANDS: tuple[ModuleType, ...] = (wire, adopt, demo)
+COMMANDS: tuple[ModuleType, ...] = (wire, adopt, add_job, update, check, demo)
 
 
 def main() -> NoReturn:
@@ -21,4 +21,11 @@ def main() -> NoReturn:
     for command in COMMANDS:
         command.add_parser(commands)
     arguments = parser.parse_args()
-    sys.exit(arguments.run(arguments))
+    try:
+        sys.exit(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print(
+            "chancy-workers: stopped; git status shows what was written",
+            file=sys.stderr,
+        )
+        sys.exit(130)

@@ -1,0 +1,84 @@
+"""The template's releases, found in its history, and services that were rendered from them.
+
+A release is a commit whose subject is `release: vX.Y.Z`: a clone may have no tags. A new one
+is covered by every test that takes `RELEASES`, without a line being written for it.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+from .support import COPIER, GIT, TEMPLATE, run
+
+# The working tree, uncommitted changes included, as a release after all others.
+WORKING_TREE = "v99.0.0"
+RELEASE = re.compile(r"([0-9a-f]{40}) release: (v\d+\.\d+\.\d+)")
+
+
+def _find_releases() -> dict[str, str]:
+    log = run("git", "log", "--reverse", "--format=%H %s", cwd=TEMPLATE).stdout
+    found = filter(None, map(RELEASE.fullmatch, log.splitlines()))
+    return {version: commit for commit, version in (match.groups() for match in found)}
+
+
+# Version and commit, the oldest first.
+RELEASES = _find_releases()
+
+
+def make_template(folder: Path) -> Path:
+    """A repository of the template with a tag for each release and the working tree."""
+    run("git", "clone", "--quiet", TEMPLATE, folder, cwd=TEMPLATE)
+    for tag in run("git", "tag", cwd=folder).stdout.split():
+        run("git", "tag", "--delete", tag, cwd=folder)
+    for version, commit in RELEASES.items():
+        run("git", "tag", version, commit, cwd=folder)
+    release(folder, TEMPLATE, WORKING_TREE)
+    return folder
+
+
+def release(template: Path, source: Path, version: str) -> None:
+    """Makes the files of a working tree the next release of a template."""
+    run("git", "rm", "-r", "--quiet", ".", cwd=template)
+    for name in list_files(source):
+        (template / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, template / name)
+    commit_all(template)
+    run("git", "tag", version, cwd=template)
+
+
+def list_files(folder: Path) -> list[str]:
+    """The files of a repository that are there, in order, ignored ones left out."""
+    listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=folder)
+    names = filter(None, listed.stdout.split("\0"))
+    return sorted({name for name in names if (folder / name).is_file()})
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """The same files with what is in them."""
+    return {name: (folder / name).read_bytes() for name in list_files(folder)}
+
+
+def commit_all(folder: Path) -> None:
+    """Commits everything in a repository, also nothing."""
+    run("git", "add", "--all", cwd=folder)
+    run(*GIT, "commit", "--quiet", "--allow-empty", "--message=all", cwd=folder)
+
+
+def update(folder: Path, *arguments: str) -> str:
+    """`copier update` as a person types it, Enter at every prompt; returns what it says."""
+    result = run(
+        *COPIER, "update", "--trust", "--defaults", *arguments, folder, cwd=folder
+    )
+    return result.stdout + result.stderr
+
+
+def three_way_merge(ours: bytes, base: bytes, theirs: bytes, folder: Path) -> bytes:
+    """What git makes of two edits of one text, with Copier's conflict markers."""
+    paths = []
+    for name, content in (("ours", ours), ("base", base), ("theirs", theirs)):
+        paths.append(folder / name)
+        paths[-1].write_bytes(content)
+    labels = ("before updating", "last update", "after updating")
+    options = [option for label in labels for option in ("-L", label)]
+    run("git", "merge-file", *options, *paths, cwd=folder, check=False)
+    return paths[0].read_bytes()

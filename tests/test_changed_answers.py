@@ -1,0 +1,278 @@
+"""Answers change after the first render, and what the team wrote stays."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .releases import (
+    WORKING_TREE,
+    commit_all,
+    list_files,
+    make_template,
+    read_files,
+    update,
+)
+from .support import COPIER, commit, copy, environment, run
+
+ANSWERS: dict[str, list[Any]] = {
+    "jobs": [
+        {"name": "send_digest", "schedule": "0 7 * * mon-fri"},
+        {"name": "report", "queue": "slow"},
+    ],
+    "queues": [{"name": "default"}, {"name": "slow", "executor": "thread"}],
+}
+PROGRAM = Path(sys.executable).with_name("chancy-workers")
+WORKERS = "app/billing/workers"
+RENAMED = [{"name": "send_digest"}, {"name": "summary", "queue": "slow"}]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_template(tmp_path_factory.mktemp("releases") / "template")
+
+
+@pytest.fixture(scope="session")
+def render(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Renders a backend with one service, committed; the same answers once only."""
+    renders: dict[str, Path] = {}
+
+    def render(scope: str, release: str = WORKING_TREE, **answers: object) -> Path:
+        name = f"{scope} {release} {answers}"
+        if name not in renders:
+            root = tmp_path_factory.mktemp("render") / "backend"
+            project = project_in(root, scope)
+            project.mkdir(parents=True)
+            if scope == "service":
+                (root / "pyproject.toml").touch()
+            data = root.with_suffix(".yml")
+            told = {**ANSWERS, **answers, "scope": scope, "service": "billing"}
+            data.write_text(yaml.safe_dump(told))
+            arguments = (f"--vcs-ref={release}", f"--data-file={data}")
+            copy(project, *arguments, cwd=root, template=template)
+            commit(root)
+            renders[name] = root
+        return renders[name]
+
+    return render
+
+
+def project_in(root: Path, scope: str) -> Path:
+    return root if scope == "backend" else root / "app" / "billing"
+
+
+@pytest.fixture(params=["backend", "service"])
+def scope(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def root(scope: str, render: Callable[..., Path], tmp_path: Path) -> Path:
+    """A backend of the test's own."""
+    return Path(shutil.copytree(render(scope), tmp_path / "backend"))
+
+
+def chancy_workers(*arguments: str, cwd: Path, check: bool = True) -> str:
+    """Runs the console program; returns what it prints."""
+    result = run(PROGRAM, *arguments, cwd=cwd, check=check)
+    return result.stdout + result.stderr
+
+
+def answer(root: Path, scope: str, **answers: object) -> str:
+    """Changes answers as Copier's documentation says; returns what is printed."""
+    given = [
+        f"--data={name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in answers.items()
+    ]
+    return update(project_in(root, scope), "--vcs-ref=:current:", *given)
+
+
+def edit_answers(root: Path, scope: str, **answers: object) -> None:
+    """Changes the answers file by hand and commits it."""
+    path = project_in(root, scope) / ".copier-answers.yml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **answers}))
+    commit_all(root)
+
+
+def without_answers(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {
+        name: content
+        for name, content in files.items()
+        if not name.endswith(".copier-answers.yml")
+    }
+
+
+def test_one_command_adds_a_job_with_its_test(
+    scope: str, root: Path, render: Callable[..., Path], server_url: str
+) -> None:
+    worker = root / WORKERS / "report" / "worker.py"
+    worker.write_text(f"{worker.read_text()}\n# The team's.\n")
+    commit_all(root)
+
+    chancy_workers(
+        *("add-job", "app/billing", "archive", "--schedule", "0 1 * * *"),
+        *("--timezone", "Europe/London", "--queue", "slow"),
+        cwd=root,
+    )
+
+    job = {
+        "name": "archive",
+        "queue": "slow",
+        "schedule": "0 1 * * *",
+        "timezone": "Europe/London",
+    }
+    expected = read_files(render(scope, jobs=[*ANSWERS["jobs"], job]))
+    expected[f"{WORKERS}/report/worker.py"] = worker.read_bytes()
+    assert read_files(root) == expected
+    run(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio"),
+        *(
+            f"{WORKERS}/tests/test_job_archive.py",
+            f"{WORKERS}/tests/test_chancy_cron.py",
+        ),
+        cwd=root,
+        env=environment(WORKERS_TEST_DATABASE_URL=server_url, PYTHONPATH="."),
+    )
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["copier", "by-hand"])
+def test_a_job_out_of_the_answers_stays_with_its_test_and_is_not_registered(
+    by_hand: bool, scope: str, root: Path, render: Callable[..., Path]
+) -> None:
+    job = root / WORKERS / "send_digest"
+    (job / "worker.py").write_text(
+        f"{(job / 'worker.py').read_text()}\n# The team's.\n"
+    )
+    (job / "text.py").touch()
+    commit_all(root)
+    before = read_files(root)
+
+    if by_hand:
+        edit_answers(root, scope, jobs=ANSWERS["jobs"][1:])
+        printed = chancy_workers("update", cwd=root)
+    else:
+        printed = answer(root, scope, jobs=ANSWERS["jobs"][1:])
+
+    assert "send_digest is out of the answers, and nothing registers it" in printed
+    after = without_answers(read_files(root))
+    fresh = without_answers(read_files(render(scope, jobs=ANSWERS["jobs"][1:])))
+    kept = {
+        name: before[name]
+        for name in before
+        if "/send_digest/" in name
+        or name.endswith(("_send_digest.py", "billing/main.py"))
+    }
+    readme = {"README.md": after["README.md"]} if scope == "backend" else {}
+    assert after == {**fresh, **kept, **readme}
+    assert (
+        "send_digest" not in (root / WORKERS / "chancy_initialization.py").read_text()
+    )
+
+
+def test_a_job_renamed_in_the_answers_is_told_how_to_move_its_body(
+    scope: str, root: Path
+) -> None:
+    printed = answer(root, scope, jobs=RENAMED)
+
+    assert "Was report renamed?" in printed
+    assert (root / WORKERS / "report" / "worker.py").is_file()
+    assert (root / WORKERS / "summary" / "worker.py").is_file()
+
+
+def test_a_job_on_another_queue_is_told_what_to_write(scope: str, root: Path) -> None:
+    before = (root / WORKERS / "report" / "worker.py").read_bytes()
+
+    printed = answer(root, scope, jobs=[ANSWERS["jobs"][0], "report"])
+
+    assert 'write @job(queue="default") and async def in' in printed
+    assert (root / WORKERS / "report" / "worker.py").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sentry", False),
+        ("metrics", True),
+        ("workflow", True),
+        ("start_without_database", True),
+        ("database_secret", "BILLING-POOLER-URL"),
+        ("jobs", [{"name": "send_digest", "schedule": "@daily"}, ANSWERS["jobs"][1]]),
+        ("queues", [{"name": "default", "concurrency": 7}, ANSWERS["queues"][1]]),
+        ("workers", [{}, {}]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_changed_answer_gives_what_a_fresh_render_gives_and_back(
+    name: str, value: Any, render: Callable[..., Path], tmp_path: Path
+) -> None:
+    scope = "service"
+    root = Path(shutil.copytree(render(scope), tmp_path / "backend"))
+    before = read_files(root)
+    old = yaml.safe_load(before["app/billing/.copier-answers.yml"])[name]
+
+    answer(root, scope, **{name: value})
+    there = read_files(root)
+    commit_all(root)
+    answer(root, scope, **{name: old})
+
+    fresh = read_files(render(scope, **{name: value}))
+    fresh["app/billing/main.py"] = before["app/billing/main.py"]
+    assert there == fresh
+    assert read_files(root) == before
+
+
+def test_files_that_the_team_deleted_or_moved_do_not_come_back(
+    scope: str, root: Path
+) -> None:
+    workers = root / WORKERS
+    (workers / "report" / "worker.py").rename(workers / "report" / "work.py")
+    (workers / "tests" / "test_job_report.py").unlink()
+    (workers / "tests" / "test_chancy_jobs.py").unlink()
+    (root / "app" / "billing" / "main.py").unlink()
+    commit_all(root)
+    before = list_files(root)
+
+    answer(root, scope, metrics=True)
+
+    assert list_files(root) == before
+
+
+def test_answers_edited_by_hand_are_refused_by_copier_and_taken_in_by_update(
+    scope: str, root: Path, render: Callable[..., Path]
+) -> None:
+    edit_answers(root, scope, jobs=[*ANSWERS["jobs"], "archive"], metrics=True)
+    before = read_files(root)
+
+    project = project_in(root, scope)
+    refused = run(
+        *COPIER, "update", "--trust", "--defaults", project, cwd=root, check=False
+    )
+
+    assert "was edited by hand" in refused.stderr.splitlines()[-1]
+    assert read_files(root) == before
+    chancy_workers("update", "app/billing", cwd=root)
+    fresh = render(scope, jobs=[*ANSWERS["jobs"], "archive"], metrics=True)
+    assert read_files(root) == read_files(fresh)
+
+
+def test_answers_edited_by_hand_in_an_old_release_are_taken_in(
+    render: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(render("service", "v0.2.0"), tmp_path / "backend"))
+    edit_answers(root, "service", jobs=[*ANSWERS["jobs"], "archive"], sentry=False)
+
+    chancy_workers("update", cwd=root)
+
+    fresh = read_files(
+        render("service", jobs=[*ANSWERS["jobs"], "archive"], sentry=False)
+    )
+    fresh["app/billing/main.py"] = (root / "app" / "billing" / "main.py").read_bytes()
+    assert read_files(root) == fresh

@@ -1,0 +1,255 @@
+"""`chancy-workers check` tells what is wrong with a service, and nothing else."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .releases import RELEASES, WORKING_TREE, commit_all, make_template
+from .support import commit, copy, database, environment, migrate, run
+
+PROGRAM = Path(sys.executable).with_name("chancy-workers")
+WORKERS = "app/billing/workers"
+ANSWERS = ".copier-answers.yml"
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_template(tmp_path_factory.mktemp("releases") / "template")
+
+
+@pytest.fixture(scope="session")
+def two_services(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered backend with billing, and a second service."""
+    root = tmp_path_factory.mktemp("two") / "backend"
+    version = f"--vcs-ref={WORKING_TREE}"
+    backend = ("--data=scope=backend", "--data=service=billing")
+    copy(root, version, *backend, cwd=root.parent, template=template)
+    copy("app/shipping", version, cwd=root, template=template)
+    commit(root)
+    return root
+
+
+@pytest.fixture
+def root(two_services: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(two_services, tmp_path / "backend"))
+
+
+def check(root: Path, *arguments: str, **variables: str) -> list[dict[str, str]]:
+    """What is found; the exit status has to fit."""
+    result = run(
+        PROGRAM,
+        "check",
+        "--format=json",
+        *arguments,
+        cwd=root,
+        env=environment(**variables),
+        check=False,
+    )
+    assert result.stdout, result.stderr
+    found: list[dict[str, str]] = json.loads(result.stdout)
+    assert result.returncode == bool(found)
+    return found
+
+
+def add_line(path: Path, line: str) -> None:
+    path.write_text(f"{path.read_text()}{line}\n")
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def lock(root: Path, version: str) -> None:
+    (root / "uv.lock").write_text(
+        f'[[package]]\nname = "chancy"\nversion = "{version}"\n'
+    )
+
+
+def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
+    lock(root, "0.26.3")
+    run(
+        *(sys.executable, "-m", "ruff", "format", "--isolated", "--line-length=120"),
+        *("--no-cache", "app/shipping"),
+        cwd=root,
+    )
+
+    assert check(root) == []
+    assert (
+        run(PROGRAM, "check", cwd=root).stdout == "2 services are current and whole\n"
+    )
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
+    "edited": (
+        lambda root: replace(
+            root / WORKERS / "chancy_hooks.py", "import Any", "import *"
+        ),
+        f"{WORKERS}/chancy_hooks.py",
+        "was edited by hand",
+        "git log",
+    ),
+    "missing": (
+        lambda root: (root / WORKERS / "chancy_hooks.py").unlink(),
+        f"{WORKERS}/chancy_hooks.py",
+        "is missing",
+        "git log",
+    ),
+    "not-wired": (
+        lambda root: (root / "app/billing/main.py").write_text(
+            "from fastapi import FastAPI\n\napp = FastAPI()\n"
+        ),
+        "app/billing/main.py",
+        "starts no workers",
+        "chancy-workers wire app/billing/main.py",
+    ),
+    "no-main": (
+        lambda root: (root / "app/billing/main.py").unlink(),
+        "app/billing/main.py",
+        "starts no workers",
+        "in the answer main",
+    ),
+    "conflict": (
+        lambda root: add_line(
+            root / WORKERS / "chancy_initialization.py", "<<<<<<< before updating"
+        ),
+        f"{WORKERS}/chancy_initialization.py",
+        "has the conflict of an update",
+        "git add",
+    ),
+    "job-without-file": (
+        lambda root: (root / WORKERS / "send_digest/worker.py").unlink(),
+        ANSWERS,
+        "the job send_digest is in the answers, and workers/send_digest/worker.py",
+        "chancy-workers update app/billing",
+    ),
+    "file-without-job": (
+        lambda root: shutil.copytree(
+            root / WORKERS / "send_digest", root / WORKERS / "report"
+        ),
+        f"{WORKERS}/report/worker.py",
+        "nobody registers the job report",
+        "chancy-workers add-job app/billing report",
+    ),
+    "job-without-queue": (
+        lambda root: replace(
+            root / WORKERS / "send_digest/worker.py", '"default"', '"slow"'
+        ),
+        f"{WORKERS}/send_digest/worker.py",
+        "the queue slow is not declared",
+        "chancy-workers update app/billing",
+    ),
+    "chancy": (
+        lambda root: lock(root, "0.27.0"),
+        "uv.lock",
+        "Chancy 0.27.0 is outside of <0.27,>=0.26",
+        'uv add "chancy[cron]',
+    ),
+    "answers": (
+        lambda root: replace(root / ANSWERS, "sentry: true", "sentry: false"),
+        ANSWERS,
+        "the answers were edited by hand",
+        "chancy-workers update app/billing",
+    ),
+    "unreadable": (
+        lambda root: (root / ANSWERS).write_text("jobs: ["),
+        ANSWERS,
+        "cannot be read",
+        "git checkout HEAD -- .copier-answers.yml",
+    ),
+    "template": (
+        lambda root: replace(root / ANSWERS, "_src_path: /", "_src_path: /nowhere/"),
+        ANSWERS,
+        "the template cannot be read",
+        "mend that first",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BROKEN))
+def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
+    name: str, root: Path
+) -> None:
+    break_it, file, problem, mend = BROKEN[name]
+    break_it(root)
+    if name == "answers":
+        commit_all(root)
+
+    findings = check(
+        root, *([] if name in ("unreadable", "chancy") else ["app/billing"])
+    )
+
+    of_billing = [each for each in findings if each["service"] != "app/shipping"]
+    assert [each["file"] for each in of_billing] == [file]
+    assert problem in of_billing[0]["problem"]
+    assert mend in of_billing[0]["mend"]
+
+
+def test_a_job_that_is_registered_by_hand_is_none_that_nobody_registers(
+    root: Path,
+) -> None:
+    shutil.copytree(root / WORKERS / "send_digest", root / WORKERS / "report")
+    path = root / WORKERS / "chancy_initialization.py"
+    replace(path, "\nDATABASE_", "from .report.worker import send_digest\n\nDATABASE_")
+
+    assert check(root) == []
+
+
+def test_it_tells_by_which_releases_a_service_is_behind_and_what_they_changed(
+    template: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    copy(
+        *(root, "--vcs-ref=v0.1.0", "--data=scope=backend"),
+        cwd=tmp_path,
+        template=template,
+    )
+    commit(root)
+
+    (finding,) = check(root)
+
+    assert finding["problem"].startswith(
+        "v0.1.0 is behind v0.2.0 (Workers that survive:"
+    )
+    for release in [*RELEASES][1:]:
+        assert release in finding["problem"]
+    assert finding["mend"] == "chancy-workers update app/billing"
+
+
+def test_tables_that_lack_a_migration_are_found_when_a_database_is_given(
+    root: Path, server_url: str
+) -> None:
+    (root / ".venv").symlink_to(sys.prefix)
+    with database(server_url) as url:
+        (finding,) = check(root, "--database", "app/billing", WORKERS_DATABASE_URL=url)
+        assert "due" in finding["problem"]
+        assert finding["mend"] == "python -m app.billing.workers migrate"
+
+        migrate(root, "app.billing", url)
+        assert check(root, "--database", "app/billing", WORKERS_DATABASE_URL=url) == []
+
+
+def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
+    replace(root / WORKERS / "chancy_hooks.py", "import Any", "import Any, cast")
+
+    result = run(PROGRAM, "check", "--format=github", cwd=root, check=False)
+
+    assert result.returncode == 1
+    assert result.stdout.startswith(
+        f"::error file={WORKERS}/chancy_hooks.py,line=4,title=app/billing::the template's"
+    )
+
+
+def test_outside_of_a_repository_it_says_so_in_one_line(tmp_path: Path) -> None:
+    result = run(PROGRAM, "check", cwd=tmp_path, check=False)
+
+    assert result.returncode == 1
+    assert "is in no git repository" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert yaml.safe_load(result.stdout) is None

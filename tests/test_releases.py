@@ -1,0 +1,42 @@
+"""What a release has to have; CONTRIBUTING.md says how one is made."""
+
+import re
+import tomllib
+
+import pytest
+
+from .releases import RELEASES
+from .support import TEMPLATE, run
+
+RENDERED = ("template", "tasks", "questions", "copier.yml")
+
+
+@pytest.fixture
+def entries() -> list[str]:
+    """The versions that CHANGELOG has an entry for, the oldest first."""
+    text = (TEMPLATE / "CHANGELOG.md").read_text()
+    return re.findall(r"^## (v\d+\.\d+\.\d+)", text, re.M)[::-1]
+
+
+def test_every_release_of_the_changelog_is_updated_from(entries: list[str]) -> None:
+    assert RELEASES, "no release is in the history: fetch all of it"
+    assert list(RELEASES) == entries[: len(RELEASES)]
+
+
+def test_what_teams_will_see_has_an_entry(entries: list[str]) -> None:
+    newest = list(RELEASES)[-1]
+    changed = run(
+        "git", "diff", "--name-only", RELEASES[newest], "--", *RENDERED, cwd=TEMPLATE
+    ).stdout
+    new = run(
+        "git", "ls-files", "-o", "--exclude-standard", "--", *RENDERED, cwd=TEMPLATE
+    ).stdout
+    if changed or new:
+        assert entries[-1] != newest, f"no entry after {newest} says what changed"
+
+
+def test_the_package_has_the_version_of_the_newest_release_or_of_the_next(
+    entries: list[str],
+) -> None:
+    project = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]
+    assert f"v{project['version']}" in entries[len(RELEASES) - 1 :]

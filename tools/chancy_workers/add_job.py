@@ -1,0 +1,68 @@
+"""`chancy-workers add-job`: one more job in a service, registered and tested."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from .answers import Project, find
+from .renewal import CURRENT, Renewal, renew
+from .repository import Refused
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "add-job",
+        help="add a job to a service",
+        description=(
+            "Adds a job to the answers of a service and renders it, from the release that "
+            "the service is from. Exit status: 0 added, 1 added with conflicts or not at "
+            "all, 2 bad usage."
+        ),
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="such as app/billing")
+    parser.add_argument("name", metavar="NAME", help="such as send_digest")
+    parser.add_argument(
+        "--schedule", metavar="CRON", help='also runs by itself: "0 7 * * mon-fri"'
+    )
+    parser.add_argument(
+        "--timezone", metavar="AREA/CITY", help="of the schedule; UTC without it"
+    )
+    parser.add_argument("--queue", metavar="NAME", help="a queue of the service's")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    try:
+        project = find(Path(arguments.folder))
+        renewal = renew(project, {"jobs": _jobs_with(project, arguments)}, CURRENT)
+    except Refused as refused:
+        print(f"chancy-workers add-job: {refused}", file=sys.stderr)
+        return 1
+    print(renewal.said, end="")
+    _report(project, arguments.name, renewal)
+    return 1 if renewal.conflicts else 0
+
+
+def _jobs_with(project: Project, arguments: argparse.Namespace) -> list[Any]:
+    options = {
+        key: value
+        for key in ("queue", "schedule", "timezone")
+        if (value := getattr(arguments, key)) is not None
+    }
+    job = {"name": arguments.name, **options} if options else arguments.name
+    return [*project.answers["jobs"], job]
+
+
+def _report(project: Project, name: str, renewal: Renewal) -> None:
+    for path in renewal.changed:
+        print(f"  {path}")
+    for path in renewal.conflicts:
+        print(f"{path} has a conflict: choose between the <<<<<<< and >>>>>>> lines")
+    worker = (project.service / "workers" / name / "worker.py").relative_to(project.top)
+    print(
+        f"Write the job in {worker}; its test is "
+        f"{worker.parents[1] / 'tests' / f'test_job_{name}.py'}."
+    )

@@ -1,0 +1,223 @@
+"""The services that this template rendered, and what was answered for them."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .repository import Refused, git, names, top_of
+
+PATTERN = ".copier-answers*.yml"
+Answers = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Project:
+    """What one answers file stands for: a service, or a backend with its first one.
+
+    Args:
+        file: The answers file; its folder is the destination of `copier update`.
+        answers: What is in it.
+    """
+
+    file: Path
+    answers: Answers
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def service(self) -> Path:
+        """The service's folder, the one with `workers/` in it."""
+        if self.answers["scope"] == "backend":
+            return self.folder / "app" / str(self.answers["service"])
+        return self.folder
+
+    @property
+    def name(self) -> str:
+        """The service's folder, as a command takes it from the repository's top."""
+        return self.service.relative_to(self.top).as_posix()
+
+    @property
+    def package(self) -> str:
+        return str(self.answers.get("package", f"app.{self.answers['service']}"))
+
+    @property
+    def release(self) -> str:
+        """The release of the template that the files are from."""
+        return str(self.answers["_commit"])
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs, each with its `name`."""
+        return [
+            {"name": job} if isinstance(job, str) else job
+            for job in self.answers["jobs"]
+        ]
+
+    @cached_property
+    def top(self) -> Path:
+        """The top folder of the repository.
+
+        Raises:
+            Refused: There is none.
+        """
+        return top_of(self.folder)
+
+    @property
+    def path(self) -> str:
+        """The answers file as git names it."""
+        return self.file.relative_to(self.top).as_posix()
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An answers file that is no YAML.
+
+    Args:
+        name: The file, as a command takes it from the repository's top.
+    """
+
+    name: str
+    reason: str
+    mend: str
+
+
+def read(file: Path) -> Project | None:
+    """The project of an answers file, None when that is another template's.
+
+    Raises:
+        Refused: The file is no YAML.
+    """
+    try:
+        answers = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refused(f"cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(answers, dict):
+        return None
+    if not {"scope", "service", "jobs", "database_secret", "_commit"} <= answers.keys():
+        return None
+    return Project(file.resolve(), answers)
+
+
+def find(folder: Path) -> Project:
+    """The project that a service's folder belongs to: its answers are there or above.
+
+    Raises:
+        Refused: The folder is missing, or this template rendered nothing into it.
+    """
+    start = folder.resolve()
+    if not start.is_dir():
+        raise Refused(
+            f"there is no folder {folder}: name a service's, such as app/billing"
+        )
+    for above in (start, *start.parents):
+        for file in sorted(above.glob(PATTERN)):
+            try:
+                project = read(file)
+            except Refused as refused:
+                raise Refused(
+                    f"{file} {refused}: bring it back with git checkout HEAD -- {file}"
+                ) from refused
+            if project and (
+                above == start or project.service in (start, *start.parents)
+            ):
+                return project
+        if (above / ".git").exists():
+            break
+    raise Refused(
+        f"{folder} holds no workers of this template: put them there with copier copy, or "
+        "name the service's folder, such as app/billing"
+    )
+
+
+def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
+    """The projects of these folders, or every one of the repository without any.
+
+    Raises:
+        Refused: A folder has none, or the repository has none.
+    """
+    if folders:
+        return [find(folder) for folder in folders]
+    top = top_of(Path.cwd())
+    found: list[Project | Unreadable] = []
+    for name in sorted(names(git(top, "ls-files", "-z", "--", f":(glob)**/{PATTERN}"))):
+        try:
+            project = read(top / name) if (top / name).is_file() else None
+        except Refused as refused:
+            found.append(Unreadable(name, str(refused), f"git checkout HEAD -- {name}"))
+        else:
+            found += [project] if project else []
+    if not found:
+        raise Refused(
+            "no service here was rendered by this template: go to the backend's "
+            "repository, or name a service's folder"
+        )
+    return found
+
+
+def fingerprint(answers: Answers) -> str:
+    """What the template writes into the answers file; an edit by hand does not fit it."""
+    told = {key: value for key, value in answers.items() if not key.startswith("_")}
+    return hashlib.sha1(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def rendered_answers(project: Project) -> Answers:
+    """The answers that the files are from, which an edit by hand has not changed yet.
+
+    They are those of the newest commit whose fingerprint fits. Releases before v0.4.0
+    wrote none; then they are those that came in with the release.
+
+    Raises:
+        Refused: The history does not go back that far.
+    """
+    now = project.answers
+    if now.get("_fingerprint") == fingerprint(now):
+        return now
+    found: Answers | None = None
+    for before in _history(project):
+        if "_fingerprint" in before:
+            if before["_fingerprint"] == fingerprint(before):
+                return before
+        elif "_fingerprint" not in now and before.get("_commit") == now["_commit"]:
+            found = before
+        else:
+            break
+    if found is None:
+        raise Refused(
+            f"{project.file} was edited by hand, and no commit has it as Copier wrote it: "
+            "fetch the whole history (git fetch --unshallow), or undo the edit and answer "
+            "with copier update --trust --vcs-ref :current: -d NAME=VALUE"
+        )
+    return found
+
+
+def _history(project: Project) -> Iterator[Answers]:
+    """The answers file in the commits that changed it, the newest first."""
+    log = git(
+        project.top,
+        *(
+            "-c",
+            "core.quotePath=false",
+            "log",
+            "--follow",
+            "--name-only",
+            "--format=commit %H",
+            "--",
+            project.path,
+        ),
+    )
+    commit = ""
+    for line in filter(None, log.splitlines()):
+        if line.startswith("commit "):
+            commit = line.removeprefix("commit ")
+        else:
+            answers = yaml.safe_load(git(project.top, "show", f"{commit}:{line}"))
+            if isinstance(answers, dict):
+                yield answers

@@ -1,0 +1,127 @@
+"""`chancy-workers check`: what is behind, edited by hand or broken."""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from .answers import Project, Unreadable, choose, rendered_answers
+from .checks import CHECKS, Finding, Subject, has_tables_to_migrate
+from .renewal import template_of
+from .repository import Refused
+from .template import Template
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "check",
+        help="tell which services are behind, edited by hand or broken",
+        description=(
+            "Looks at services that this template rendered and changes nothing. Exit "
+            "status: 0 nothing is wrong, 1 something is, 2 bad usage."
+        ),
+    )
+    parser.add_argument(
+        "folders",
+        metavar="FOLDER",
+        nargs="*",
+        type=Path,
+        help="such as app/billing; every service of the repository without one",
+    )
+    parser.add_argument(
+        "--database",
+        action="store_true",
+        help="also ask the database that WORKERS_DATABASE_URL or the secret names",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("text", "json", "github"),
+        default="text",
+        help="github: annotations in a pull request",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    try:
+        projects = choose(arguments.folders)
+    except Refused as refused:
+        print(f"chancy-workers check: {refused}", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="chancy-workers-") as scratch:
+        findings = list(_check_all(projects, Path(scratch), arguments.database))
+    _print(findings, len(projects), arguments.format)
+    return 1 if findings else 0
+
+
+def _check_all(
+    projects: Sequence[Project | Unreadable], scratch: Path, database: bool
+) -> Iterator[Finding]:
+    templates: dict[str, Template | Refused] = {}
+    for number, project in enumerate(projects):
+        if isinstance(project, Unreadable):
+            yield Finding(project.name, project.name, 1, project.reason, project.mend)
+            continue
+        folder = scratch / str(number)
+        folder.mkdir()
+        subject, refused = _subject_of(project, templates, folder)
+        for reason in refused:
+            yield subject.found(
+                project.file, reason, "mend that first: not everything could be checked"
+            )
+        for check in CHECKS:
+            yield from check(subject)
+        if database:
+            yield from has_tables_to_migrate(subject)
+
+
+def _subject_of(
+    project: Project, templates: dict[str, Template | Refused], scratch: Path
+) -> tuple[Subject, list[str]]:
+    """A project with its template and a fresh render, and why one of them is missing."""
+    source = str(project.answers["_src_path"])
+    if source not in templates:
+        try:
+            templates[source] = Template(template_of(project), scratch)
+        except Refused as refused:
+            templates[source] = refused
+    template = templates[source]
+    if isinstance(template, Refused):
+        return Subject(project, None, None), [
+            f"the template cannot be read: {template}"
+        ]
+    try:
+        rendered = template.render(project, rendered_answers(project), scratch)
+    except Refused as refused:
+        return Subject(project, None, template), [f"it cannot be rendered: {refused}"]
+    return Subject(project, rendered, template), []
+
+
+def _print(findings: Sequence[Finding], services: int, format: str) -> None:
+    if format == "json":
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        return
+    for each in findings:
+        if format == "github":
+            text = _escape(f"{each.problem}: {each.mend}")
+            title = _escape(each.service, ":,")
+            file = _escape(each.file, ":,")
+            print(f"::error file={file},line={each.line},title={title}::{text}")
+        else:
+            print(f"{each.file}:{each.line}: {each.problem}: {each.mend}")
+    if format == "text" and not findings:
+        print(
+            f"{services} service{'s are' if services > 1 else ' is'} current and whole"
+        )
+
+
+def _escape(text: str, more: str = "") -> str:
+    """As GitHub wants the text of a workflow command, or with `:,` a property of it."""
+    for character in "%\r\n" + more:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text

@@ -1,0 +1,340 @@
+"""What can be wrong with a service that was rendered: one function for each check."""
+
+import ast
+import os
+import re
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from io import StringIO
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion
+
+from .answers import Project, fingerprint
+from .template import Template
+from .wire import program
+
+STATUS_TIMEOUT = 60
+# A module of the template's own, without the one that holds the team's choices.
+MACHINERY = re.compile(
+    r"(chancy_(?!initialization)\w+|__init__|__main__|tests/(conftest|test_chancy_\w+))\.py"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Args:
+        file: Where, from the repository's top folder.
+        line: The line in it, from 1.
+        problem: What is wrong.
+        mend: The command or the edit that puts it right.
+    """
+
+    service: str
+    file: str
+    line: int
+    problem: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A service to look at.
+
+    Args:
+        rendered: A fresh render of the same release with the same answers.
+        template: The template's repository; None when it cannot be reached.
+    """
+
+    project: Project
+    rendered: Path | None
+    template: Template | None
+
+    @property
+    def workers(self) -> Path:
+        return self.project.service / "workers"
+
+    @property
+    def initialization(self) -> str:
+        """The text of the module with the team's choices; nothing when it is gone."""
+        path = self.workers / "chancy_initialization.py"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    def found(self, file: Path, problem: str, mend: str, line: int = 1) -> Finding:
+        where = Path(os.path.relpath(file, self.project.top)).as_posix()
+        return Finding(self.project.name, where, line, problem, mend)
+
+
+def is_behind(subject: Subject) -> Iterator[Finding]:
+    """A newer release of the template is out: update, and read what it changed."""
+    if subject.template is None:
+        return
+    newer = subject.template.releases_after(subject.project.release)
+    if newer:
+        told = [
+            f"{release} ({changes})" if changes else release
+            for release in newer
+            if (changes := subject.template.changes_of(release)) is not None
+        ]
+        yield subject.found(
+            subject.project.file,
+            f"{subject.project.release} is behind {', '.join(told)}",
+            f"chancy-workers update {subject.project.name}",
+        )
+
+
+def is_answered_by_hand(subject: Subject) -> Iterator[Finding]:
+    """The answers were edited after the last render: let an update take them in."""
+    answers = subject.project.answers
+    if "_fingerprint" in answers and answers["_fingerprint"] != fingerprint(answers):
+        yield subject.found(
+            subject.project.file,
+            "the answers were edited by hand and are not rendered yet",
+            f"chancy-workers update {subject.project.name}",
+        )
+
+
+def is_edited_by_hand(subject: Subject) -> Iterator[Finding]:
+    """What the template owns was edited: updates merge it, and may conflict with it."""
+    if subject.rendered is None:
+        return
+    fresh = subject.rendered / subject.project.service.relative_to(
+        subject.project.folder
+    )
+    for path in sorted((fresh / "workers").rglob("*.py")):
+        name = path.relative_to(fresh / "workers").as_posix()
+        if not MACHINERY.fullmatch(name):
+            continue
+        mine = subject.workers / name
+        if not mine.is_file():
+            problem, line = "the template's, is missing", 1
+        elif not (line := _first_edit(path, mine)):
+            continue
+        else:
+            problem = "the template's, was edited by hand"
+        yield subject.found(
+            mine,
+            problem,
+            f"git log {mine.relative_to(subject.project.top)} says why; "
+            "what the service needs beside belongs in chancy_initialization.py",
+            line,
+        )
+
+
+def _first_edit(rendered: Path, mine: Path) -> int:
+    """The first line that differs, 0 when only the formatting does."""
+    texts = [path.read_text(encoding="utf-8") for path in (rendered, mine)]
+    try:
+        if len({ast.dump(ast.parse(text)) for text in texts}) == 1:
+            return 0
+    except SyntaxError:
+        pass
+    before, after = (text.splitlines() for text in texts)
+    for tag, _, _, start, _ in SequenceMatcher(None, before, after).get_opcodes():
+        if tag != "equal":
+            return start + 1
+    return 1
+
+
+def is_not_wired(subject: Subject) -> Iterator[Finding]:
+    """Nothing starts the workers: wire them into the file with the app."""
+    answers, service = subject.project.answers, subject.project.service
+    main = Path(os.path.normpath(service / str(answers.get("main", "main.py"))))
+    if main.is_file():
+        told = [
+            f"--service={answers['service']}",
+            f"--package={subject.project.package}",
+        ]
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            wired = program().main(["--check", *told, "--", str(main)]) == 0
+    else:
+        wired = any(
+            re.search(
+                "initialize_workers|workers_router", path.read_text(errors="replace")
+            )
+            for path in service.rglob("*.py")
+            if subject.workers not in path.parents
+        )
+    if not wired:
+        where = os.path.relpath(main, subject.project.top)
+        yield subject.found(
+            main,
+            "starts no workers",
+            f"chancy-workers wire {where}, or name the file with the app in the answer main",
+        )
+
+
+def has_conflicts(subject: Subject) -> Iterator[Finding]:
+    """An update left conflict markers, and nobody has chosen yet."""
+    for path in sorted(subject.project.service.rglob("*.py")):
+        for line, text in _lines(path):
+            if text == "<<<<<<< before updating":
+                yield subject.found(
+                    path,
+                    "has the conflict of an update",
+                    "choose between the <<<<<<< and >>>>>>> lines, then git add it",
+                    line,
+                )
+
+
+def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
+    """A job is in the answers and its worker.py is gone: bring it back, or take it out."""
+    for job in subject.project.jobs:
+        if not (subject.workers / job["name"] / "worker.py").is_file():
+            yield subject.found(
+                subject.project.file,
+                f"the job {job['name']} is in the answers, and workers/{job['name']}/"
+                "worker.py is not there",
+                f"take it out of jobs in {subject.project.path}, commit, then "
+                f"chancy-workers update {subject.project.name}",
+            )
+
+
+def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
+    """A job's folder is in neither the answers nor the imports: add it, or delete it."""
+    answered = {job["name"] for job in subject.project.jobs}
+    imported = set(
+        re.findall(r"^from \.(\w+)\.worker import", subject.initialization, re.M)
+    )
+    for path in sorted(subject.workers.glob("*/worker.py")):
+        name = path.parent.name
+        if name not in answered | imported:
+            yield subject.found(
+                path,
+                f"nobody registers the job {name}",
+                f"chancy-workers add-job {subject.project.name} {name}, or git rm -r "
+                f"{path.parent.relative_to(subject.project.top)}",
+            )
+
+
+def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
+    """A job names a queue that nobody declares, so that no worker ever takes it."""
+    declared = {
+        "default",
+        *re.findall(r"\bQueue\(\s*[\"']([\w-]+)", subject.initialization),
+    }
+    for path in sorted(subject.workers.glob("*/worker.py")):
+        for line, text in _lines(path):
+            queue = re.search(r"@job\(.*\bqueue=[\"']([\w-]+)[\"']", text)
+            if queue and queue[1] not in declared:
+                yield subject.found(
+                    path,
+                    f"the queue {queue[1]} is not declared, and its jobs never run",
+                    f"add it to queues in {subject.project.path}, commit, then "
+                    f"chancy-workers update {subject.project.name}",
+                    line,
+                )
+
+
+def has_another_chancy(subject: Subject) -> Iterator[Finding]:
+    """Chancy's version is none that this release was tested with."""
+    requirements = subject.workers / "__init__.py"
+    if not requirements.is_file():
+        return
+    named = re.search(r'"(chancy\b[^"]*)"', requirements.read_text(encoding="utf-8"))
+    if named is None:
+        return
+    tested = Requirement(named[1])
+    for file, version in _chancy_versions(subject):
+        try:
+            if tested.specifier.contains(version, prereleases=True):
+                continue
+        except InvalidVersion:
+            continue
+        yield subject.found(
+            file,
+            f"Chancy {version} is outside of {tested.specifier}, the tested range",
+            f'uv add "{tested}"',
+        )
+
+
+def _chancy_versions(subject: Subject) -> Iterator[tuple[Path, str]]:
+    """The nearest versions: in an environment, in a lock file, pinned in requirements."""
+    top = subject.project.top
+    service = subject.project.service
+    for folder in (
+        above for above in (service, *service.parents) if top in (above, *above.parents)
+    ):
+        pattern = ".venv/lib/python*/site-packages/chancy-*.dist-info"
+        for path in sorted(folder.glob(pattern)):
+            yield path, path.name.split("-")[1].removesuffix(".dist")
+        for path in sorted(folder.glob("*.lock")):
+            yield from _locked(path)
+        for path in sorted(folder.glob("requirements*.txt")):
+            for _, text in _lines(path):
+                if pin := re.match(r"chancy(?:\[[\w,]*\])?==([\w.+!-]+)", text):
+                    yield path, pin[1]
+
+
+def _locked(path: Path) -> Iterator[tuple[Path, str]]:
+    try:
+        packages = tomllib.loads(path.read_text(encoding="utf-8")).get("package", [])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return
+    for package in packages:
+        if isinstance(package, dict) and package.get("name") == "chancy":
+            yield path, str(package.get("version", ""))
+
+
+def has_tables_to_migrate(subject: Subject) -> Iterator[Finding]:
+    """The database that the environment or the secret names lacks a migration."""
+    package = subject.project.package
+    root = subject.project.service.parents[len(package.split(".")) - 1]
+    python = next(
+        (
+            str(path)
+            for above in (subject.project.service, *subject.project.service.parents)
+            if (path := above / ".venv" / "bin" / "python").exists()
+        ),
+        "python",
+    )
+    command = [python, "-m", f"{package}.workers", "status"]
+    try:
+        result = subprocess.run(
+            command,
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=STATUS_TIMEOUT,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield subject.found(subject.workers, f"status did not run: {error}", "uv sync")
+        return
+    if result.returncode != 0:
+        lines = [*result.stdout.splitlines(), *result.stderr.splitlines()]
+        due = "; ".join(
+            line.strip() for line in lines if "due" in line or "open" in line
+        )
+        yield subject.found(
+            subject.workers,
+            f"the tables are not as they should be: {due or lines[-1]}",
+            f"python -m {package}.workers migrate",
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers, from 1."""
+    yield from enumerate(
+        path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
+    )
+
+
+CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    is_behind,
+    is_answered_by_hand,
+    is_edited_by_hand,
+    is_not_wired,
+    has_conflicts,
+    has_jobs_without_files,
+    has_files_without_jobs,
+    has_jobs_without_queue,
+    has_another_chancy,
+)

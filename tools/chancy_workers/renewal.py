@@ -1,0 +1,260 @@
+"""Renders a project anew: `copier update` in a scratch copy, taken over when it is whole.
+
+The scratch copy holds the project's files only, so that Copier compares those and not the
+whole backend, and the backend sees one short step at the end instead of every one.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .answers import Answers, Project, fingerprint, read, rendered_answers
+from .repository import Refused, git, names
+from .template import copier
+
+CURRENT = ":current:"
+# What decides how git writes files, beside its attributes.
+SETTINGS = ("core.autocrlf", "core.eol", "core.filemode", "core.symlinks")
+AROUND = (".gitattributes", ".gitignore")
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What came of it.
+
+    Args:
+        release: The release that the files are from now.
+        changed: The files that were written or deleted, from the repository's top folder.
+        conflicts: Those of them that hold conflict markers.
+        said: What the template's own programs printed.
+    """
+
+    release: str
+    changed: list[str]
+    conflicts: list[str]
+    said: str
+
+
+def renew(
+    project: Project, changes: Mapping[str, Any] | None = None, release: str = ""
+) -> Renewal:
+    """Updates a project and takes answers in: `changes`, and those edited by hand.
+
+    Args:
+        release: The template's release, CURRENT for the one that the files are from,
+            nothing for the newest.
+
+    Raises:
+        Refused: Nothing was changed, for this reason.
+    """
+    check_clean(project)
+    base = rendered_answers(project)
+    wanted = {**project.answers, **(changes or {})}
+    data = {
+        key: value
+        for key, value in wanted.items()
+        if not key.startswith("_") and (key not in base or base[key] != value)
+    }
+    with tempfile.TemporaryDirectory(prefix="chancy-workers-") as scratch:
+        copy = Path(scratch).resolve() / project.top.name
+        check_out(project, base, copy)
+        said = run_copier(project, copy, data, release)
+        updated = read(copy / project.path)
+        assert updated is not None
+        changed, conflicts = take_over(copy, project.top)
+    return Renewal(updated.release, changed, conflicts, said)
+
+
+def check_clean(project: Project) -> None:
+    """Makes sure that whatever the update changes can be seen and undone.
+
+    Raises:
+        Refused: Something is not committed.
+    """
+    status = git(project.top, "status", "--porcelain", "-z", "--", *scope_of(project))
+    changed = [entry[3:] for entry in names(status) if entry[2:3] == " "]
+    if changed:
+        shown = ", ".join(changed[:3]) + (", …" if len(changed) > 3 else "")
+        raise Refused(
+            f"uncommitted changes in {shown}: commit or stash them, then run this again"
+        )
+    if not git(project.top, "ls-files", "--", f":(literal){project.path}"):
+        raise Refused(
+            f"git does not know {project.path}: commit it, then run this again"
+        )
+
+
+def scope_of(project: Project) -> list[str]:
+    """The files that an update of the project may look at, as git's patterns."""
+    folder = project.folder.relative_to(project.top)
+    main = os.path.normpath(folder / str(project.answers.get("main", "main.py")))
+    return list(dict.fromkeys((f":(literal){folder.as_posix()}", f":(literal){main}")))
+
+
+def check_out(project: Project, base: Answers, copy: Path) -> None:
+    """Makes a repository of the project's committed files, and of its answers as rendered."""
+    copy.mkdir()
+    git(copy, "init", "--quiet")
+    objects = git(project.top, "rev-parse", "--git-path", "objects").rstrip("\n")
+    alternates = copy / ".git" / "objects" / "info" / "alternates"
+    alternates.write_text(f"{project.top / objects}\n")
+    for name in SETTINGS:
+        if value := _setting(project.top, name):
+            git(copy, "config", name, value)
+    tree = git(project.top, "ls-tree", "-r", "-z", "HEAD", "--", *_paths(project))
+    files = [entry for entry in names(tree) if not entry.startswith("160000 ")]
+    git(
+        copy,
+        "update-index",
+        "-z",
+        "--index-info",
+        input="".join(f"{f}\0" for f in files),
+    )
+    _put_answers(project, base, copy)
+    identity = (
+        "-c",
+        "user.name=chancy-workers",
+        "-c",
+        "user.email=chancy-workers@localhost",
+    )
+    git(
+        copy,
+        *identity,
+        "commit",
+        "--quiet",
+        "--no-verify",
+        "--no-gpg-sign",
+        "--message=as rendered",
+    )
+    git(copy, "reset", "--hard", "--quiet")
+
+
+def _paths(project: Project) -> list[str]:
+    """What `git ls-tree` takes: no patterns, and `.` only alone."""
+    folder = project.folder.relative_to(project.top)
+    if folder == Path("."):
+        return []
+    around = [above / name for above in folder.parents for name in AROUND]
+    main = os.path.normpath(folder / str(project.answers.get("main", "main.py")))
+    return [folder.as_posix(), main, *(path.as_posix() for path in around)]
+
+
+def _setting(folder: Path, name: str) -> str:
+    try:
+        return git(folder, "config", "--get", name).rstrip("\n")
+    except Refused:
+        return ""
+
+
+def _put_answers(project: Project, base: Answers, copy: Path) -> None:
+    """Gives Copier the answers as rendered, where that was not what is committed."""
+    own = {key: value for key, value in project.answers.items() if key.startswith("_")}
+    own["_src_path"] = template_of(project)
+    answers = {key: value for key, value in base.items() if not key.startswith("_")}
+    if {**answers, **own} == project.answers:
+        return
+    own["_fingerprint"] = fingerprint(answers)
+    text = yaml.safe_dump({**own, **answers}, sort_keys=False, allow_unicode=True)
+    blob = git(copy, "hash-object", "-w", "--stdin", input=text).rstrip("\n")
+    git(copy, "update-index", "--cacheinfo", f"100644,{blob},{project.path}")
+
+
+def template_of(project: Project) -> str:
+    """Where the project's template is; a relative path is stored as it was typed once.
+
+    Raises:
+        Refused: It leads nowhere from here.
+    """
+    source = str(project.answers["_src_path"])
+    if source.startswith(("/", "~", "gh:", "gl:")) or ":" in source:
+        return source
+    for start in (Path.cwd(), project.top, project.folder, project.top.parent):
+        if (start / source).exists():
+            return str((start / source).resolve())
+    raise Refused(
+        f"{project.path} names the template by a path that leads nowhere from here "
+        f"({source}): write its URL or its absolute path as _src_path, commit, then run "
+        "this again"
+    )
+
+
+def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str:
+    """`copier update` in the scratch copy; returns what the template's programs print.
+
+    Raises:
+        Refused: Copier ended with an error; its last line says which.
+    """
+    data_file = copy.with_name("data.yml")
+    data_file.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+    folder = copy / project.folder.relative_to(project.top)
+    return copier(
+        *("update", f"--answers-file={project.file.name}", f"--data-file={data_file}"),
+        *([f"--vcs-ref={release}"] if release else []),
+        folder,
+        cwd=project.top,
+    )
+
+
+def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
+    """Writes into the backend what differs in the copy; returns all and the conflicts.
+
+    Raises:
+        Refused: A new file would replace one that git ignores; nothing was written.
+    """
+    changed = names(git(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD"))
+    new = names(git(copy, "ls-files", "--others", "-z"))
+    for name in new:
+        if (top / name).exists():
+            raise Refused(
+                f"{name} is in the way: git ignores it, so move it away first"
+            )
+    stages = git(copy, "ls-files", "--unmerged", "-z")
+    conflicts = list(dict.fromkeys(e.partition("\t")[2] for e in names(stages)))
+    for name in sorted({*changed, *new}):
+        if (copy / name).is_file():
+            _write(copy / name, top / name)
+        else:
+            _delete(top / name)
+    if conflicts:
+        _mark_unmerged(copy, top, stages, conflicts)
+    return sorted({*changed, *new}), conflicts
+
+
+def _write(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.new")
+    shutil.copy(source, beside)
+    beside.replace(target)
+
+
+def _delete(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    for folder in path.parents:
+        if any(folder.iterdir()):
+            break
+        folder.rmdir()
+
+
+def _mark_unmerged(copy: Path, top: Path, stages: str, conflicts: list[str]) -> None:
+    """Tells git of the conflicts, as a merge would: `git status` and `git mergetool` work."""
+    for entry in names(stages):
+        blob = entry.split()[1]
+        content = copy.with_name("blob")
+        content.write_bytes(
+            subprocess.run(
+                ["git", "cat-file", "blob", blob],
+                cwd=copy,
+                check=True,
+                capture_output=True,
+            ).stdout
+        )
+        git(top, "hash-object", "-w", "--no-filters", content)
+    gone = "".join(f"0 {'0' * 40}\t{name}\0" for name in conflicts)
+    git(top, "update-index", "-z", "--index-info", input=gone + stages)

@@ -1,0 +1,117 @@
+"""The template's repository as a project's answers name it: releases and renders."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from packaging.version import InvalidVersion, Version
+
+from .answers import Answers, Project
+from .repository import Refused, git
+
+# What Copier takes for a URL, and git does not.
+SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
+
+
+class Template:
+    """A clone of the template in a scratch folder."""
+
+    def __init__(self, source: str, scratch: Path) -> None:
+        """Clones.
+
+        Raises:
+            Refused: It cannot be reached.
+        """
+        self.source = source
+        self.folder = scratch / "template"
+        git(scratch, "clone", "--quiet", "--no-checkout", _url(source), self.folder)
+
+    def releases_after(self, release: str) -> list[str]:
+        """The newer releases, the oldest first; pre-releases are none."""
+        mine = version_of(release)
+        tags = git(self.folder, "tag", "--list").split()
+        found = [(version, tag) for tag in tags if (version := version_of(tag))]
+        return [
+            tag
+            for version, tag in sorted(found)
+            if mine and version > mine and not version.is_prerelease
+        ]
+
+    def changes_of(self, release: str) -> str:
+        """What CHANGELOG says first about a release, in one line; nothing without one."""
+        newest = (["", *self.releases_after("0")])[-1]
+        try:
+            changelog = git(self.folder, "show", f"{newest or 'HEAD'}:CHANGELOG.md")
+        except Refused:
+            return ""
+        entry = re.search(
+            rf"^## {re.escape(release)}\b[^\n]*\n+(.+?)(?=\n\n|\Z)",
+            changelog,
+            re.M | re.S,
+        )
+        if entry is None or entry[1].startswith("#"):
+            return ""
+        return " ".join(entry[1].split())
+
+    def render(self, project: Project, answers: Answers, scratch: Path) -> Path:
+        """A fresh render of what a project is from; returns its folder.
+
+        Raises:
+            Refused: The release is not there any more, or refuses the answers.
+        """
+        folder = scratch / project.top.name / project.folder.relative_to(project.top)
+        folder.mkdir(parents=True)
+        data = scratch / "answers.yml"
+        told = {key: value for key, value in answers.items() if not key.startswith("_")}
+        data.write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")
+        copier(
+            *("copy", "--skip-tasks", f"--vcs-ref={project.release}"),
+            *(f"--data-file={data}", self.folder, folder),
+            cwd=scratch,
+        )
+        return folder
+
+
+def _url(source: str) -> str:
+    for short, long in SHORT.items():
+        if source.startswith(short):
+            return f"{long}{source.removeprefix(short)}.git"
+    return source.removeprefix("git+")
+
+
+def version_of(release: str) -> Version | None:
+    """The version that a tag, or git's description of a commit after one, stands for."""
+    text = re.sub(r"-(\d+)-g([0-9a-f]+)$", r".post\1+\2", release)
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
+
+
+def copier(*arguments: str | Path, cwd: Path) -> str:
+    """Runs a command of Copier, which asks nothing; returns what it prints.
+
+    The template is the one that this program is from, so that it may run its own commands.
+
+    Raises:
+        Refused: It ended with an error; the last line of its traceback says which.
+    """
+    command, *others = map(str, arguments)
+    result = subprocess.run(
+        [sys.executable, "-m", "copier", command, "--trust", "--defaults", "--quiet"]
+        + others,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if result.returncode != 0:
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        reason = lines[-1] if lines else f"copier ended with {result.returncode}"
+        for before in ("ValueError: ", "Validation error for question "):
+            reason = reason.removeprefix(before)
+        raise Refused(reason)
+    return result.stdout

@@ -1,0 +1,106 @@
+"""`chancy-workers update`: every service of a backend on the current pattern."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from .answers import Project, Unreadable, choose
+from .renewal import renew
+from .repository import Refused
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one service.
+
+    Args:
+        result: `updated`, `current`, `conflict` or `refused`.
+        about: The files with a conflict, or the reason.
+    """
+
+    folder: str
+    before: str
+    after: str
+    result: str
+    about: Sequence[str] = field(default=())
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "update",
+        help="bring services to the newest release of the template",
+        description=(
+            "Updates one service after the other to the newest release, answers that were "
+            "edited by hand included, and goes on when one cannot be updated. Exit status: "
+            "0 all are current, 1 one has conflicts or was refused, 2 bad usage."
+        ),
+    )
+    parser.add_argument(
+        "folders",
+        metavar="FOLDER",
+        nargs="*",
+        type=Path,
+        help="such as app/billing; every service of the repository without one",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    console = Console(highlight=False)
+    try:
+        projects = choose(arguments.folders)
+    except Refused as refused:
+        print(f"chancy-workers update: {refused}", file=sys.stderr)
+        return 1
+    outcomes = []
+    for number, project in enumerate(projects, 1):
+        where = f"{number} of {len(projects)}"
+        with console.status(f"Updating {project.name} ({where})"):
+            outcome, said = update(project)
+        outcomes.append(outcome)
+        print(f"{outcome.folder}: {outcome.result}")
+        print(said, end="", flush=True)
+    _show(outcomes)
+    bad = {"conflict", "refused"}
+    return 1 if bad & {outcome.result for outcome in outcomes} else 0
+
+
+def update(project: Project | Unreadable) -> tuple[Outcome, str]:
+    """Updates one service; returns what became of it, and what the template said."""
+    if isinstance(project, Unreadable):
+        about = [f"{project.reason}: {project.mend}"]
+        return Outcome(project.name, "", "", "refused", about), ""
+    try:
+        renewal = renew(project)
+    except Refused as refused:
+        about = [str(refused)]
+        return Outcome(project.name, project.release, "", "refused", about), ""
+    if renewal.conflicts:
+        result = "conflict"
+    else:
+        result = "updated" if renewal.changed else "current"
+    outcome = Outcome(
+        project.name, project.release, renewal.release, result, renewal.conflicts
+    )
+    return outcome, renewal.said
+
+
+def _show(outcomes: Sequence[Outcome]) -> None:
+    rows = [("service", "was", "is", "result")]
+    for each in outcomes:
+        about = {"conflict": " in ", "refused": ": "}.get(each.result, "")
+        result = each.result + about + ", ".join(each.about)
+        rows.append((each.folder, each.before, each.after or each.before, result))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print()
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    if any(each.result in ("updated", "conflict") for each in outcomes):
+        print("Look at the change with git diff, run the tests, then commit.")
