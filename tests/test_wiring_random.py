@@ -212,9 +212,10 @@ def lifespans(draw: st.DrawFn) -> Block:
 
 
 def mostly_wrapped(choices: tuple[Any, ...]) -> st.SearchStrategy[Any]:
-    """One of the choices (their second part is the form), mostly one that leads to a wrap."""
+    """One of the choices, whose second parts are forms: often one that leads to a wrap."""
     wrapped = [choice for choice in choices if choice[1] == "yield"]
-    return st.sampled_from(wrapped * 4 + list(choices))
+    left = [choice for choice in choices if choice[1] == "left"]
+    return st.sampled_from(wrapped * 2 + list(choices) + left * 2)
 
 
 def statements() -> st.SearchStrategy[list[str]]:
