@@ -105,11 +105,11 @@ def systems(folder: Path) -> list[System]:
         System(
             name=OURS,
             folder=render(folder / "rendered"),
-            best_folder=render(folder / "rendered-best", concurrency=500),
+            best_folder=render(folder / "rendered-best", concurrency=1000),
             install=[str(python), "-m", "app.billing.workers", "migrate"],
             func="app.billing.workers.{job}.worker.{job}",
             documented=[str(python), str(CONTESTANTS / "rendered.py")],
-            best=[str(python), str(CONTESTANTS / "rendered.py")],
+            best=[str(python), str(CONTESTANTS / "rendered.py"), *uvloop()],
             **chancy,
         ),
         System(
@@ -214,6 +214,12 @@ def installed(name: str, *packages: str, python: str = ">=3.11") -> Path | None:
             return None
         (home / "complete").touch()
     return home / "bin"
+
+
+def uvloop() -> list[str]:
+    """The folder of uvloop for this Python, where it can be installed."""
+    bin = installed("uvloop", "uvloop", python=sys.executable)
+    return [str(path) for path in bin.parent.glob("lib/*/site-packages")] if bin else []
 
 
 class Database:

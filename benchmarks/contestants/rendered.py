@@ -1,10 +1,13 @@
-"""The rendered workers in a process without HTTP; runs in the rendered backend's folder."""
+"""The rendered workers in a process without HTTP; runs in the rendered backend's folder.
+
+python rendered.py [FOLDER OF UVLOOP]
+"""
 
 import asyncio
 import sys
 from importlib import import_module
 
-sys.path.insert(0, "")
+sys.path[:0] = ["", *sys.argv[1:]]
 app = import_module("app.observability")
 workers = import_module("app.billing.workers.chancy_initialization")
 
@@ -16,4 +19,5 @@ async def main() -> None:
         await asyncio.Event().wait()
 
 
-asyncio.run(main())
+run = import_module("uvloop").run if sys.argv[1:] else asyncio.run
+run(main())

@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from datetime import UTC, datetime
+from functools import cached_property
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.managers import SyncManager
@@ -28,7 +30,11 @@ import chancy
 from chancy import Queue, QueuedJob
 from chancy.executors import asyncex, process, thread
 from chancy.executors.base import Executor
+from chancy.job import Limit
+from chancy.plugin import Plugin
 
+from .chancy_hooks import with_hook
+from .chancy_jobs import changed
 from .chancy_tasks import finish
 
 if TYPE_CHECKING:
@@ -40,6 +46,10 @@ _PR_SET_PDEATHSIG = 1
 _NOT_FOR_CHILDREN = (signal.SIGINT, signal.SIGTERM)
 # How long jobs that the stop of the worker cut short may clean up.
 _CANCEL_TIMEOUT = 1.0
+
+
+# Of each executor and function: what is called, and its arguments that take the job itself.
+_PLANS: dict[tuple[type, object], tuple[Callable[..., Any], list[str]]] = {}
 
 
 class JobExit(RuntimeError):
@@ -68,9 +78,42 @@ class _Contained(Executor):
         """Leaves alone what runs again: cut short by a stop, or only a later version's."""
         if self.worker.gives_back:
             return
-        if isinstance(exc, JobMissing) and await self.worker.leave_to_later(job):
-            return
-        await super().on_job_completed(job=job, exc=exc, result=result)
+        if exc is None:
+            await self._on_job_succeeded(job, result)
+        elif not isinstance(exc, JobMissing) or not (
+            await self.worker.leave_to_later(job)
+        ):
+            await super().on_job_completed(job=job, exc=exc, result=result)
+
+    async def _on_job_succeeded(self, job: QueuedJob, result: Any) -> None:
+        """What Chancy does then, without what takes longer than a short job."""
+        job = changed(
+            job,
+            state=QueuedJob.State.SUCCEEDED,
+            completed_at=datetime.now(tz=UTC),
+            attempts=job.attempts + 1,
+        )
+        for plugin in self._completed_hooks:
+            with contextlib.suppress(NotImplementedError):
+                job = await plugin.on_job_completed(
+                    job=job, worker=self.worker, result=result
+                )
+        await self.worker.queue_update(job)
+        await self.worker.on_job_completed(queue=self.queue, job=job)
+
+    async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
+        for plugin in self._starting_hooks:
+            with contextlib.suppress(NotImplementedError):
+                job = await plugin.on_job_starting(job=job, worker=self.worker)
+        return job
+
+    @cached_property
+    def _starting_hooks(self) -> list[Plugin]:
+        return with_hook("on_job_starting", self.worker.chancy.plugins.values())
+
+    @cached_property
+    def _completed_hooks(self) -> list[Plugin]:
+        return with_hook("on_job_completed", self.worker.chancy.plugins.values())
 
     @classmethod
     def get_function_and_kwargs(
@@ -82,6 +125,29 @@ class _Contained(Executor):
         except (ImportError, AttributeError) as error:
             raise JobMissing(f"{job.func} cannot be imported: {error}") from error
         return _contain(function), kwargs
+
+    @classmethod
+    def prepare_job_for_execution(
+        cls, job: QueuedJob
+    ) -> tuple[QueuedJob, Callable[..., Any], dict[str, Any]]:
+        """Asks Chancy once for each function: its answer takes longer than a short job."""
+        if job.limits or (plan := _PLANS.get((cls, _loaded(job.func)))) is None:
+            prepared, function, kwargs = super().prepare_job_for_execution(job)
+            takes_job = [name for name, value in kwargs.items() if value is prepared]
+            _PLANS[cls, _loaded(job.func)] = function, takes_job
+            return prepared, function, kwargs
+        function, takes_job = plan
+        return (
+            job,
+            function,
+            {**dict(job.kwargs or {}), **dict.fromkeys(takes_job, job)},
+        )
+
+
+def _loaded(path: str) -> object:
+    """The function of a path, where its module is imported already."""
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
 
 
 @functools.cache
@@ -117,6 +183,23 @@ class _ExitsContained:
 
 class AsyncExecutor(_Contained, asyncex.AsyncExecutor):
     """Runs coroutines in the service's event loop."""
+
+    async def push(self, job: QueuedJob) -> None:
+        task = asyncio.create_task(self._run(await self.on_job_starting(job)))
+        self.jobs[task] = job
+        task.add_done_callback(self.jobs.pop)
+
+    async def _run(self, job: QueuedJob) -> None:
+        try:
+            job, function, kwargs = self.prepare_job_for_execution(job)
+            if job.limits:
+                async with asyncio.timeout(self.get_limit(job, Limit.Type.TIME)):
+                    result = await function(**kwargs)
+            else:
+                result = await function(**kwargs)
+            await self.on_job_completed(job=job, result=result)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            await self.on_job_completed(job=job, exc=error)
 
     async def _stop_on_cancel(self) -> None:
         if tasks := self._cancel_jobs():

@@ -1,6 +1,7 @@
-"""Hooks of plugins that go wrong: the job's row still says what happened."""
+"""Hooks of plugins: which have one, and what becomes of a job whose hook goes wrong."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from chancy import QueuedJob
@@ -34,8 +35,21 @@ def contain_hooks(plugin: Plugin, report: Callable[..., None]) -> None:
             return job
 
     for hook in (on_job_starting, on_job_completed):
-        if getattr(type(plugin), hook.__name__) is not getattr(Plugin, hook.__name__):
+        if _has(type(plugin), hook.__name__):
             setattr(plugin, hook.__name__, hook)
+
+
+def with_hook(name: str, plugins: Iterable[Plugin]) -> list[Plugin]:
+    """Returns the plugins that have a hook of their own.
+
+    Asking each of the others as well takes as long as a short job itself.
+    """
+    return [plugin for plugin in plugins if _has(type(plugin), name)]
+
+
+@functools.cache
+def _has(kind: type[Plugin], hook: str) -> bool:
+    return getattr(kind, hook) is not getattr(Plugin, hook)
 
 
 def _job(returned: object, hook: str) -> QueuedJob:

@@ -5,7 +5,6 @@ The only module that reaches into Chancy's private names.
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,13 +20,15 @@ from chancy.plugins import cron
 from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, TupleRow, dict_row
 
-from . import chancy_jobs, chancy_results
+from . import chancy_claims, chancy_rate_limit, chancy_results
 from .chancy_app import Chancy
-from .chancy_connections import DroppableConnection
+from .chancy_connections import DroppableConnection, autocommit
 from .chancy_database import reason_of
 from .chancy_deployment import is_outdated
 from .chancy_errors import WorkersError
 from .chancy_executors import create_executor
+from .chancy_hooks import with_hook
+from .chancy_jobs import UNREADABLE
 from .chancy_queues import check_numbers, resume_when_due
 from .chancy_supervisor import Retry, Supervisor
 from .chancy_tasks import backoff
@@ -39,8 +40,9 @@ _START_TIMEOUT = 8
 _LISTEN_TIMEOUT = 5
 _LISTEN_INTERVAL = 0.2
 _SAVE_TIMEOUT = 3
-_SAVE_INTERVAL = 0.1
+_SAVE_INTERVAL = 0.02
 _LARGEST_BATCH = 1000
+_LARGEST_CLAIM = 500
 _DRAIN_INTERVAL = 0.02
 _LONGEST_PAUSE = 60.0
 # What Chancy 0.26 calls its loops where it retries them.
@@ -79,10 +81,10 @@ class Worker(chancy.Worker):
         )
         self.manager = Supervisor(chancy.monitor, self._task)
         self.last_heartbeat = time.monotonic()
-        self.send_outgoing_interval = _SAVE_INTERVAL  # type: ignore[assignment]
         self.settling_time = 1.2 * self.heartbeat_poll_interval
         self._listener: AsyncConnection[TupleRow] | None = None
         self._unsaved: set[UUID | None] = set()
+        self._has_unsaved = asyncio.Event()
         self._fetching_since: dict[str, float] = {}
         self._in_doubt_until = 0.0
 
@@ -151,7 +153,7 @@ class Worker(chancy.Worker):
             self.chancy.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
         ):
-            queues = await chancy_jobs.give_back(cursor, self)
+            queues = await chancy_claims.give_back(cursor, self)
             await cursor.execute(
                 sql.SQL("DELETE FROM {} WHERE worker_id = %s").format(
                     sql.Identifier(f"{self.chancy.prefix}workers")
@@ -175,19 +177,22 @@ class Worker(chancy.Worker):
         while len(batch) < _LARGEST_BATCH and not self.outgoing.empty():
             batch.append(self.outgoing.get_nowait())
         plugins = self.chancy.plugins.values()
+        hooks = with_hook("on_jobs_updated_in_transaction", plugins)
         async with (
-            self.chancy.pool.connection() as connection,
+            autocommit(self.chancy.pool) as connection,
+            connection.transaction() if hooks else nullcontext(),
             connection.cursor(row_factory=dict_row) as cursor,
         ):
             saved = await chancy_results.save(self.chancy, batch, cursor)
-            for plugin in plugins if saved else ():
+            for plugin in hooks if saved else ():
                 await plugin.on_jobs_updated_in_transaction(
                     worker=self, jobs=saved, cursor=cursor
                 )
         self._pending_updates = []
-        for update in saved:
-            for plugin in plugins:
-                await plugin.on_job_updated(job=update, worker=self)
+        if hooks := with_hook("on_job_updated", plugins):
+            for update in saved:
+                for plugin in hooks:
+                    await plugin.on_job_updated(job=update, worker=self)
 
     # --- tasks -----------------------------------------------------------------------
 
@@ -236,6 +241,21 @@ class Worker(chancy.Worker):
             await connection.close()
             raise
         return connection
+
+    async def _maintain_updates(self) -> None:
+        """Saves what has ended a moment ago, and waits without a poll for the next."""
+        retry = self.database_retry("outgoing job updates")
+        self._has_unsaved.set()
+        while True:
+            await self._has_unsaved.wait()
+            await asyncio.sleep(_SAVE_INTERVAL)
+            self._has_unsaved.clear()
+            try:
+                await self.flush()
+                retry.reset()
+            except retry.errors as error:
+                await retry.wait(error)
+                self._has_unsaved.set()
 
     async def _maintain_notifications(self) -> None:
         """Chancy's loop, which begins with the connection that the start made sure of."""
@@ -292,7 +312,7 @@ class Worker(chancy.Worker):
         A fetch that is on its way may have taken jobs too, but none before it began.
         """
         now = time.monotonic()
-        queues = await chancy_jobs.give_back(
+        queues = await chancy_claims.give_back(
             cursor,
             self,
             running=self._claims(),
@@ -340,10 +360,11 @@ class Worker(chancy.Worker):
         Chancy 0.26 waits for the end of all jobs at any change, a pause included.
         """
         retry = self.database_retry(f"queue_{queue.name}")
-        failures = 0
-        self.queue_wake_events[queue.name].set()
+        failures, more = 0, True
         while True:
-            await self._until_woken(queue)
+            # Otherwise the server looks for the next ones while these run.
+            if not more:
+                await self._until_woken(queue)
             current = self._queues.get(queue.name)
             if current is None or _executor_of(current) != _executor_of(queue):
                 while len(executor):
@@ -351,7 +372,8 @@ class Worker(chancy.Worker):
                 return
             queue = executor.queue = current
             try:
-                await self._feed(queue, executor)
+                more = False
+                more = await self._feed(queue, executor)
                 retry.reset()
                 failures = 0
             except retry.errors as error:
@@ -388,55 +410,57 @@ class Worker(chancy.Worker):
         # A job that just ended leaves its executor one turn of the loop later.
         await asyncio.sleep(0)
 
-    async def _feed(self, queue: Queue, executor: Executor) -> None:
+    async def _feed(self, queue: Queue, executor: Executor) -> bool:
+        """Takes jobs for the free slots; returns whether there may be more for others."""
         if queue.state == Queue.State.PAUSED:
             if queue.resume_at:
                 await resume_when_due(self.chancy, queue.name)
-            return
+            return False
         if (free := executor.free_slots) <= 0:
             await self._emit("full", queue, executor)
-            return
+            return False
+        up_to = min(free, _LARGEST_CLAIM)
         self._fetching_since[queue.name] = time.monotonic()
         try:
-            async with self.chancy.pool.connection() as connection:
-                jobs = await self.fetch_jobs(queue, connection, up_to=free)
+            async with autocommit(self.chancy.pool) as connection:
+                jobs = await self.fetch_jobs(queue, connection, up_to=up_to)
             for job in jobs:
                 self.chancy.log.debug(
                     "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
                 )
                 try:
-                    chancy_jobs.check_readable(job)
                     await executor.push(job)
                 except Exception as error:  # noqa: BLE001  # the row says it
-                    job = chancy_jobs.readable(job)
                     await executor.on_job_completed(job=job, exc=error)
         finally:
             del self._fetching_since[queue.name]
+        return up_to < free and up_to == len(jobs)
 
     async def fetch_jobs(
         self, queue: Queue, conn: psycopg.AsyncConnection[Any], *, up_to: int = 1
     ) -> list[QueuedJob]:
-        # Chancy opens one of its own; in another it would be a savepoint, two round trips.
-        limited = queue.rate_limit is not None
-        async with conn.transaction() if limited else nullcontext():
-            if queue.rate_limit is not None:
-                up_to = min(up_to, await chancy_jobs.capacity(self.chancy, queue, conn))
-                if up_to <= 0:
-                    return []
-            unlimited = dataclasses.replace(queue, rate_limit=None)
-            try:
-                jobs: list[QueuedJob] = await super().fetch_jobs(
-                    unlimited, conn, up_to=up_to
-                )
-            except chancy_jobs.UNREADABLE:
-                if not await chancy_jobs.fail_unreadable(
-                    self.chancy, queue, conn, up_to=up_to
-                ):
-                    raise
-                self.queue_wake_events[queue.name].set()
+        if queue.rate_limit is None:
+            return await self._take(queue, conn, up_to)
+        async with conn.transaction():
+            free = await chancy_rate_limit.capacity(self.chancy, queue, conn)
+            if (up_to := min(up_to, free)) <= 0:
                 return []
-            if queue.rate_limit is not None and jobs:
-                await chancy_jobs.use_capacity(self.chancy, queue, conn, len(jobs))
+            jobs = await self._take(queue, conn, up_to)
+            await chancy_rate_limit.use_capacity(self.chancy, queue, conn, len(jobs))
+            return jobs
+
+    async def _take(
+        self, queue: Queue, connection: psycopg.AsyncConnection[Any], up_to: int
+    ) -> list[QueuedJob]:
+        try:
+            return await chancy_claims.take(self, queue, connection, up_to=up_to)
+        except UNREADABLE:
+            self.queue_wake_events[queue.name].set()
+            jobs = await chancy_claims.sort_out(
+                self, queue, connection, running=self._claims()
+            )
+            if jobs is None:
+                raise
             return jobs
 
     async def leave_to_later(self, job: QueuedJob) -> bool:
@@ -453,7 +477,9 @@ class Worker(chancy.Worker):
                     connection.cursor(row_factory=dict_row) as cursor,
                 ):
                     if outdated := await is_outdated(self.chancy, cursor):
-                        await chancy_jobs.postpone(self.chancy, cursor, job)
+                        await chancy_claims.postpone(
+                            cursor, job, prefix=self.chancy.prefix
+                        )
             except retry.errors as error:
                 await retry.wait(error)
                 continue
@@ -466,10 +492,11 @@ class Worker(chancy.Worker):
 
     async def queue_update(self, update: QueuedJob) -> bool:
         if update.errors or update.meta:
-            update = chancy_jobs.storable(update)
+            update = chancy_results.storable(update)
         accepted: bool = await super().queue_update(update)
         if accepted:
             self._unsaved.add(update.claim_id)
+            self._has_unsaved.set()
         return accepted
 
     async def _emit(self, event: str, queue: Queue, executor: Executor) -> None:

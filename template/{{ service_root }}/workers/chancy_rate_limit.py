@@ -1,0 +1,57 @@
+"""Holds a queue's rate limit in each window of the server's clock."""
+
+from typing import Any
+
+import chancy
+from chancy import Queue
+from psycopg import AsyncConnection, sql
+
+
+async def capacity(app: chancy.Chancy, queue: Queue, conn: AsyncConnection[Any]) -> int:
+    """Returns how many jobs a limited queue may still start in the current window.
+
+    Chancy 0.26 asks the worker's clock, so that replicas whose clocks differ each open
+    a window of their own. This asks the server's, with the queue's row locked.
+    """
+    limits = _limits(app)
+    await conn.execute(
+        sql.SQL(
+            "INSERT INTO {} AS l (queue, window_start, count) VALUES (%s, 0, 0) "
+            "ON CONFLICT (queue) DO UPDATE SET count = l.count"
+        ).format(limits),
+        [queue.name],
+    )
+    cursor = await conn.execute(
+        sql.SQL(
+            """
+            UPDATE {} SET window_start = now.start,
+                count = CASE WHEN window_start = now.start THEN count ELSE 0 END
+            FROM (
+                SELECT (floor(extract(epoch FROM clock_timestamp()) / %(window)s)
+                    * %(window)s)::int AS start
+            ) AS now
+            WHERE queue = %(queue)s RETURNING count
+            """
+        ).format(limits),
+        {"queue": queue.name, "window": queue.rate_limit_window},
+    )
+    row = await cursor.fetchone()
+    assert row and queue.rate_limit is not None
+    started: int = row[0]
+    return queue.rate_limit - started
+
+
+async def use_capacity(
+    app: chancy.Chancy, queue: Queue, conn: AsyncConnection[Any], count: int
+) -> None:
+    """Counts started jobs towards the current window of a limited queue."""
+    await conn.execute(
+        sql.SQL("UPDATE {} SET count = count + %s WHERE queue = %s").format(
+            _limits(app)
+        ),
+        [count, queue.name],
+    )
+
+
+def _limits(app: chancy.Chancy) -> sql.Identifier:
+    return sql.Identifier(f"{app.prefix}queue_rate_limits")
