@@ -297,7 +297,7 @@ class Database:
         while self.connection.execute(unfinished).rowcount:
             if time.monotonic() > deadline or not alive():
                 raise SystemExit(f"{self.system.name}:\n{self.log.read_text()[-3000:]}")
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     @property
     def latencies(self) -> list[float]:
