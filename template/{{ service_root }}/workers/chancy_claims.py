@@ -9,6 +9,7 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow
 from psycopg.types.json import Json
 
+from . import chancy_rate_limit
 from .chancy_jobs import UNREADABLE, as_running_job, statement
 
 if TYPE_CHECKING:
@@ -52,6 +53,41 @@ WHERE id = %(id)s
 """
 
 
+async def fetch(
+    worker: "Worker", queue: Queue, connection: AsyncConnection[Any], *, up_to: int
+) -> list[QueuedJob]:
+    """Takes jobs as Chancy's Worker.fetch_jobs() does, on the clock of the server.
+
+    Args:
+        connection: In autocommit mode, so that one round trip is enough.
+        up_to: How many jobs; less where the queue's rate limit says so.
+    """
+    if queue.rate_limit is None:
+        return await _take_readable(worker, queue, connection, up_to)
+    async with connection.transaction():
+        free = await chancy_rate_limit.capacity(worker.chancy, queue, connection)
+        if (up_to := min(up_to, free)) <= 0:
+            return []
+        jobs = await _take_readable(worker, queue, connection, up_to)
+        await chancy_rate_limit.use_capacity(
+            worker.chancy, queue, connection, len(jobs)
+        )
+        return jobs
+
+
+async def _take_readable(
+    worker: "Worker", queue: Queue, connection: AsyncConnection[Any], up_to: int
+) -> list[QueuedJob]:
+    try:
+        return await take(worker, queue, connection, up_to=up_to)
+    except UNREADABLE:
+        worker.queue_wake_events[queue.name].set()
+        jobs = await _sort_out(worker, queue, connection)
+        if jobs is None:
+            raise
+        return jobs
+
+
 async def take(
     worker: "Worker", queue: Queue, connection: AsyncConnection[Any], *, up_to: int
 ) -> list[QueuedJob]:
@@ -70,19 +106,12 @@ async def take(
         return await cursor.fetchall()
 
 
-async def sort_out(
-    worker: "Worker",
-    queue: Queue,
-    connection: AsyncConnection[Any],
-    *,
-    running: Iterable[UUID | None],
+async def _sort_out(
+    worker: "Worker", queue: Queue, connection: AsyncConnection[Any]
 ) -> list[QueuedJob] | None:
     """Returns what take() took although a row could not be read; such rows fail.
 
     Chancy 0.26 ends the queue's task at such a row, and again at each start.
-
-    Args:
-        running: The claims of the jobs that earlier takes returned.
 
     Returns:
         The jobs that can be read, or None when nothing was taken.
@@ -90,7 +119,7 @@ async def sort_out(
     prefix, log, jobs = worker.chancy.prefix, worker.chancy.log, []
     taken = await connection.execute(
         statement(_UNHEARD_OF, prefix),
-        {"queue": queue.name, "worker": worker.worker_id, "running": [*running]},
+        {"queue": queue.name, "worker": worker.worker_id, "running": worker.claims()},
     )
     for id, func, attempts in await taken.fetchall():
         async with connection.cursor(row_factory=as_running_job) as cursor:

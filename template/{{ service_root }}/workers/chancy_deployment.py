@@ -10,13 +10,18 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import chancy
+from chancy import QueuedJob
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow, dict_row
 
+from .chancy_claims import postpone
 from .chancy_errors import WorkersError
+
+if TYPE_CHECKING:
+    from .chancy_worker import Worker
 
 VARIABLE = "WORKERS_DEPLOYED_AT"
 # Chancy's table of versions has room for it: four bytes, in seconds since this day.
@@ -67,6 +72,32 @@ async def is_outdated(app: chancy.Chancy, cursor: AsyncCursor[DictRow]) -> bool:
         [_KEY, _seconds(stamp)],
     )
     return await cursor.fetchone() is not None
+
+
+async def leave_to_later(worker: "Worker", job: QueuedJob) -> bool:
+    """Leaves a job that this version does not have to a later deployment.
+
+    Returns:
+        Whether there was one; otherwise the job is nobody's.
+    """
+    retry = worker.database_retry("leave_to_later")
+    while True:
+        try:
+            async with (
+                worker.chancy.pool.connection() as connection,
+                connection.cursor(row_factory=dict_row) as cursor,
+            ):
+                if outdated := await is_outdated(worker.chancy, cursor):
+                    await postpone(cursor, job, prefix=worker.chancy.prefix)
+        except retry.errors as error:
+            await retry.wait(error)
+            continue
+        retry.reset()
+        if outdated:
+            worker.chancy.log.info(
+                "left the job %s (%s) to a later deployment", job.id, job.func
+            )
+        return outdated
 
 
 async def server_time(cursor: AsyncCursor[DictRow]) -> datetime:

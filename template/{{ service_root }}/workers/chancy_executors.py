@@ -1,29 +1,16 @@
 """Chancy's executors, in which a bad job harms nobody but itself."""
 
 import asyncio
-import concurrent.futures
 import contextlib
-import ctypes
 import functools
 import inspect
-import multiprocessing
-import os
 import pickle
 import pkgutil
-import signal
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
-from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.managers import SyncManager
-from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import chancy
@@ -33,6 +20,8 @@ from chancy.executors.base import Executor
 from chancy.job import Limit
 from chancy.plugin import Plugin
 
+from .chancy_children import Children, Context, end_with_parent
+from .chancy_deployment import leave_to_later
 from .chancy_hooks import with_hook
 from .chancy_jobs import changed
 from .chancy_tasks import finish
@@ -40,14 +29,8 @@ from .chancy_tasks import finish
 if TYPE_CHECKING:
     from .chancy_worker import Worker
 
-CHILD_NAME = "workers-executor"
-# https://man7.org/linux/man-pages/man2/prctl.2.html
-_PR_SET_PDEATHSIG = 1
-_NOT_FOR_CHILDREN = (signal.SIGINT, signal.SIGTERM)
 # How long jobs that the stop of the worker cut short may clean up.
 _CANCEL_TIMEOUT = 1.0
-
-
 # Of each executor and function: what is called, and its arguments that take the job itself.
 _PLANS: dict[tuple[type, object], tuple[Callable[..., Any], list[str]]] = {}
 
@@ -81,7 +64,7 @@ class _Contained(Executor):
         if exc is None:
             await self._on_job_succeeded(job, result)
         elif not isinstance(exc, JobMissing) or not (
-            await self.worker.leave_to_later(job)
+            await leave_to_later(self.worker, job)
         ):
             await super().on_job_completed(job=job, exc=exc, result=result)
 
@@ -134,14 +117,12 @@ class _Contained(Executor):
         if job.limits or (plan := _PLANS.get((cls, _loaded(job.func)))) is None:
             prepared, function, kwargs = super().prepare_job_for_execution(job)
             takes_job = [name for name, value in kwargs.items() if value is prepared]
-            _PLANS[cls, _loaded(job.func)] = function, takes_job
+            if (key := _loaded(job.func)) is not None:
+                _PLANS[cls, key] = function, takes_job
             return prepared, function, kwargs
         function, takes_job = plan
-        return (
-            job,
-            function,
-            {**dict(job.kwargs or {}), **dict.fromkeys(takes_job, job)},
-        )
+        kwargs = {**dict(job.kwargs or {}), **dict.fromkeys(takes_job, job)}
+        return job, function, kwargs
 
 
 def _loaded(path: str) -> object:
@@ -214,10 +195,10 @@ class ProcessExecutor(_Contained, process.ProcessExecutor):
     """Runs each job in a child process that is not shared and does not outlive its parent."""
 
     def __init__(self, worker: Any, queue: Queue, **options: Any) -> None:
-        super().__init__(worker, queue, **{"mp_context": _Context(), **options})
+        super().__init__(worker, queue, **{"mp_context": Context(), **options})
 
-    def _create_pool(self) -> "_Children":  # type: ignore[override]
-        self._children = _Children(
+    def _create_pool(self) -> Children:  # type: ignore[override]
+        self._children = Children(
             self.on_initialize_worker, self._maximum_jobs_per_worker
         )
         return self._children
@@ -236,11 +217,7 @@ class ProcessExecutor(_Contained, process.ProcessExecutor):
 
     @classmethod
     def on_initialize_worker(cls) -> None:
-        end_with_parent()
-        if sys.platform == "linux":
-            # Also in the middle of a call that lets no other thread run. Linux means
-            # the thread that started this child, which is the main one.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent(at_once=True)
         super().on_initialize_worker()  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -294,183 +271,6 @@ async def create_executor(worker: "Worker", queue: Queue) -> Executor:
         # It starts a process, and waits for it.
         return await asyncio.to_thread(create)
     return create()
-
-
-class _Child:
-    """A pool of one process, which can be killed."""
-
-    def __init__(self, initializer: Callable[[], None]) -> None:
-        self.jobs = 0
-        self._context = _Context()
-        self._pool = ProcessPoolExecutor(
-            max_workers=1, initializer=initializer, mp_context=self._context
-        )
-
-    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
-        self.jobs += 1
-        return self._pool.submit(fn, *args)
-
-    def retire(self) -> None:
-        """Lets the process end after its job."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def kill_after(self, seconds: float) -> None:
-        """Kills the process if it has not ended by then."""
-        deadline = time.monotonic() + seconds
-        for each in self._context.started:
-            if each.pid:
-                each.join(max(0, deadline - time.monotonic()))
-                each.kill()
-
-
-class _Children(concurrent.futures.Executor):
-    """Child processes, each a pool of its own: one that dies takes only its job along.
-
-    Python's pool fails all of its jobs when one of its children dies, and can wait for
-    ever for a child that it replaced (https://github.com/python/cpython/issues/115634).
-    One that ran out of memory is replaced: what limited it may hold for its next job.
-
-    Args:
-        initializer: Runs first in each child.
-        most: How many jobs a child runs before another takes its place.
-    """
-
-    def __init__(self, initializer: Callable[[], None], most: int) -> None:
-        self._initializer = initializer
-        self._most = most
-        self._idle: list[_Child] = []
-        self._all: set[_Child] = set()
-
-    def submit(
-        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> Future[Any]:
-        while self._idle:
-            child = self._idle.pop()
-            if child.jobs < self._most:
-                try:
-                    return self._run(child, fn, args)
-                except BrokenProcessPool:
-                    child.kill_after(0)
-            self._discard(child)
-        child = _Child(self._initializer)
-        self._all.add(child)
-        return self._run(child, fn, args)
-
-    def _run(
-        self, child: _Child, fn: Callable[..., Any], args: tuple[Any, ...]
-    ) -> Future[Any]:
-        future = child.submit(fn, args)
-        future.add_done_callback(functools.partial(self._done, child))
-        return future
-
-    def _done(self, child: _Child, future: Future[Any]) -> None:
-        if not future.cancelled() and isinstance(future.exception(), MemoryError):
-            self._discard(child)
-        else:
-            self._idle.append(child)
-
-    def _discard(self, child: _Child) -> None:
-        self._all.discard(child)
-        child.retire()
-
-    def end(self, timeout: float) -> None:
-        """Ends all children, those by force that take longer than `timeout`."""
-        children = list(self._all)
-        for child in children:
-            child.retire()
-        deadline = time.monotonic() + timeout
-        for child in children:
-            child.kill_after(max(0, deadline - time.monotonic()))
-
-
-class _Process(SpawnProcess):
-    """A child that knows from its first line on that it is one.
-
-    Python runs the script that started the service again in each child, which would
-    start a second service where uvicorn.run() has no guard. A child imports what its
-    jobs need and nothing else.
-    """
-
-    _starting = threading.Lock()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "name": CHILD_NAME})
-
-    @property
-    def name(self) -> str:
-        return CHILD_NAME
-
-    @name.setter
-    def name(self, name: str) -> None:
-        """Keeps the name, which a manager would change."""
-
-    def start(self) -> None:
-        with self._starting, _signals_held_back():
-            script = sys.modules["__main__"]
-            sys.modules["__main__"] = ModuleType("__main__")
-            try:
-                super().start()
-            finally:
-                sys.modules["__main__"] = script
-
-
-class _Context(SpawnContext):
-    """Starts children, and remembers them."""
-
-    def __init__(self) -> None:
-        self.started: list[_Process] = []
-
-    def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]
-        process = _Process(*args, **kwargs)
-        self.started.append(process)
-        return process
-
-    def Manager(self) -> SyncManager:
-        manager = SyncManager(ctx=self)
-        manager.start(initializer=end_with_parent)
-        return manager
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """A child that starts meanwhile hears none of _NOT_FOR_CHILDREN before it can refuse."""
-    if sys.platform == "win32":
-        yield
-        return
-    resource_tracker.ensure_running()  # Its start would let the signals through.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_CHILDREN)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def end_with_parent() -> None:
-    """Ties this process to the one that started it, which alone decides when to stop.
-
-    A terminal and some platforms signal every process of the service at once.
-    """
-    for number in _NOT_FOR_CHILDREN:
-        # SIG_IGN would be inherited by what a job starts.
-        signal.signal(number, _refuse)
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_CHILDREN)
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _refuse(_number: int, _frame: FrameType | None) -> None:
-    """Handles a signal by doing nothing."""
-
-
-def _wait_for_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
-
-
-def is_executor_child() -> bool:
-    """Whether this process is a child of an executor."""
-    return multiprocessing.current_process().name == CHILD_NAME
 
 
 def _can_travel(value: object) -> bool:

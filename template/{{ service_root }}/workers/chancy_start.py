@@ -11,9 +11,9 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from .chancy_app import Chancy
+from .chancy_children import is_executor_child
 from .chancy_database import connect, failed_start, harmless_write
 from .chancy_errors import WorkersError
-from .chancy_executors import is_executor_child
 from .chancy_pooler import (
     refuse_transaction_pooler,
     refuse_transaction_port,

@@ -1,0 +1,150 @@
+"""Feeds the jobs of a queue to its executor."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from chancy import Queue
+from chancy.executors.base import Executor
+
+from .chancy_connections import autocommit
+from .chancy_executors import create_executor
+from .chancy_queues import check_numbers, resume_when_due
+from .chancy_tasks import backoff
+
+if TYPE_CHECKING:
+    from .chancy_worker import Worker
+
+_LARGEST_CLAIM = 500
+_DRAIN_INTERVAL = 0.02
+_LONGEST_PAUSE = 60.0
+
+
+class Feeder:
+    """Chancy's loop of a queue, but what goes wrong in it leaves the running jobs alone.
+
+    Chancy 0.26 cancels them, and so fails them, when a poll loses its connection.
+    """
+
+    def __init__(self, worker: "Worker", name: str) -> None:
+        self.worker = worker
+        self.name = name
+
+    @property
+    def _wake(self) -> asyncio.Event:
+        return self.worker.queue_wake_events[self.name]
+
+    @property
+    def _queue(self) -> Queue | None:
+        """The queue as its row is now, or None when the worker is to leave it."""
+        return self.worker[self.name] if self.name in self.worker else None
+
+    async def run(self) -> None:
+        """Feeds until the worker has the queue no more, and its jobs have ended."""
+        executors = self.worker.executors
+        while queue := self._queue:
+            check_numbers(queue)
+            async with contextlib.AsyncExitStack() as stack:
+                stack.callback(executors.pop, self.name, None)
+                executor = await stack.enter_async_context(
+                    await create_executor(self.worker, queue)
+                )
+                executors[self.name] = executor
+                await self._emit("started", executor)
+                await self._serve(queue, executor)
+                await self._emit("updated" if self._queue else "removed", executor)
+        self.worker.chancy.monitor.failing.pop(f"queue_{self.name}", None)
+
+    async def _serve(self, queue: Queue, executor: Executor) -> None:
+        """Feeds an executor until its queue needs another one, and its jobs have ended.
+
+        Chancy 0.26 waits for the end of all jobs at any change, a pause included.
+        """
+        retry = self.worker.database_retry(f"queue_{self.name}")
+        failures, more = 0, True
+        while True:
+            # With more, the server looks for the next jobs while these run.
+            if not more:
+                await self._until_woken(queue)
+            current = self._queue
+            if current is None or _executor_of(current) != _executor_of(queue):
+                while len(executor):
+                    await asyncio.sleep(_DRAIN_INTERVAL)
+                return
+            queue = executor.queue = current
+            try:
+                more = False
+                more = await self._feed(queue, executor)
+                retry.reset()
+                failures = 0
+            except retry.errors as error:
+                self.worker.claims_are_in_doubt()
+                await self._unless_stopping(retry.wait(error))
+                self._wake.set()
+            except Exception as error:  # noqa: BLE001  # running jobs go on
+                self.worker.chancy.monitor.failed(retry.name, error)
+                await self._unless_stopping(
+                    asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
+                )
+                failures += 1
+                self._wake.set()
+
+    async def _unless_stopping(self, pause: Coroutine[Any, Any, None]) -> None:
+        """Waits for the end of a pause, or for the stop of the worker."""
+        tasks = [
+            asyncio.create_task(pause),
+            asyncio.create_task(self.worker.shutdown_event.wait()),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _until_woken(self, queue: Queue) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(1, queue.polling_interval or 1)):
+                await self._wake.wait()
+        self._wake.clear()
+        # A job that just ended leaves its executor one turn of the loop later.
+        await asyncio.sleep(0)
+
+    async def _feed(self, queue: Queue, executor: Executor) -> bool:
+        """Takes jobs for the free slots; returns whether there may be more for others."""
+        worker = self.worker
+        if queue.state == Queue.State.PAUSED:
+            if queue.resume_at:
+                await resume_when_due(worker.chancy, self.name)
+            return False
+        if (free := executor.free_slots) <= 0:
+            await self._emit("full", executor)
+            return False
+        up_to = min(free, _LARGEST_CLAIM)
+        worker.fetching_since[self.name] = time.monotonic()
+        try:
+            async with autocommit(worker.chancy.pool) as connection:
+                jobs = await worker.fetch_jobs(queue, connection, up_to=up_to)
+            for job in jobs:
+                worker.chancy.log.debug(
+                    "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
+                )
+                try:
+                    await executor.push(job)
+                except Exception as error:  # noqa: BLE001  # the row says it
+                    await executor.on_job_completed(job=job, exc=error)
+        finally:
+            del worker.fetching_since[self.name]
+        return up_to < free and up_to == len(jobs)
+
+    async def _emit(self, event: str, executor: Executor) -> None:
+        await self.worker.hub.emit(
+            f"worker.queue.{event}",
+            {"queue": executor.queue, "executor": executor, "worker": self.worker},
+        )
+
+
+def _executor_of(queue: Queue) -> tuple[object, ...]:
+    """What an executor is made of; the rest of a queue can change under it."""
+    return queue.executor, queue.executor_options, queue.concurrency
