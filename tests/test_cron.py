@@ -3,7 +3,7 @@
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -16,12 +16,11 @@ from .faults import (
     RECORDING_JOB,
     Cluster,
     Recorder,
-    migrated_cluster,
     push,
     recorder,
     states,
 )
-from .support import Service, database, query, wait_for
+from .support import Service, query, wait_for
 
 pytestmark = pytest.mark.xdist_group("cron")
 
@@ -59,18 +58,6 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
         "chancy_initialization.py", "import record\n", "import noted, record\n"
     )
     return rendered
-
-
-@pytest.fixture(scope="module")
-def server(backend: Recorder) -> Iterator[Cluster]:
-    with migrated_cluster(backend) as server:
-        yield server
-
-
-@pytest.fixture
-def url(server: Cluster) -> Iterator[str]:
-    with database(server.url()) as url:
-        yield url
 
 
 def cron_jobs(**schedules: str) -> str:

@@ -13,9 +13,10 @@ from uuid import uuid4
 import pytest
 
 from .faults import Recorder, push, recorder, states
+from .probes import wait_until_ready
 from .support import Service, environment, migrate, query, wait_for
 from .test_replicas import push_many
-from .test_shutdown import row, seconds_between, wait_until_executed, wait_until_ready
+from .test_shutdown import row, seconds_between, wait_until_executed
 
 PROCESSES = "queues=[{name: default, executor: process, concurrency: 3}]"
 BAD_JOB = '''"""The record job."""

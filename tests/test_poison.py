@@ -1,7 +1,9 @@
 """A bad job or row: the worker goes on, the row says what happened, nobody else waits."""
 
 import json
+import os
 import random
+import signal
 import urllib.error
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from .faults import Recorder, push, recorder
+from .faults import QUICK, Recorder, push, recorder
 from .sentry import sentry
 from .support import Service, database, migrate, query, wait_for
 
@@ -71,8 +73,16 @@ def act(kind: str, job: QueuedJob) -> None:
             job.meta["self"] = job.meta
         case "block":
             time.sleep(4.5)
+        case "block for long":
+            record_sync(note=kind)
+            with open(os.environ["EXECUTIONS"]) as file:
+                if file.read().splitlines().count(kind) == 1:
+                    time.sleep(30)
         case "die":
             os._exit(7)
+        case "wait":
+            record_sync(note=f"wait in {os.getpid()}")
+            time.sleep(600)
         case "memory":
             bytearray(2**40)
         case "limit":
@@ -289,8 +299,47 @@ def test_a_job_that_blocks_the_event_loop_is_named(backend: Recorder, url: str) 
     assert "the event loop turns again after" in running.output
 
 
-def test_a_job_that_ends_its_process_is_given_up(backend: Recorder, url: str) -> None:
-    id = bad_job(url, "die")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "executions"),
+    [("Settings()", 1), (QUICK, 2)],
+    ids=["within the heartbeat timeout", "for longer than it"],
+)
+def test_an_event_loop_that_is_blocked_for_half_a_minute(
+    settings: str, executions: int, backend: Recorder, url: str, tmp_path: Path
+) -> None:
+    """The other replica goes on, and takes the jobs over after the heartbeat timeout."""
+    version = backend.version(tmp_path / "version", SETTINGS=settings)
+    with up(version, url) as blocked:
+        jobs = {"sleeper": push(url, "sleeper", seconds=20)}
+        jobs["block for long"] = bad_job(url, "block for long")
+        wait_for(
+            lambda: all(version.executions[note] for note in jobs),
+            timeout=10,
+            what="the start of the jobs",
+        )
+        with version.service(url) as other:
+            assert_goes_on(url, within=20)
+            while "the event loop turns again after 3" not in blocked.output:
+                assert_goes_on(url)
+            for note, id in jobs.items():
+                assert ended(url, id)["state"] == "succeeded"
+                assert version.executions[note] == executions, note
+            wait_for(lambda: problems(blocked) == [], timeout=15, what="the readiness")
+            other.stop()
+        blocked.stop()
+
+    assert f"({jobs['block for long']}) blocks the event loop at " in blocked.output
+    assert query(url, "SELECT DISTINCT state, attempts FROM billing_jobs") == [
+        ("succeeded", 1)
+    ]
+
+
+@pytest.mark.parametrize("queue", ["default", "thread"])
+def test_a_job_that_ends_its_process_is_given_up(
+    queue: str, backend: Recorder, url: str
+) -> None:
+    id = bad_job(url, "die", queue)
     deaths = 0
     for _ in range(4):
         with backend.service(url, wait=False) as running:
@@ -305,7 +354,7 @@ def test_a_job_that_ends_its_process_is_given_up(backend: Recorder, url: str) ->
         assert "lost 4 times" in found["said"]
         assert found["meta"]["rescues"] == 4
         assert_goes_on(url)
-        assert f"{WORKER}.misbehave ({id}) is given up" in running.output
+        assert f"{WORKER}.{FUNCTIONS[queue]} ({id}) is given up" in running.output
         running.stop()
 
 
@@ -334,6 +383,38 @@ def test_a_dead_or_starved_child_takes_only_its_job_along(
         Path(f"{backend.executions_file}.go").touch()
         assert ended(url, neighbour)["state"] == "succeeded"
         running.stop()
+
+
+def test_a_child_that_the_kernel_kills_for_its_memory_takes_only_its_job_along(
+    backend: Recorder, url: str, tmp_path: Path
+) -> None:
+    """The kernel sends SIGKILL, whoever asked for the memory."""
+    own = backend.version(tmp_path / "version")
+    with up(own, url) as running:
+        neighbour = bad_job(url, "neighbour", "process")
+        waiting = bad_job(url, "wait", "process")
+        wait_for(
+            lambda: own.executions["neighbour"] and waiting_in(own),
+            timeout=20,
+            what="both jobs",
+        )
+        os.kill(waiting_in(own)[0], signal.SIGKILL)
+        found = ended(url, waiting)
+        assert found["state"] == "failed" and "terminated abruptly" in found["said"]
+        assert_goes_on(url, "process", within=10)
+        Path(f"{own.executions_file}.go").touch()
+        assert ended(url, neighbour)["state"] == "succeeded"
+        assert problems(running) == []
+        running.stop()
+
+
+def waiting_in(backend: Recorder) -> list[int]:
+    """The processes of the jobs that wait."""
+    return [
+        int(note.split()[-1])
+        for note in backend.executions
+        if note.startswith("wait in ")
+    ]
 
 
 PLUGIN = '''

@@ -9,9 +9,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from .faults import Cluster, cluster, pgbouncer
+from .faults import Cluster, cluster, pgbouncer, recorder
+from .probes import readiness, wait_until_ready
 from .starts import APP, PASSWORD, line_of_failed_start
-from .support import environment, migrate, run, service
+from .support import environment, migrate, run, service, wait_for
 
 pytestmark = pytest.mark.xdist_group("pooler")
 
@@ -140,6 +141,28 @@ def test_a_start_on_a_transaction_pooler_ends_with_one_line(
 
     assert f"127.0.0.1:{pooler.port}/postgres does not deliver notifications" in line
     assert "use a session pooler" in line
+
+
+def test_a_service_that_starts_without_its_database_joins_a_pooler_that_keeps_sessions(
+    server: Cluster, tmp_path: Path
+) -> None:
+    backend = recorder(tmp_path / "backend", "-d", "start_without_database=true")
+    with (
+        pgbouncer(tmp_path / "pooler", server, pool_mode="transaction") as pooler,
+        backend.service(pooler.url()) as running,
+    ):
+        wait_for(
+            lambda: "does not deliver notifications" in running.output,
+            timeout=15,
+            what="the refusal",
+        )
+        problems = {"status": "not ready", "problems": ["the workers have not started"]}
+        assert readiness(running) == (503, problems)
+        pooler.stop()
+        pooler.set(pool_mode="session")
+        pooler.start()
+        wait_until_ready(running)
+        running.stop()
 
 
 # --- accepted -----------------------------------------------------------------------------

@@ -2,14 +2,13 @@
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from .faults import Cluster, Recorder, migrated_cluster, push, recorder, states
-from .support import database, query, wait_for
+from .faults import Recorder, push, recorder, states
+from .support import query, wait_for
 
 pytestmark = pytest.mark.xdist_group("queues")
 
@@ -42,18 +41,6 @@ async def record(*, note: str, seconds: float = 0) -> None:
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     folder = tmp_path_factory.mktemp("queues") / "backend"
     return recorder(folder, job=COUNTING_JOB)
-
-
-@pytest.fixture(scope="module")
-def server(backend: Recorder) -> Iterator[Cluster]:
-    with migrated_cluster(backend) as server:
-        yield server
-
-
-@pytest.fixture
-def url(server: Cluster) -> Iterator[str]:
-    with database(server.url()) as url:
-        yield url
 
 
 def queue(name: str = "default", **settings: object) -> str:

@@ -1,22 +1,19 @@
 """A rate limit holds across replicas whose clocks differ."""
 
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from .faults import (
-    Cluster,
     Recorder,
-    migrated_cluster,
     push,
     recorder,
     shifted_clock,
     states,
 )
-from .support import database, environment, query, run, wait_for
+from .support import environment, query, run, wait_for
 
 pytestmark = pytest.mark.xdist_group("rate_limit")
 
@@ -27,18 +24,6 @@ LIMIT = 5
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     return recorder(tmp_path_factory.mktemp("rate_limit") / "backend")
-
-
-@pytest.fixture(scope="module")
-def server(backend: Recorder) -> Iterator[Cluster]:
-    with migrated_cluster(backend) as server:
-        yield server
-
-
-@pytest.fixture
-def url(server: Cluster) -> Iterator[str]:
-    with database(server.url()) as url:
-        yield url
 
 
 def test_the_clocks_of_these_tests_are_off(tmp_path: Path) -> None:

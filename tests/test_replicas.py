@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from .faults import QUICK, RECORDING_JOB, Recorder, push, recorder, states
+from .probes import wait_until_ready
 from .support import Service, migrate, query, wait_for
-from .test_shutdown import wait_until_ready
 
 LEASE = 10
 HEARTBEAT_TIMEOUT = 10

@@ -20,6 +20,7 @@ from .faults import (
     recorder,
     states,
 )
+from .probes import wait_until_ready
 from .sentry import sentry
 from .support import Service, environment, migrate, query, run, wait_for
 
@@ -89,16 +90,6 @@ def with_grace(backend: Recorder, seconds: int) -> Recorder:
         "chancy_initialization.py", "shutdown_grace=2", f"shutdown_grace={seconds}"
     )
     return backend
-
-
-def wait_until_ready(running: Service) -> None:
-    def ready() -> bool:
-        try:
-            return bool(running.request("/health/ready")["status"] == "ready")
-        except OSError:
-            return False
-
-    wait_for(ready, timeout=30, what="readiness")
 
 
 def wait_until_executed(backend: Recorder, *notes: str) -> None:
