@@ -174,7 +174,7 @@ def test_a_poll_that_loses_its_connection_fails_running_jobs(database_url: str) 
                 ),
                 within=15,
             )
-            assert failed, mended("Worker._maintain_queue")
+            assert failed, mended("chancy_feeding.Feeder")
 
     asyncio.run(run())
 
@@ -184,7 +184,7 @@ def test_a_nul_in_an_error_ends_the_saving_of_results(database_url: str) -> None
         async with working(database_url) as worker:
             await worker.chancy.push(job("say_nul"))
             gone = await happens(lambda: "updates" not in tasks(worker))
-            assert gone, mended("chancy_jobs.storable")
+            assert gone, mended("chancy_results.storable")
 
     asyncio.run(run())
 
@@ -198,7 +198,7 @@ def test_a_row_with_an_unknown_limit_ends_its_queue(database_url: str) -> None:
                 """(gen_random_uuid(), 'default', 'a.b', '[{"t": "moon", "v": 1}]')""",
             )
             gone = await happens(lambda: "queue_default" not in tasks(worker))
-            assert gone, mended("chancy_jobs.fail_unreadable")
+            assert gone, mended("chancy_claims._sort_out")
 
     asyncio.run(run())
 
@@ -267,7 +267,7 @@ def test_a_rate_limit_follows_the_clock_of_the_worker(
             starts = "SELECT window_start FROM plain_queue_rate_limits"
             assert await happens(lambda: bool(query(database_url, starts)))
             ((start,),) = query(database_url, starts)
-            assert start > now() + 3600, mended("chancy_jobs.capacity")
+            assert start > now() + 3600, mended("chancy_rate_limit.capacity")
 
     asyncio.run(run())
 
@@ -367,7 +367,7 @@ def test_a_stop_waits_for_the_next_poll(database_url: str) -> None:
             assert await happens(lambda: state(database_url, id) == "running")
             since = time.monotonic()
             await worker.stop(timeout=20)
-            assert time.monotonic() - since > 2.5, mended("Worker._serve's drain")
+            assert time.monotonic() - since > 2.5, mended("Feeder._serve's drain")
 
     asyncio.run(run())
 
@@ -398,7 +398,9 @@ def test_an_error_that_cannot_travel_fails_the_neighbours(database_url: str) -> 
             failed = await happens(
                 lambda: state(database_url, id) == "failed", within=20
             )
-            assert failed, mended("_Children and _can_travel of chancy_executors")
+            assert failed, mended(
+                "chancy_children.Children and chancy_executors._can_travel"
+            )
 
     asyncio.run(run())
 

@@ -572,6 +572,15 @@ def insert_queue(url: str, name: str, columns: dict[str, str]) -> None:
     )
 
 
+def transactions(url: str) -> int:
+    """How many there were in the database."""
+    ((count,),) = query(
+        url,
+        "SELECT xact_commit::int FROM pg_stat_database WHERE datname = current_database()",
+    )
+    return int(count)
+
+
 def test_a_bad_queue_is_named_and_holds_up_no_other(
     backend: Recorder, url: str
 ) -> None:
@@ -586,6 +595,10 @@ def test_a_bad_queue_is_named_and_holds_up_no_other(
         assert_goes_on(url, "thread")
         for name in GOOD_QUEUES:
             assert ended(url, push(url, name, queue=name))["state"] == "succeeded"
+        # One that polls without a pause asks hundreds of times a second.
+        before = transactions(url)
+        time.sleep(3)
+        assert transactions(url) - before < 300
 
         for name, (_, reason) in BAD_QUEUES.items():
             lines = [
