@@ -177,6 +177,8 @@ def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(awkward: Path) 
     }
     difference = run("git", "diff", "--numstat", "--", "*.py", cwd=awkward).stdout
     assert difference == f"1\t1\tapp/billing/{HOOKS}\n"
+    lines = (awkward / "app" / "billing" / HOOKS).read_bytes().splitlines(keepends=True)
+    assert len({line.endswith(b"\r\n") for line in lines}) == 1
 
 
 def test_what_cannot_be_updated_is_told_in_one_line_and_left(

@@ -110,13 +110,15 @@ def find(folder: Path) -> Project:
     """The project that a service's folder belongs to: its answers are there or above.
 
     Raises:
-        Refused: The folder is missing, or this template rendered nothing into it.
+        Refused: The folder is missing, in no repository, or this template rendered
+            nothing into it.
     """
     start = folder.resolve()
     if not start.is_dir():
         raise Refused(
             f"there is no folder {folder}: name a service's, such as app/billing"
         )
+    top_of(start)
     for above in (start, *start.parents):
         for file in sorted(above.glob(PATTERN)):
             try:

@@ -20,9 +20,8 @@ from .repository import Refused, git, names
 from .template import copier
 
 CURRENT = ":current:"
-# What decides how git writes files, beside its attributes.
-SETTINGS = ("core.autocrlf", "core.eol", "core.filemode", "core.symlinks")
-AROUND = (".gitattributes", ".gitignore")
+# In the copy every file is as the repository has it, whatever the checkout makes of it.
+ATTRIBUTES = "* -text -filter -ident\n"
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,8 @@ def check_out(project: Project, base: Answers, copy: Path) -> None:
     objects = git(project.top, "rev-parse", "--git-path", "objects").rstrip("\n")
     alternates = copy / ".git" / "objects" / "info" / "alternates"
     alternates.write_text(f"{project.top / objects}\n")
-    for name in SETTINGS:
-        if value := _setting(project.top, name):
-            git(copy, "config", name, value)
+    git(copy, "config", "core.autocrlf", "false")
+    (copy / ".git" / "info" / "attributes").write_text(ATTRIBUTES)
     tree = git(project.top, "ls-tree", "-r", "-z", "HEAD", "--", *_paths(project))
     files = [entry for entry in names(tree) if not entry.startswith("160000 ")]
     git(
@@ -141,16 +139,9 @@ def _paths(project: Project) -> list[str]:
     folder = project.folder.relative_to(project.top)
     if folder == Path("."):
         return []
-    around = [above / name for above in folder.parents for name in AROUND]
+    around = [above / ".gitignore" for above in folder.parents]
     main = os.path.normpath(folder / str(project.answers.get("main", "main.py")))
     return [folder.as_posix(), main, *(path.as_posix() for path in around)]
-
-
-def _setting(folder: Path, name: str) -> str:
-    try:
-        return git(folder, "config", "--get", name).rstrip("\n")
-    except Refused:
-        return ""
 
 
 def _put_answers(project: Project, base: Answers, copy: Path) -> None:
@@ -228,9 +219,14 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
 
 
 def _write(source: Path, target: Path) -> None:
+    """Replaces a file in one step; lines end as those of the file that is there do."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    content = source.read_bytes()
+    if target.is_file() and b"\r\n" in target.read_bytes() and b"\r\n" not in content:
+        content = content.replace(b"\n", b"\r\n")
     beside = target.with_name(f".{target.name}.new")
-    shutil.copy(source, beside)
+    beside.write_bytes(content)
+    shutil.copymode(source, beside)
     beside.replace(target)
 
 
