@@ -131,7 +131,7 @@ def update_after(case: Case, steps: Sequence[Step], folder: Path) -> Update:
 def script(case: Case, steps: Sequence[Step]) -> str:
     """What repeats an example, to be typed or pasted."""
     lines = [
-        f"edits.{name}(service, {', '.join(f'{k}={v!r}' for k, v in told.items())})"
+        f"edits.{name}({', '.join(['service', *(f'{k}={v!r}' for k, v in told.items())])})"
         for name, told in steps
     ]
     return SCRIPT.format(scope=case.scope, release=case.release, steps="\n".join(lines))
