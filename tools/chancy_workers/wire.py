@@ -13,7 +13,6 @@ import yaml
 
 from .source import CHECKOUT
 
-NOTHING_TO_DO = 5
 MODES = ("diff", "check", "remove")
 TOLD = ("service", "package", "app")
 # How far below the backend's root a service's folder can be.
@@ -62,13 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     modes = [name for name in MODES if getattr(arguments, name)]
     name = arguments.service or file.absolute().parent.name
-    if file.exists() and not (services or modes or has_workers(file, name)):
-        print(
-            f"there are no workers of {name} yet: run copier copy first; --diff shows "
-            f"now what that would do to {file}",
-            file=sys.stderr,
-        )
-        return NOTHING_TO_DO
     named = {
         "service": name,
         **(services[0] if services else {}),
@@ -83,12 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
         ]
     )
     return int(status)
-
-
-def has_workers(file: Path, service: str) -> bool:
-    """Whether there are workers beside a file, or in the folder of the service there."""
-    folder = file.absolute().parent
-    return any((each / "workers").is_dir() for each in (folder, folder / service))
 
 
 def services_of(file: Path) -> list[dict[str, str]]:
