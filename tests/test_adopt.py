@@ -46,6 +46,8 @@ class House:
 
 
 DIGEST = ("send_digest/send_digest",)
+# The others take minutes more, and run with --slow.
+ALWAYS = ("document", "rates", "cron", "names")
 HOUSE: dict[str, House] = {
     "document": House(DIGEST, ("send_digest_cron",)),
     "tags": House((*DIGEST, "build_report/build_report"), ("digest", "report")),
@@ -176,7 +178,16 @@ class Story:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in HOUSE],
+    params=[
+        pytest.param(
+            name,
+            marks=[
+                pytest.mark.xdist_group(name),
+                *([] if name in ALWAYS else [pytest.mark.slow]),
+            ],
+        )
+        for name in HOUSE
+    ],
 )
 def story(
     request: pytest.FixtureRequest,

@@ -141,11 +141,11 @@ def script(case: Case, steps: Sequence[Step]) -> str:
 def test_whatever_a_team_has_edited_is_there_after_an_update(
     scope: str, cases: Callable[[str, str], Case], request: pytest.FixtureRequest
 ) -> None:
-    """25 examples, always the same; 500 new ones with --slow."""
+    """A few examples, always the same; 500 new ones with --slow."""
     slow = bool(request.config.getoption("--slow"))
 
     @settings(
-        max_examples=500 if slow else 25,
+        max_examples=500 if slow else 5,
         derandomize=not slow,
         database=None,
         deadline=None,

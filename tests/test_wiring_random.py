@@ -505,7 +505,7 @@ def broken_files(draw: st.DrawFn) -> tuple[Case, bytes]:
     return case, b"".join(lines)
 
 
-@many_examples
+@settings(many_examples, max_examples=EXAMPLES // 4)
 @given(broken_files())
 def test_a_broken_file_is_never_damaged_further(broken: tuple[Case, bytes]) -> None:
     case, source = broken
