@@ -242,7 +242,7 @@ def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
 
     assert result.returncode == 1
     assert result.stdout.startswith(
-        f"::error file={WORKERS}/chancy_hooks.py,line=4,title=app/billing::the template's"
+        f"::error file={WORKERS}/chancy_hooks.py,line=5,title=app/billing::the template's"
     )
 
 

@@ -186,7 +186,7 @@ def test_enter_at_every_prompt_renders_the_same_as_the_defaults(
 
     asked = answers(bare_backend / "app" / "billing")
     default = answers(bare_backend / "app" / "other")
-    apart = {"package": "", "_commit": ""}
+    apart = {"package": "", "_commit": "", "_fingerprint": ""}
     assert {**asked, **apart} == {**default, **apart}
 
 

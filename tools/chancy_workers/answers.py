@@ -173,7 +173,7 @@ def fingerprint(answers: Answers) -> str:
 def rendered_answers(project: Project) -> Answers:
     """The answers that the files are from, which an edit by hand has not changed yet.
 
-    They are those of the newest commit whose fingerprint fits. Releases before v0.4.0
+    They are those of the newest commit whose fingerprint fits. Releases before v0.3.0
     wrote none; then they are those that came in with the release.
 
     Raises:

@@ -39,7 +39,10 @@ class Feeder:
     @property
     def _queue(self) -> Queue | None:
         """The queue as its row is now, or None when the worker is to leave it."""
-        return self.worker[self.name] if self.name in self.worker else None
+        if self.name not in self.worker:
+            return None
+        queue: Queue = self.worker[self.name]
+        return queue
 
     async def run(self) -> None:
         """Feeds until the worker has the queue no more, and its jobs have ended."""

@@ -1,5 +1,6 @@
 """The workers start last and stop first also as a router, and a failed start is told."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -8,11 +9,12 @@ from chancy import QueuedJob
 from fastapi import FastAPI
 
 from ..chancy_errors import WorkersError
+from ..chancy_health import find_problems
 from ..chancy_instance import get_chancy
 from .test_chancy_jobs import succeeds
 
 try:
-    from ..chancy_router import workers_router
+    from .. import chancy_router
 except WorkersError as too_old:
     pytest.skip(str(too_old), allow_module_level=True)
 
@@ -21,19 +23,21 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, str]]:
-    """Goes on after every error, and needs the workers to be gone before it tears down."""
-    with suppress(Exception):
-        yield {"set up": "first"}
+    """Needs the workers to be gone before it tears down."""
+    yield {"set up": "first"}
     with pytest.raises(RuntimeError, match="enter initialize_workers"):
         get_chancy()
 
 
 async def test_the_workers_run_within_the_lifespan_of_the_app(tables: str) -> None:
     app = FastAPI(lifespan=lifespan)
-    app.include_router(workers_router)
+    app.include_router(chancy_router.workers_router)
 
     async with app.router.lifespan_context(app) as state:
         assert state == {"set up": "first"}
+        async with asyncio.timeout(30):
+            while await find_problems():
+                await asyncio.sleep(0.02)
         chancy = get_chancy()
         reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
         done = await chancy.wait_for_job(reference, timeout=30)
@@ -44,11 +48,27 @@ async def test_the_workers_run_within_the_lifespan_of_the_app(tables: str) -> No
         get_chancy()
 
 
-async def test_no_lifespan_swallows_a_failed_start(database_url: str) -> None:
-    app = FastAPI(lifespan=lifespan)
-    app.include_router(workers_router)
+@asynccontextmanager
+async def forgiving_lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    """Goes on after every error."""
+    with suppress(Exception):
+        yield
 
-    with pytest.raises(BaseException, match="missing or too old") as failure:
+
+@asynccontextmanager
+async def fail() -> AsyncIterator[None]:
+    raise WorkersError("the tables are missing")
+    yield
+
+
+async def test_no_lifespan_swallows_a_failed_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chancy_router, "initialize_workers", fail)
+    app = FastAPI(lifespan=forgiving_lifespan)
+    app.include_router(chancy_router.workers_router)
+
+    with pytest.raises(BaseException, match="the tables are missing") as failure:
         async with app.router.lifespan_context(app):
             pass
 
