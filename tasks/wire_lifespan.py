@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import io
 import os
 import re
@@ -352,37 +353,47 @@ def wired_elsewhere(source: Source, service: Service) -> str:
     return ""
 
 
-def project_modules(source: Source, service: Service) -> Iterator[tuple[Path, Source]]:
+@functools.cache
+def project_modules(source: Source, service: Service) -> list[tuple[Path, Source]]:
     """The project's modules that a file imports, and those that they import.
 
     Only those that say something about lifespans or workers, and none of the template's.
     """
+    found = []
+    imports = [each for node in source.nodes for each in imports_of(node)]
     seen = {service.file}
-    rest = [(service.file, source)]
+    rest = [(service.file, imports)]
     while rest and len(seen) < MOST_MODULES:
-        file, module = rest.pop(0)
-        for path in imported_files(file, module):
+        file, imports = rest.pop(0)
+        paths = [path for each in imports for path in found_in(file, *each)[1]]
+        for path in dict.fromkeys(paths):
             if path in seen or path.match("workers/chancy_*.py"):
                 continue
             seen.add(path)
             try:
                 data = path.read_bytes()
-                found, _ = read(data)
+                rest.append((path, imports_in(data)))
+                if re.search(rb"lifespan|initialize_workers|workers_router", data):
+                    found.append((path, read(data)[0]))
             except (OSError, Stop):
                 continue
-            rest.append((path, found))
-            if re.search(rb"lifespan|initialize_workers|workers_router", data):
-                yield path, found
+    return found
+
+
+def imports_in(data: bytes) -> list[tuple[str, list[str]]]:
+    """What `imports_of` says of a module's lines; it needs no syntax tree."""
+    text = data.decode("utf-8", "replace")
+    return [
+        (module or name, re.findall(r"\w+", re.sub(r"#.*| as \w+", "", names)))
+        for module, names, name in re.findall(
+            r"(?m)^[ \t]*(?:from[ \t]+([.\w]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n(]+)"
+            r"|import[ \t]+([.\w]+))",
+            text,
+        )
+    ]
 
 
 MOST_MODULES = 100
-
-
-def imported_files(file: Path, source: Source) -> Iterator[Path]:
-    """The files of the project that a module imports."""
-    for node in source.nodes:
-        for module, names in imports_of(node):
-            yield from found_in(file, module, names)[1]
 
 
 def imports_of(node: ast.AST) -> list[tuple[str, list[str]]]:
