@@ -47,7 +47,7 @@ class House:
 
 DIGEST = ("send_digest/send_digest",)
 # The others take minutes more, and run with --slow.
-ALWAYS = ("document", "rates", "cron", "names")
+ALWAYS = ("document", "cron", "names")
 HOUSE: dict[str, House] = {
     "document": House(DIGEST, ("send_digest_cron",)),
     "tags": House((*DIGEST, "build_report/build_report"), ("digest", "report")),

@@ -220,7 +220,7 @@ def test_a_backend_s_update_wires_nothing(tmp_path: Path, released: Path) -> Non
     (root / MAIN).write_text(LIFESPAN)
     commit(root)
 
-    assert not told("Running task|main.py is", update(root, service="."))
+    assert not told("wire_lifespan|main.py is", update(root, service="."))
 
     assert (root / MAIN).read_text() == LIFESPAN
 
@@ -330,7 +330,7 @@ def test_without_tasks_the_message_has_the_command_that_wires(
 
     assert copied.returncode == 0
     assert (old_backend / MAIN).read_text() == LIFESPAN
-    (command,) = re.findall("^    (uvx .*)$", copied.stderr, re.MULTILINE)
+    (command,) = re.findall("^    (uvx .* wire .*)$", copied.stderr, re.MULTILINE)
     uv = os.environ.get("UV") or shutil.which("uv")
     assert uv, "uv is not installed: python3 -m pip install uv"
     wiring = [uv, "tool", "run", *shlex.split(command)[1:]]
@@ -372,6 +372,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_the_task_touches_the_one_file_and_nothing_else(old_backend: Path) -> None:
     program = TEMPLATE / "tasks" / "wire_lifespan.py"
     folder = old_backend / "app" / "billing"
+    (folder / "workers").mkdir()
+    (folder / "workers" / "chancy_initialization.py").touch()
 
     result = run(
         *(sys.executable, "-I", "-c", WATCHED, program),
@@ -386,7 +388,7 @@ def test_the_task_touches_the_one_file_and_nothing_else(old_backend: Path) -> No
     for _, _, values in events:
         paths = re.findall("'(/[^']*)'", values)
         assert paths and {Path(path).parent for path in paths} == {folder}, values
-    assert [path.name for path in folder.iterdir()] == ["main.py"]
+    assert sorted(path.name for path in folder.iterdir()) == ["main.py", "workers"]
 
 
 # ------------------------------------------------------------------- from before the wiring
