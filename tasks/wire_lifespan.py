@@ -320,15 +320,10 @@ def folder_above(file: Path, level: int) -> Path:
 def service_of(file: Path, name: str, package: str, app: str) -> Service:
     """Finds the folder that holds, or will hold, the service's `workers`."""
     file = Path(os.path.realpath(file.parent)) / file.name
-    folders = [*file.parents, *(parent / name for parent in file.parents)]
     if package:
-        parts = tuple(package.split("."))
-        folders = [
-            parent.joinpath(*parts)
-            for parent in file.parents
-            if parent.joinpath(*parts).is_dir()
-        ] or folders
-        return Service(name, folders[0], file, app)
+        places = (parent.joinpath(*package.split(".")) for parent in file.parents)
+        folder = next((place for place in places if place.is_dir()), file.parent)
+        return Service(name, folder, file, app)
     here, beside = file.parent, file.parent / name
     is_beside = here.name != name and (beside / "workers").is_dir()
     return Service(name, beside if is_beside else here, file, app)
@@ -453,13 +448,12 @@ class App(NamedTuple):
         return name in (self.target, inside, f"{inside}.{self.target}")
 
 
-def find_app(source: Source, service: Service) -> App:
+def find_app(source: Source, service: Service, apps: list[App]) -> App:
     """The app that the server runs.
 
     Raises:
         Stop: There is none, or no telling which.
     """
-    apps = find_apps(source, service.file)
     if not apps:
         raise Stop(LEFT, no_app_problem(source))
     named = [app for app in apps if app.is_called(service.app)] if service.app else apps
@@ -683,12 +677,12 @@ def find_lifespan(source: Source, app: App) -> ast.AsyncFunctionDef | None:
 
 
 def is_lifespan_of_others(
-    source: Source, service: Service, app: App, lifespan: ast.AsyncFunctionDef | None
+    source: Source, apps: list[App], app: App, lifespan: ast.AsyncFunctionDef | None
 ) -> bool:
     """Whether another app of the file, one that is not mounted, has the same lifespan."""
     return any(
         find_lifespan(source, other) is lifespan and not mounted_on(source, other)
-        for other in find_apps(source, service.file)
+        for other in apps
         if other.bindings != app.bindings
     )
 
@@ -758,9 +752,10 @@ def choose_edit(source: Source, service: Service) -> Edit:
     Raises:
         Stop: Neither is safe.
     """
-    app = find_app(source, service)
+    apps = find_apps(source, service.file)
+    app = find_app(source, service, apps)
     lifespan = find_lifespan(source, app)
-    is_shared = is_lifespan_of_others(source, service, app, lifespan)
+    is_shared = is_lifespan_of_others(source, apps, app, lifespan)
     modules = [source, *(module for _, module in project_modules(source, service))]
     is_all = not any(enters_later(module) for module in modules)
     if (
@@ -818,21 +813,22 @@ def is_try(node: ast.AST) -> bool:
 def swallows(source: Source, node: ast.AST, what: str = "") -> bool:
     """Whether a `try` or a `with` keeps errors to itself: any, or all of a class."""
     if isinstance(node, (ast.With, ast.AsyncWith)):
-        calls = [each.context_expr for each in node.items]
-        return any(
-            isinstance(call, ast.Call)
-            and (
-                ends_in_true(source, source.origin(call.func))
-                if not source.origin(call.func).endswith("suppress")
-                else any(catches(argument, what) for argument in call.args)
-            )
-            for call in calls
-        )
+        return any(keeps_errors(source, each.context_expr, what) for each in node.items)
     return any(
         (handler.type is None or catches(handler.type, what))
         and not isinstance(handler.body[-1], ast.Raise)
         for handler in getattr(node, "handlers", ())
     )
+
+
+def keeps_errors(source: Source, manager: ast.expr, what: str) -> bool:
+    """Whether a context manager is `suppress()`, or one of this file that is like it."""
+    if not isinstance(manager, ast.Call):
+        return False
+    name = source.origin(manager.func)
+    if name.endswith("suppress"):
+        return any(catches(argument, what) for argument in manager.args)
+    return ends_in_true(source, name)
 
 
 def ends_in_true(source: Source, name: str) -> bool:
@@ -1353,9 +1349,9 @@ def import_place(
         if later and keys == sorted(keys):
             return row_before(source, later[0]), [], []
         return alike[-1].end_lineno or 0, [], []
-    if settings := last_settings(source, run_with_fastapi(source, runs), use):
+    run = run_with_fastapi(runs)
+    if settings := last_settings(source, run, use):
         return settings.end_lineno or 0, [""], []
-    run = run_with_fastapi(source, runs)
     local = [each for each in run if module_of(each).startswith(".")]
     if local and not module.startswith("."):
         return row_before(source, local[0]), [], [""]
@@ -1413,7 +1409,7 @@ def runs_of(source: Source, imports: list[ast.stmt]) -> list[list[ast.stmt]]:
     return [run for run in runs if run]
 
 
-def run_with_fastapi(source: Source, runs: list[list[ast.stmt]]) -> list[ast.stmt]:
+def run_with_fastapi(runs: list[list[ast.stmt]]) -> list[ast.stmt]:
     for run in runs:
         if any("fastapi" in ast.unparse(each) for each in run):
             return run
@@ -1621,10 +1617,11 @@ def original(
     }
     choices = [set(), *({row} for row in sorted(blank)), blank]
     results = []
+    expected = without_wiring(source, service)
     for end in ("", None):
         for rows in choices:
             result = without(source, drop | rows, left, end)
-            if result and is_undone(source, result, service):
+            if result and outline(result.tree) == expected:
                 results.append(result)
                 if rewired(result, service) == source.text:
                     return result
@@ -1653,10 +1650,6 @@ def rewired(source: Source, service: Service) -> str:
         return make(source, choose_edit(source, service)).text
     except Stop:
         return ""
-
-
-def is_undone(source: Source, result: Source, service: Service) -> bool:
-    return without_wiring(source, service) == outline(result.tree)
 
 
 def rows_of(node: ast.stmt) -> range:
