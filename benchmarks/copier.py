@@ -21,7 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.releases import WORKING_TREE, make_template  # noqa: E402
+from tests.releases import WORKING_TREE, make_template, pack  # noqa: E402
 from tests.support import commit, run  # noqa: E402
 
 COPIER = [sys.executable, "-m", "copier"]
@@ -66,6 +66,7 @@ def make_tiny_template(folder: Path) -> Path:
         (folder / "template" / "file.txt").write_text(text)
         commit(folder)
         run("git", "tag", version, cwd=folder)
+    pack(folder)
     return folder
 
 

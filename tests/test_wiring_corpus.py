@@ -73,7 +73,7 @@ def wired_backend(folder: Path, case: Case, *stub: str) -> Backend:
 
 
 def was_as_expected(case: Case, backend: Backend, run: Run) -> bool:
-    """The outcome, the form of the wiring and the reason are those of expected.toml."""
+    """The outcome, the form of the wiring and the reason are those of the case."""
     return (
         run.status == STATUS[case.expected]
         and (form_of(case, backend) == case.expected or run.status != WIRED)

@@ -1,4 +1,4 @@
-"""The files of tests/wiring, each with what must become of it, and the program that wires."""
+"""The cases of tests/wiring, each with what must become of it, and the program that wires."""
 
 import ast
 import contextlib
@@ -72,11 +72,35 @@ def run_program(*argv: str | Path) -> Run:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One file of tests/wiring; expected.toml says what the fields mean."""
+    """A file as a team writes it, and what must become of it.
+
+    They stand in tests/wiring, in one file for each outcome: a template's repository is checked
+    out for every render, and hundreds of small files are what that costs.
+
+    Args:
+        shape: What the file is.
+        outcome: `yield`, `router`, `already` or `left`.
+        because: What the message says when the file is left alone.
+        source: Its bytes, in the entry a string and, where that is not UTF-8, its `encoding`.
+        at: Where the file stands in the backend.
+        workers: The service's folder, the one with workers/.
+        service: The service's name.
+        app: --app
+        package: --package
+        root: The folder that is on sys.path.
+        fastapi: The version that uv.lock pins.
+        imports: The import that the wired file has.
+        name: The app's name in the module (app), or of what has it: server.app.
+        factory: The function that returns the app.
+        script: Whether running the file runs uvicorn.
+        from_3_12: The outcome where Python 3.12 or later runs the program.
+        beside: Files next to it, by their path from the backend's root.
+    """
 
     case: str
     shape: str
     outcome: str
+    source: bytes
     because: str = ""
     at: str = "app/billing/main.py"
     workers: str = "app/billing"
@@ -91,10 +115,6 @@ class Case:
     script: bool = False
     from_3_12: str = ""
     beside: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def source(self) -> bytes:
-        return (FOLDER / f"{self.case}.py").read_bytes()
 
     @property
     def expected(self) -> str:
@@ -113,8 +133,14 @@ def newer_python() -> bool:
 
 
 def read_cases() -> list[Case]:
-    expected = tomllib.loads((FOLDER / "expected.toml").read_text())
-    return [Case(case=name, **entry) for name, entry in expected.items()]
+    found = []
+    for outcome in STATUS:
+        entries = tomllib.loads((FOLDER / f"{outcome}.toml").read_text("utf-8"))
+        for name, entry in entries.items():
+            encoding = entry.pop("encoding", "utf-8")
+            source = entry.pop("source").encode(encoding)
+            found.append(Case(case=name, outcome=outcome, source=source, **entry))
+    return found
 
 
 CASES = read_cases()

@@ -1,8 +1,0 @@
-from fastapi import FastAPI
-
-application = app = FastAPI(title="billing")
-
-
-@application.get("/")
-def index():
-    return {"ok": True}

@@ -1,9 +1,0 @@
-# vim: set fileencoding=cp1252 :
-from fastapi import FastAPI
-
-app = FastAPI(title="Preise in Ä")
-
-
-@app.get("/preise")
-def preise():
-    return {"basis": "10 Ä", "groﬂ": "25 Ä"}

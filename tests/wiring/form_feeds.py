@@ -1,21 +1,0 @@
-"""Sections."""
-
-import os
-from contextlib import asynccontextmanager
-
-from fastapi import FastAPI
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI):
-    record("up")
-    yield
-    record("down")
-
-
-app = FastAPI(lifespan=lifespan)
-
-
-@app.get("/")
-def index():
-    return {"cwd": os.getcwd()}

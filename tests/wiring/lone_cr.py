@@ -1,1 +1,0 @@
-from contextlib import asynccontextmanagerfrom fastapi import FastAPI@asynccontextmanagerasync def lifespan(app: FastAPI):    record("up")    yield    record("down")app = FastAPI(lifespan=lifespan)

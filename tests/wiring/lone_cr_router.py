@@ -1,1 +1,0 @@
-from fastapi import FastAPIapp = FastAPI()@app.on_event("startup")async def startup():    record("startup")

@@ -1,4 +1,0 @@
-from fastapi import FastAPI
-
-# Rechnungen féÿr alle
-app = FastAPI()

@@ -1,4 +1,0 @@
-# -*- coding: klingon -*-
-from fastapi import FastAPI
-
-app = FastAPI()
