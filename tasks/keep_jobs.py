@@ -31,13 +31,14 @@ def main(answers_file: str, workers: str) -> None:
 
 
 def jobs_of(text: str) -> dict[str, tuple[str, str]]:
-    """The jobs in an answers file, each with its queue and that one's executor."""
+    """The jobs in an answers file, each with its queue and how its function begins."""
     answers: dict[str, Any] = yaml.safe_load(text) or {}
     queues = dict(map(named, answers.get("queues") or []))
     found = {}
     for name, job in map(named, answers.get("jobs") or []):
         queue = job.get("queue", "default")
-        found[name] = (queue, queues.get(queue, {}).get("executor", "async"))
+        executor = queues.get(queue, {}).get("executor", "async")
+        found[name] = (queue, "async def" if executor == "async" else "def")
     return found
 
 
@@ -90,12 +91,11 @@ def report_moved(
     for job in before:
         if after.get(job, before[job]) == before[job]:
             continue
-        queue, executor = after[job]
-        kind = "async def" if executor == "async" else "def"
+        queue, kind = after[job]
         print(
-            f"The job {job} is on the {executor} queue {queue} in the answers now, and its "
-            f'file is yours: write @job(queue="{queue}") and {kind} in '
-            f"{workers}/{job}/worker.py."
+            f"The answers now have the job {job} on the queue {queue}, which runs "
+            f"{'coroutines' if kind == 'async def' else 'plain functions'}, and its file is "
+            f'yours: write @job(queue="{queue}") and {kind} in {workers}/{job}/worker.py.'
         )
 
 

@@ -196,6 +196,28 @@ def test_a_job_on_another_queue_is_told_what_to_write(scope: str, root: Path) ->
     assert (root / WORKERS / "report" / "worker.py").read_bytes() == before
 
 
+def test_a_queue_with_another_executor_is_told_what_its_jobs_have_to_be(
+    scope: str, root: Path, render: Callable[..., Path]
+) -> None:
+    worker = root / WORKERS / "send_digest" / "worker.py"
+    before = worker.read_bytes()
+    queues = [{"name": "default", "executor": "process"}, ANSWERS["queues"][1]]
+
+    printed = answer(root, scope, queues=queues)
+
+    assert 'write @job(queue="default") and def in' in printed
+    assert "the job report" not in printed
+    assert worker.read_bytes() == before
+    fresh = read_files(render(scope, queues=queues))
+    for name in ("send_digest/worker.py", "tests/test_job_send_digest.py"):
+        fresh[f"{WORKERS}/{name}"] = (root / WORKERS / name).read_bytes()
+    assert read_files(root) == fresh
+    commit_all(root)
+
+    queues[0]["executor"] = "thread"
+    assert "send_digest" not in answer(root, scope, queues=queues)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
