@@ -396,6 +396,19 @@ def gone(server: Cluster, kind: str) -> Iterator[None]:
             yield
 
 
+def test_a_database_that_takes_no_writes_is_named_by_the_probe(
+    server: Cluster, billing: Recorder, url: str
+) -> None:
+    with serving(billing, url) as running:
+        with server.read_only():
+            wait_for(
+                lambda: readiness(running)[0] == 503, timeout=15, what="the unreadiness"
+            )
+            seen = readiness(running)[1]["problems"]
+        wait_until_ready(running, timeout=15)
+    assert "the database does not take writes" in seen
+
+
 @pytest.mark.xdist_group("outages-between")
 def test_a_pooler_in_session_mode_that_restarts(
     server: Cluster, billing: Recorder, url: str, tmp_path: Path
