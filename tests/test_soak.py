@@ -288,4 +288,5 @@ def test_nothing_is_lost_doubled_or_leaked(
         assert after["descriptors"] <= before["descriptors"] + 8
         assert after["threads"] <= before["threads"] + 4
         assert after["MiB"] <= before["MiB"] + 40
-        assert connected_after <= connected_before + 12
+        # Three replicas, each with a pool at its largest and a connection that listens.
+        assert connected_after <= 3 * (10 + 1)
