@@ -1993,7 +1993,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     does.add_argument("--check", action="store_true", help="exit with 1 if not wired")
     does.add_argument("--remove", action="store_true", help="take the wiring out again")
-    parser.add_argument("--task", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--task", choices=["copy", "update"], help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -2019,7 +2019,8 @@ def run(options: argparse.Namespace) -> int:
         result = Result(LEFT, text, b"")
     if options.check:
         return report_check(options.file, result)
-    if not (options.diff and result.outcome == WIRED):
+    nothing_new = options.task == "update" and result.outcome == ALREADY
+    if not (nothing_new or options.diff and result.outcome == WIRED):
         print(result.text)
     return STATUS[result.outcome]
 
