@@ -51,6 +51,8 @@ follow_untyped_imports = true
 KEPT = re.compile(r".*/(main|worker|test_job_\w+)\.py")
 # What stays of a job that is out of the answers.
 OF_A_JOB = re.compile(r".*/workers/((?!tests/)\w+/.*|tests/test_job_\w+\.py)")
+# What goes with an answer, edited or not.
+OF_SENTRY = re.compile(r".*/(test_)?chancy_sentry\.py")
 
 
 @dataclass
@@ -79,7 +81,8 @@ class Update:
             if name.endswith(".copier-answers.yml") and fresh is not None:
                 result[name] = fresh
             elif old is not None and fresh is None:
-                if not OF_A_JOB.fullmatch(name):
+                unedited = team == old and not OF_A_JOB.fullmatch(name)
+                if unedited or OF_SENTRY.fullmatch(name):
                     result.pop(name, None)
             elif KEPT.fullmatch(name) and team is not None:
                 result[name] = team
