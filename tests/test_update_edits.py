@@ -260,6 +260,7 @@ def test_whatever_a_team_has_edited_is_there_after_an_update(
         max_examples=math.ceil((1000 if slow else 50) / len(CASES)),
         database=None,
         deadline=None,
+        report_multiple_bugs=False,
     )
     @given(
         steps=STEPS,
