@@ -179,28 +179,32 @@ def hold(example: Example, renders: Renders, folder: Path) -> None:
     root = Path(shutil.copytree(rendered, folder / "backend"))
     service = root / "app" / "billing"
     project = root if example.scope == "backend" else service
+    update = update_with_copier if example.program == "copier" else update_with_ours
     old = read_files(root)
-    for name, arguments in example.steps:
-        getattr(edits, name)(service, **arguments)
-    if example.answers:
-        edits.change_answers(project, **example.answers)
+    edit(example, service, project)
     commit_all(root)
     team = read_files(root)
     if example.answers and has_fingerprint(project):
         with pytest.raises(ValueError, match="was edited by hand"):
             update_with_copier(project)
         assert read_files(root) == team
-    update = {"copier": update_with_copier, "chancy-workers": update_with_ours}
-    update[example.program](project)
+    update(project)
     updated = read_files(root)
-    assert conflicts_of(root) == files_with_markers(updated)
     fresh = renders.fresh(example.scope, example.answers)
     done = Update(root, project, service, old, team, updated, fresh, "")
     assert updated == done.expected(folder)
+    assert conflicts_of(root) == files_with_markers(updated)
     if example.again:
         commit_all(root)
-        update[example.program](project)
+        update(project)
         assert read_files(root) == updated
+
+
+def edit(example: Example, service: Path, project: Path) -> None:
+    for name, arguments in example.steps:
+        getattr(edits, name)(service, **arguments)
+    if example.answers:
+        edits.change_answers(project, **example.answers)
 
 
 def conflicts_of(root: Path) -> list[str]:
