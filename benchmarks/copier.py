@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        ours = make_template(scratch / "ours")
+        ours = make_template(scratch / "ours", without=())
         tiny = make_tiny_template(scratch / "tiny")
         compare(ours, tiny, scratch, arguments.rounds)
         lines = {

@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
+
 from .support import run
 
 CRON_JOB = """\
@@ -128,3 +130,9 @@ def move_file(service: Path, name: str, to: str) -> None:
     if source.is_file() and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
+
+
+def change_answers(project: Path, **answers: object) -> None:
+    """Changes the answers file by hand; a project's folder has it, not every service's."""
+    path = project / ".copier-answers.yml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **answers}))

@@ -5,13 +5,15 @@ is covered by every test that takes `RELEASES`, without a line being written for
 """
 
 import re
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from .support import COPIER, GIT, TEMPLATE, run
 
 # The working tree, uncommitted changes included, as a release after all others.
 WORKING_TREE = "v99.0.0"
+# What no update reads, and each of Copier's clones would write out.
+UNREAD = ("tests", "benchmarks", "docs", "uv.lock")
 RELEASE = re.compile(r"([0-9a-f]{40}) release: (v\d+\.\d+\.\d+)")
 
 
@@ -25,31 +27,35 @@ def _find_releases() -> dict[str, str]:
 RELEASES = _find_releases()
 
 
-def make_template(folder: Path) -> Path:
+def make_template(folder: Path, without: Sequence[str] = UNREAD) -> Path:
     """A repository of the template with a tag for each release and the working tree."""
-    run("git", "clone", "--quiet", TEMPLATE, folder, cwd=TEMPLATE)
+    run("git", "clone", "--quiet", "--no-checkout", TEMPLATE, folder, cwd=TEMPLATE)
     for tag in run("git", "tag", cwd=folder).stdout.split():
         run("git", "tag", "--delete", tag, cwd=folder)
     for version, commit in RELEASES.items():
-        run("git", "tag", version, commit, cwd=folder)
-    release(folder, TEMPLATE, WORKING_TREE)
+        run("git", "read-tree", commit, cwd=folder)
+        _release(folder, version, without)
+    run("git", "read-tree", "--empty", cwd=folder)
+    run("git", "--git-dir", folder / ".git", "add", "--all", cwd=TEMPLATE)
+    _release(folder, WORKING_TREE, without)
+    run("git", "reset", "--quiet", "--hard", WORKING_TREE, cwd=folder)
     pack(folder)
     return folder
+
+
+def _release(folder: Path, version: str, without: Sequence[str]) -> None:
+    """Makes what is in the index a release."""
+    if without:
+        remove = ("rm", "-r", "--cached", "--quiet", "--ignore-unmatch")
+        run("git", *remove, *without, cwd=folder)
+    tree = run("git", "write-tree", cwd=folder).stdout.strip()
+    committed = run(*GIT, "commit-tree", tree, "-m", version, cwd=folder).stdout
+    run("git", "tag", version, committed.strip(), cwd=folder)
 
 
 def pack(folder: Path) -> None:
     """Packs a repository as its host does: Copier clones it for every render."""
     run("git", "gc", "--quiet", cwd=folder)
-
-
-def release(template: Path, source: Path, version: str) -> None:
-    """Makes the files of a working tree the next release of a template."""
-    run("git", "rm", "-r", "--quiet", ".", cwd=template)
-    for name in list_files(source):
-        (template / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source / name, template / name)
-    commit_all(template)
-    run("git", "tag", version, cwd=template)
 
 
 def list_files(folder: Path) -> list[str]:
@@ -80,6 +86,8 @@ def update(folder: Path, *arguments: str) -> str:
 
 def three_way_merge(ours: bytes, base: bytes, theirs: bytes, folder: Path) -> bytes:
     """What git makes of two edits of one text, with Copier's conflict markers."""
+    if ours == base or theirs in (ours, base):
+        return theirs if ours == base else ours
     paths = []
     for name, content in (("ours", ours), ("base", base), ("theirs", theirs)):
         paths.append(folder / name)

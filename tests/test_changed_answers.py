@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from . import edits
 from .releases import (
     WORKING_TREE,
     commit_all,
@@ -96,8 +97,7 @@ def answer(root: Path, scope: str, **answers: object) -> str:
 
 def edit_answers(root: Path, scope: str, **answers: object) -> None:
     """Changes the answers file by hand and commits it."""
-    path = project_in(root, scope) / ".copier-answers.yml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **answers}))
+    edits.change_answers(project_in(root, scope), **answers)
     commit_all(root)
 
 
