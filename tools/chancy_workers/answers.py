@@ -201,7 +201,11 @@ def rendered_answers(project: Project) -> Answers:
 
 
 def _history(project: Project) -> Iterator[Answers]:
-    """The answers file in the commits that changed it, the newest first."""
+    """The answers file in the commits that changed it, the newest first.
+
+    A file that was moved is followed. One that git takes for a copy is new: services that
+    came from one template look alike.
+    """
     log = git(
         project.top,
         *(
@@ -209,7 +213,7 @@ def _history(project: Project) -> Iterator[Answers]:
             "core.quotePath=false",
             "log",
             "--follow",
-            "--name-only",
+            "--name-status",
             "--format=commit %H",
             "--",
             project.path,
@@ -219,7 +223,10 @@ def _history(project: Project) -> Iterator[Answers]:
     for line in filter(None, log.splitlines()):
         if line.startswith("commit "):
             commit = line.removeprefix("commit ")
-        else:
-            answers = yaml.safe_load(git(project.top, "show", f"{commit}:{line}"))
-            if isinstance(answers, dict):
-                yield answers
+            continue
+        change, *_, path = line.split("\t")
+        answers = yaml.safe_load(git(project.top, "show", f"{commit}:{path}"))
+        if isinstance(answers, dict):
+            yield answers
+        if change.startswith("C"):
+            break
