@@ -55,10 +55,16 @@ class Project:
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs, each with its `name`."""
-        return [
+        """The jobs, each with its `name`; what is none, an update refuses and names."""
+        told = self.answers["jobs"]
+        jobs = [
             {"name": job} if isinstance(job, str) else job
-            for job in self.answers["jobs"]
+            for job in (told if isinstance(told, list) else [])
+        ]
+        return [
+            job
+            for job in jobs
+            if isinstance(job, dict) and isinstance(job.get("name"), str)
         ]
 
     @cached_property
