@@ -298,3 +298,20 @@ def test_answers_edited_by_hand_in_an_old_release_are_taken_in(
     )
     fresh["app/billing/main.py"] = (root / "app" / "billing" / "main.py").read_bytes()
     assert read_files(root) == fresh
+
+
+def test_a_second_service_of_an_old_release_is_not_taken_for_the_backend_it_is_in(
+    template: Path, render: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(render("backend", "v0.2.0"), tmp_path / "backend"))
+    copy("app/shipping", "--vcs-ref=v0.2.0", cwd=root, template=template)
+    commit_all(root)
+    current = Path(shutil.copytree(render("backend"), tmp_path / "current" / "backend"))
+    copy("app/shipping", f"--vcs-ref={WORKING_TREE}", cwd=current, template=template)
+
+    printed = chancy_workers("update", "app/shipping", cwd=root)
+
+    assert "updated" in printed
+    fresh = read_files(current / "app" / "shipping")
+    fresh["main.py"] = (root / "app" / "shipping" / "main.py").read_bytes()
+    assert read_files(root / "app" / "shipping") == fresh

@@ -99,7 +99,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         lambda root: (root / WORKERS / "chancy_hooks.py").unlink(),
         f"{WORKERS}/chancy_hooks.py",
         "is missing",
-        "git log",
+        f"git checkout HEAD -- {WORKERS}/chancy_hooks.py",
+    ),
+    "no-utf-8": (
+        lambda root: (root / WORKERS / "chancy_hooks.py").write_bytes(b"E = '\xe9'"),
+        f"{WORKERS}/chancy_hooks.py",
+        "was edited by hand",
+        "git log -- ",
     ),
     "not-wired": (
         lambda root: (root / "app/billing/main.py").write_text(
@@ -107,7 +113,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         ),
         "app/billing/main.py",
         "starts no workers",
-        "chancy-workers wire app/billing/main.py",
+        "chancy-workers wire --service billing app/billing/main.py",
     ),
     "no-main": (
         lambda root: (root / "app/billing/main.py").unlink(),
@@ -130,12 +136,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "chancy-workers update app/billing",
     ),
     "file-without-job": (
-        lambda root: shutil.copytree(
-            root / WORKERS / "send_digest", root / WORKERS / "report"
-        ),
+        lambda root: [
+            shutil.copytree(root / WORKERS / "send_digest", root / WORKERS / "report"),
+            (root / WORKERS / "tests" / "test_job_report.py").write_text(""),
+        ],
         f"{WORKERS}/report/worker.py",
         "nobody registers the job report",
-        "chancy-workers add-job app/billing report",
+        "chancy-workers add-job app/billing report, or git rm -r "
+        f"{WORKERS}/report {WORKERS}/tests/test_job_report.py",
     ),
     "job-without-queue": (
         lambda root: replace(
@@ -153,6 +161,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     ),
     "answers": (
         lambda root: replace(root / ANSWERS, "sentry: true", "sentry: false"),
+        ANSWERS,
+        "the answers were edited by hand",
+        "chancy-workers update app/billing",
+    ),
+    "no-jobs": (
+        lambda root: replace(root / ANSWERS, "jobs:\n", "jobs: 5\nothers:\n"),
         ANSWERS,
         "the answers were edited by hand",
         "chancy-workers update app/billing",
@@ -178,13 +192,15 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
 ) -> None:
     break_it, file, problem, mend = BROKEN[name]
     break_it(root)
-    if name == "answers":
+    if name in ("answers", "no-jobs"):
         commit_all(root)
 
     findings = check(
         root, *([] if name in ("unreadable", "chancy") else ["app/billing"])
     )
 
+    if name == "no-jobs":
+        findings = [each for each in findings if "add-job" not in each["mend"]]
     of_billing = [each for each in findings if each["service"] != "app/shipping"]
     assert [each["file"] for each in of_billing] == [file]
     assert problem in of_billing[0]["problem"]
@@ -198,6 +214,52 @@ def test_a_job_that_is_registered_by_hand_is_none_that_nobody_registers(
     path = root / WORKERS / "chancy_initialization.py"
     replace(path, "\nDATABASE_", "from .report.worker import send_digest\n\nDATABASE_")
 
+    assert check(root) == []
+
+
+def test_tests_of_the_template_may_go_and_its_fixtures_be_added_to(root: Path) -> None:
+    tests = root / WORKERS / "tests"
+    (tests / "test_chancy_cron.py").unlink()
+    conftest = tests / "conftest.py"
+    add_line(conftest, "\n\n@pytest.fixture\ndef invoice() -> int:\n    return 1")
+    replace(conftest, "\nimport os\n", "\nimport json\nimport os\n")
+    assert check(root) == []
+
+    replace(conftest, 'return "asyncio"', 'return "trio"')
+    (finding,) = check(root)
+    assert finding["problem"] == "the template's, was edited by hand"
+
+
+def test_a_missing_file_of_the_template_comes_back_by_the_command_that_is_told(
+    root: Path,
+) -> None:
+    (root / WORKERS / "chancy_hooks.py").unlink()
+    commit_all(root)
+
+    (finding,) = check(root)
+    run("sh", "-c", finding["mend"].split(", or ")[0], cwd=root)
+
+    assert check(root) == []
+
+
+def test_services_on_one_app_in_a_file_of_another_name_are_looked_at(
+    template: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    (root / "src" / "app").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    server = root / "src" / "app" / "server.py"
+    server.write_text("from fastapi import FastAPI\n\napp = FastAPI()\n")
+    for name in ("billing", "shipping"):
+        told = (f"--vcs-ref={WORKING_TREE}", "--data=main=../server.py")
+        copy(f"src/app/{name}", *told, cwd=root, template=template)
+    commit(root)
+    assert check(root) == []
+
+    server.write_text("from fastapi import FastAPI\n\napp = FastAPI()\n")
+    for finding in check(root):
+        command = finding["mend"].split(", or ")[0].removeprefix("chancy-workers ")
+        run(PROGRAM, *command.split(), cwd=root)
     assert check(root) == []
 
 

@@ -53,7 +53,8 @@ def _jobs_with(project: Project, arguments: argparse.Namespace) -> list[Any]:
         if (value := getattr(arguments, key)) is not None
     }
     job = {"name": arguments.name, **options} if options else arguments.name
-    return [*project.answers["jobs"], job]
+    jobs: list[Any] = project.answers["jobs"]
+    return [*jobs, job] if isinstance(jobs, list) else jobs  # Refused with the reason.
 
 
 def _report(project: Project, name: str, renewal: Renewal) -> None:

@@ -55,10 +55,16 @@ class Project:
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs, each with its `name`."""
-        return [
+        """The jobs, each with its `name`; what is none, an update refuses and names."""
+        told = self.answers["jobs"]
+        jobs = [
             {"name": job} if isinstance(job, str) else job
-            for job in self.answers["jobs"]
+            for job in (told if isinstance(told, list) else [])
+        ]
+        return [
+            job
+            for job in jobs
+            if isinstance(job, dict) and isinstance(job.get("name"), str)
         ]
 
     @cached_property
@@ -201,7 +207,11 @@ def rendered_answers(project: Project) -> Answers:
 
 
 def _history(project: Project) -> Iterator[Answers]:
-    """The answers file in the commits that changed it, the newest first."""
+    """The answers file in the commits that changed it, the newest first.
+
+    A file that was moved is followed. One that git takes for a copy is new: services that
+    came from one template look alike.
+    """
     log = git(
         project.top,
         *(
@@ -209,7 +219,7 @@ def _history(project: Project) -> Iterator[Answers]:
             "core.quotePath=false",
             "log",
             "--follow",
-            "--name-only",
+            "--name-status",
             "--format=commit %H",
             "--",
             project.path,
@@ -219,7 +229,10 @@ def _history(project: Project) -> Iterator[Answers]:
     for line in filter(None, log.splitlines()):
         if line.startswith("commit "):
             commit = line.removeprefix("commit ")
-        else:
-            answers = yaml.safe_load(git(project.top, "show", f"{commit}:{line}"))
-            if isinstance(answers, dict):
-                yield answers
+            continue
+        change, *_, path = line.split("\t")
+        answers = yaml.safe_load(git(project.top, "show", f"{commit}:{path}"))
+        if isinstance(answers, dict):
+            yield answers
+        if change.startswith("C"):
+            break

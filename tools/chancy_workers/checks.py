@@ -65,7 +65,7 @@ class Subject:
     def initialization(self) -> str:
         """The text of the module with the team's choices; nothing when it is gone."""
         path = self.workers / "chancy_initialization.py"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return _text(path) if path.is_file() else ""
 
     def found(self, file: Path, problem: str, mend: str, line: int = 1) -> Finding:
         where = Path(os.path.relpath(file, self.project.top)).as_posix()
@@ -113,28 +113,36 @@ def is_edited_by_hand(subject: Subject) -> Iterator[Finding]:
         if not MACHINERY.fullmatch(name):
             continue
         mine = subject.workers / name
-        if not mine.is_file():
-            problem, line = "the template's, is missing", 1
-        elif not (line := _first_edit(path, mine)):
-            continue
-        else:
-            problem = "the template's, was edited by hand"
-        yield subject.found(
-            mine,
-            problem,
-            f"git log {mine.relative_to(subject.project.top)} says why; "
-            "what the service needs beside belongs in chancy_initialization.py",
-            line,
-        )
+        where = mine.relative_to(subject.project.top)
+        if mine.is_file():
+            if line := _first_edit(path, mine):
+                yield subject.found(
+                    mine,
+                    "the template's, was edited by hand",
+                    f"git log -- {where} says why; what the service needs beside belongs "
+                    "in chancy_initialization.py, what its tests need in tests/conftest.py",
+                    line,
+                )
+        elif not name.startswith("tests/test_"):
+            yield subject.found(
+                mine,
+                "the template's, is missing",
+                f"git checkout $(git rev-list -1 HEAD -- {where})~ -- {where}, or "
+                f"git checkout HEAD -- {where} before that is committed",
+            )
 
 
 def _first_edit(rendered: Path, mine: Path) -> int:
-    """The first line that differs, 0 when only the formatting does."""
-    texts = [path.read_text(encoding="utf-8") for path in (rendered, mine)]
+    """The first line that differs, 0 when only the formatting does.
+
+    A conftest.py may hold more than the template's.
+    """
+    texts = [_text(path) for path in (rendered, mine)]
     try:
-        if len({ast.dump(ast.parse(text)) for text in texts}) == 1:
+        told, found = ([*map(ast.dump, ast.parse(text).body)] for text in texts)
+        if told == found or mine.name == "conftest.py" and set(told) <= set(found):
             return 0
-    except SyntaxError:
+    except (SyntaxError, ValueError):  # ValueError: there is a NUL in it.
         pass
     before, after = (text.splitlines() for text in texts)
     for tag, _, _, start, _ in SequenceMatcher(None, before, after).get_opcodes():
@@ -164,10 +172,13 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
         )
     if not wired:
         where = os.path.relpath(main, subject.project.top)
+        wire = f"chancy-workers wire --service {answers['service']} {where}, or "
         yield subject.found(
             main,
             "starts no workers",
-            f"chancy-workers wire {where}, or name the file with the app in the answer main",
+            f"{wire if main.is_file() else ''}name the file with the app in the answer main "
+            f"({subject.project.path}), commit, then chancy-workers update "
+            f"{subject.project.name}",
         )
 
 
@@ -205,12 +216,17 @@ def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
     )
     for path in sorted(subject.workers.glob("*/worker.py")):
         name = path.parent.name
+        test = subject.workers / "tests" / f"test_job_{name}.py"
         if name not in answered | imported:
+            files = [path.parent, test] if test.is_file() else [path.parent]
+            named = " ".join(
+                str(each.relative_to(subject.project.top)) for each in files
+            )
             yield subject.found(
                 path,
                 f"nobody registers the job {name}",
-                f"chancy-workers add-job {subject.project.name} {name}, or git rm -r "
-                f"{path.parent.relative_to(subject.project.top)}",
+                f"chancy-workers add-job {subject.project.name} {name}, or "
+                f"git rm -r {named}",
             )
 
 
@@ -238,7 +254,7 @@ def has_another_chancy(subject: Subject) -> Iterator[Finding]:
     requirements = subject.workers / "__init__.py"
     if not requirements.is_file():
         return
-    named = re.search(r'"(chancy\b[^"]*)"', requirements.read_text(encoding="utf-8"))
+    named = re.search(r'"(chancy\b[^"]*)"', _text(requirements))
     if named is None:
         return
     tested = Requirement(named[1])
@@ -322,9 +338,12 @@ def has_tables_to_migrate(subject: Subject) -> Iterator[Finding]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file with their numbers, from 1."""
-    yield from enumerate(
-        path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
-    )
+    yield from enumerate(_text(path).splitlines(), 1)
+
+
+def _text(path: Path) -> str:
+    """A text file, in whatever encoding the team wrote it."""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (

@@ -1,5 +1,6 @@
 """The template's repository as a project's answers name it: releases and renders."""
 
+import os
 import re
 import subprocess
 import sys
@@ -63,6 +64,7 @@ class Template:
         """
         folder = scratch / project.top.name / project.folder.relative_to(project.top)
         folder.mkdir(parents=True)
+        _put_main(project, scratch / project.top.name)
         data = scratch / "answers.yml"
         told = {key: value for key, value in answers.items() if not key.startswith("_")}
         data.write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")
@@ -72,6 +74,16 @@ class Template:
             cwd=scratch,
         )
         return folder
+
+
+def _put_main(project: Project, top: Path) -> None:
+    """Puts an empty file where the answers say that the app is, which the template checks."""
+    named = project.folder / str(project.answers.get("main", "main.py"))
+    main = Path(os.path.normpath(named))
+    if main.name == named.name and project.top in main.parents and main.is_file():
+        copied = top / main.relative_to(project.top)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.touch()
 
 
 def _url(source: str) -> str:
