@@ -12,6 +12,10 @@ from .support import COPIER, GIT, TEMPLATE, run
 
 # The working tree, uncommitted changes included, as a release after all others.
 WORKING_TREE = "v99.0.0"
+# A release after that one.
+NEXT = "v99.1.0"
+# The module of a service that it changes.
+HOOKS = "workers/chancy_hooks.py"
 RELEASE = re.compile(r"([0-9a-f]{40}) release: (v\d+\.\d+\.\d+)")
 
 
@@ -34,6 +38,17 @@ def make_template(folder: Path) -> Path:
         run("git", "tag", version, commit, cwd=folder)
     release(folder, TEMPLATE, WORKING_TREE)
     pack(folder)
+    return folder
+
+
+def make_next_release(folder: Path) -> Path:
+    """The same, and a release after the working tree that changes a line of the machinery."""
+    make_template(folder)
+    hooks = folder / "template" / "{{ service_root }}" / HOOKS
+    _, rest = hooks.read_text().split("\n", 1)
+    hooks.write_text(f'"""Hooks, as the next release has them."""\n{rest}')
+    commit_all(folder)
+    run("git", "tag", NEXT, cwd=folder)
     return folder
 
 
