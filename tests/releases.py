@@ -14,6 +14,10 @@ from .support import COPIER, GIT, TEMPLATE, run
 WORKING_TREE = "v99.0.0"
 # What no update reads, and each of Copier's clones would write out.
 UNREAD = ("tests", "benchmarks", "docs", "uv.lock")
+# A release after that one.
+NEXT = "v99.1.0"
+# The module of a service that it changes.
+HOOKS = "workers/chancy_hooks.py"
 RELEASE = re.compile(r"([0-9a-f]{40}) release: (v\d+\.\d+\.\d+)")
 
 
@@ -51,6 +55,17 @@ def _release(folder: Path, version: str, without: Sequence[str]) -> None:
     tree = run("git", "write-tree", cwd=folder).stdout.strip()
     committed = run(*GIT, "commit-tree", tree, "-m", version, cwd=folder).stdout
     run("git", "tag", version, committed.strip(), cwd=folder)
+
+
+def make_next_release(folder: Path) -> Path:
+    """The same, and a release after the working tree that changes a line of the machinery."""
+    make_template(folder)
+    hooks = folder / "template" / "{{ service_root }}" / HOOKS
+    _, rest = hooks.read_text().split("\n", 1)
+    hooks.write_text(f'"""Hooks, as the next release has them."""\n{rest}')
+    commit_all(folder)
+    run("git", "tag", NEXT, cwd=folder)
+    return folder
 
 
 def pack(folder: Path) -> None:

@@ -362,7 +362,7 @@ def test_a_question_that_a_release_took_away_does_not_stop_an_update(
 
 FIELDS: dict[str, tuple[str, Callable[[Any, Any], str]]] = {
     "service": ("billing", lambda of, x: of.service_problem(x)),
-    "package": ("app.billing", lambda of, x: of.package_problem(x, "billing")),
+    "package": ("app.billing", lambda of, x: of.package_problem(x, "/app/billing")),
     "main": ("main.py", lambda of, x: of.main_problem(x)),
     "app": ("app", lambda of, x: of.app_problem(x)),
     "prefix": ("billing_", lambda of, x: of.prefix_problem(x)),

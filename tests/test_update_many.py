@@ -1,35 +1,29 @@
 """`chancy-workers update` brings every service of a backend to the newest release."""
 
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .releases import WORKING_TREE, commit_all, make_template, read_files
-from .support import commit, copy, environment, run
+from .releases import (
+    HOOKS,
+    NEXT,
+    WORKING_TREE,
+    commit_all,
+    make_next_release,
+    read_files,
+)
+from .support import commit, copy, run
 
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
-NEXT = "v99.1.0"
 SERVICES = ("billing", "orders", "shipping", "users")
-HOOKS = "workers/chancy_hooks.py"
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree, and a release after it that changes one line of the machinery."""
-    folder = make_template(tmp_path_factory.mktemp("releases") / "template")
-    hooks = folder / "template" / "{{ service_root }}" / HOOKS
-    _, rest = hooks.read_text().split("\n", 1)
-    hooks.write_text(f'"""Hooks, as the next release has them."""\n{rest}')
-    commit_all(folder)
-    run("git", "tag", NEXT, cwd=folder)
-    return folder
+    return make_next_release(tmp_path_factory.mktemp("releases") / "template")
 
 
 @pytest.fixture(scope="session")
@@ -130,70 +124,16 @@ def test_an_answers_file_that_is_no_yaml_stops_only_its_own_service(root: Path) 
     assert refused.endswith("git checkout HEAD -- app/billing/.copier-answers.yml")
 
 
-def crlf(root: Path) -> None:
-    """As a checkout on Windows is: LF in the repository, CRLF in the files."""
-    (root / ".gitattributes").write_text("*.py text eol=crlf\n")
-    commit_all(root)
-    run("git", "rm", "-r", "-q", "--cached", ".", cwd=root)
-    run("git", "reset", "--hard", "-q", cwd=root)
-    assert b"\r\n" in (root / "app" / "billing" / HOOKS).read_bytes()
-
-
-@pytest.fixture(
-    params=["detached", "worktree", "shallow", "submodule", "crlf", "dirty"]
-)
-def awkward(request: pytest.FixtureRequest, root: Path) -> Iterator[Path]:
-    """A checkout that is not the usual one."""
-    if request.param == "detached":
-        run("git", "checkout", "--quiet", "--detach", cwd=root)
-    elif request.param == "worktree":
-        run("git", "worktree", "add", "--quiet", "../tree", cwd=root)
-        root = root.with_name("tree")
-    elif request.param == "shallow":
-        commit_all(root)
-        run("git", "clone", "-q", "--depth=1", root.as_uri(), "../shallow", cwd=root)
-        root = root.with_name("shallow")
-    elif request.param == "submodule":
-        outer = root.with_name("outer")
-        outer.mkdir()
-        run("git", "init", "-q", cwd=outer)
-        allow = ("-c", "protocol.file.allow=always")
-        run("git", *allow, "submodule", "--quiet", "add", root, "inner", cwd=outer)
-        root = outer / "inner"
-    elif request.param == "crlf":
-        crlf(root)
-    else:
-        (root / "notes.txt").touch()
-    yield root
-
-
-def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(awkward: Path) -> None:
-    run(PROGRAM, "update", "app/billing", cwd=awkward)
-
-    changed = {line[3:] for line in status(awkward)} - {"notes.txt"}
-    assert changed == {
-        "app/billing/.copier-answers.yml",
-        f"app/billing/{HOOKS}",
-    }
-    difference = run("git", "diff", "--numstat", "--", "*.py", cwd=awkward).stdout
-    assert difference == f"1\t1\tapp/billing/{HOOKS}\n"
-    lines = (awkward / "app" / "billing" / HOOKS).read_bytes().splitlines(keepends=True)
-    assert len({line.endswith(b"\r\n") for line in lines}) == 1
-
-
 def test_what_cannot_be_updated_is_told_in_one_line_and_left(
     root: Path, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     shutil.copytree(root / "app" / "billing", outside / "app" / "billing")
-    (root / "app" / "billing").rename(root / "app" / "invoices")
-    commit_all(root)
 
     cases = {
         root / "app" / "nothing": "there is no folder",
         root / "app": "holds no workers of this template",
         outside / "app" / "billing": "is in no git repository",
-        root / "app" / "invoices": "does not end with the folder's name",
     }
     for folder, reason in cases.items():
         before = status(root)
@@ -202,27 +142,3 @@ def test_what_cannot_be_updated_is_told_in_one_line_and_left(
         assert reason in " ".join((result.stdout + result.stderr).split())
         assert "Traceback" not in result.stderr
         assert status(root) == before
-
-
-def test_an_update_that_is_killed_leaves_what_git_brings_back(root: Path) -> None:
-    """Killed and stopped at moments spread over the whole run."""
-    clean = read_files(root)
-    for number in range(8):
-        process = subprocess.Popen(
-            [PROGRAM, "update", "app/billing"],
-            cwd=root,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            process.wait(0.2 + number * 0.35)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL if number % 2 else signal.SIGINT)
-        process.wait(30)
-
-        run("git", "checkout", "HEAD", "--", "app/billing", cwd=root)
-        run("git", "clean", "-fdq", "app/billing", cwd=root)
-        assert read_files(root) == clean
-    run(PROGRAM, "update", "app/billing", cwd=root)

@@ -50,8 +50,8 @@ class Project:
 
     @property
     def release(self) -> str:
-        """The release of the template that the files are from."""
-        return str(self.answers["_commit"])
+        """The release of the template that the files are from; an archive has none."""
+        return str(self.answers.get("_commit", "no release"))
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def read(file: Path) -> Project | None:
         raise Refused(f"cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(answers, dict):
         return None
-    if not {"scope", "service", "jobs", "database_secret", "_commit"} <= answers.keys():
+    if not {"scope", "service", "jobs", "database_secret"} <= answers.keys():
         return None
     return Project(file.resolve(), answers)
 

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,24 @@ def renew(
         for key, value in wanted.items()
         if not key.startswith("_") and (key not in base or base[key] != value)
     }
-    with tempfile.TemporaryDirectory(prefix="chancy-workers-") as scratch:
-        copy = Path(scratch).resolve() / project.top.name
+    with scratch_folder() as scratch:
+        copy = scratch / project.top.name
         check_out(project, base, copy)
         said = run_copier(project, copy, data, release)
+        _put_back_source(project, copy / project.path)
         updated = read(copy / project.path)
         assert updated is not None
         changed, conflicts = take_over(copy, project.top)
     return Renewal(updated.release, changed, conflicts, said)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards, whatever Copier has left in it when it was stopped."""
+    with tempfile.TemporaryDirectory(
+        prefix="chancy-workers-", ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder).resolve()
 
 
 def check_clean(project: Project) -> None:
@@ -161,19 +172,37 @@ def template_of(project: Project) -> str:
     """Where the project's template is; a relative path is stored as it was typed once.
 
     Raises:
-        Refused: It leads nowhere from here.
+        Refused: It was an archive, or a path leads to no repository from here.
     """
     source = str(project.answers["_src_path"])
-    if source.startswith(("/", "~", "gh:", "gl:")) or ":" in source:
+    if "_commit" not in project.answers:
+        raise Refused(
+            f"{project.path} names no release, since its template was no git repository "
+            f"({source}): write the repository as _src_path and the release, such as "
+            "v1.2.3, as _commit, commit, then run this again"
+        )
+    if ":" in source and not source.startswith(("/", "~", ".")):
         return source
     for start in (Path.cwd(), project.top, project.folder, project.top.parent):
-        if (start / source).exists():
-            return str((start / source).resolve())
+        place = start / Path(source).expanduser()
+        if place.is_file() or (place / ".git").exists() or place.suffix == ".git":
+            return str(place.resolve())
     raise Refused(
-        f"{project.path} names the template by a path that leads nowhere from here "
-        f"({source}): write its URL or its absolute path as _src_path, commit, then run "
-        "this again"
+        f"{project.path} names the template by a path that leads to no git repository from "
+        f"here ({source}): write its URL or its absolute path as _src_path, commit, then "
+        "run this again"
     )
+
+
+def _put_back_source(project: Project, answers: Path) -> None:
+    """Keeps a relative path to the template as it was typed: others have it elsewhere."""
+    typed, resolved = str(project.answers["_src_path"]), template_of(project)
+    if typed != resolved:
+        text = answers.read_text(encoding="utf-8")
+        answers.write_text(
+            text.replace(f"_src_path: {resolved}\n", f"_src_path: {typed}\n"),
+            encoding="utf-8",
+        )
 
 
 def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str:
@@ -190,14 +219,18 @@ def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str
         *([f"--vcs-ref={release}"] if release else []),
         folder,
         cwd=project.top,
+        scratch=copy.parent,
     )
 
 
 def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     """Writes into the backend what differs in the copy; returns all and the conflicts.
 
+    Everything that can fail comes first, beside the files; then each is replaced in one step.
+
     Raises:
-        Refused: A new file would replace one that git ignores; nothing was written.
+        Refused: A new file would replace one that git ignores, or one cannot be written;
+            nothing was changed.
     """
     changed = names(git(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD"))
     new = names(git(copy, "ls-files", "--others", "-z"))
@@ -208,34 +241,56 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
             )
     stages = git(copy, "ls-files", "--unmerged", "-z")
     conflicts = list(dict.fromkeys(e.partition("\t")[2] for e in names(stages)))
-    for name in sorted({*changed, *new}):
-        if (copy / name).is_file():
-            _write(copy / name, top / name)
+    touched = sorted({*changed, *new})
+    beside: dict[Path, Path] = {}
+    try:
+        for name in touched:
+            if (copy / name).is_file():
+                _write_beside(copy / name, top / name, beside)
+        if conflicts:
+            _mark_unmerged(copy, top, stages, conflicts)
+    except BaseException as error:
+        for path in beside.values():
+            _delete(path)
+        if isinstance(error, OSError):
+            raise Refused(
+                f"{error.filename} cannot be written ({error.strerror}): mend that, then "
+                "run this again"
+            ) from error
+        raise
+    for name in touched:
+        if top / name in beside:
+            beside[top / name].replace(top / name)
         else:
             _delete(top / name)
-    if conflicts:
-        _mark_unmerged(copy, top, stages, conflicts)
-    return sorted({*changed, *new}), conflicts
+    return touched, conflicts
 
 
-def _write(source: Path, target: Path) -> None:
-    """Replaces a file in one step; lines end as those of the file that is there do."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _write_beside(source: Path, target: Path, beside: dict[Path, Path]) -> None:
+    """Writes what is to replace a file, with the line ends and the mode of that one.
+
+    Args:
+        beside: Takes the new file, by the one that it is to replace.
+    """
     content = source.read_bytes()
     if target.is_file() and b"\r\n" in target.read_bytes() and b"\r\n" not in content:
         content = content.replace(b"\n", b"\r\n")
-    beside = target.with_name(f".{target.name}.new")
-    beside.write_bytes(content)
-    shutil.copymode(source, beside)
-    beside.replace(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.name}.new")
+    with new.open("xb") as stream:
+        beside[target] = new
+        stream.write(content)
+    shutil.copymode(target if target.is_file() else source, new)
 
 
 def _delete(path: Path) -> None:
+    """Deletes a file that may be there, and the folders that it leaves empty."""
     path.unlink(missing_ok=True)
     for folder in path.parents:
-        if any(folder.iterdir()):
+        try:
+            folder.rmdir()
+        except OSError:
             break
-        folder.rmdir()
 
 
 def _mark_unmerged(copy: Path, top: Path, stages: str, conflicts: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Questions to git, and what a command says when it does nothing."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,7 @@ def git(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
     """Runs a command of git in a folder and returns what it prints.
 
     Raises:
-        Refused: git is missing, or the command failed; its own last line says why.
+        Refused: git is missing, or the command failed; its own line says why.
     """
     command = ["git", *map(str, arguments)]
     try:
@@ -29,9 +30,16 @@ def git(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
     except FileNotFoundError as error:
         raise Refused("git is not installed: install it") from error
     if result.returncode != 0:
-        reason = result.stderr.strip().splitlines() or [f"exit {result.returncode}"]
-        raise Refused(f"git {arguments[0]} in {folder}: {reason[-1]}")
+        reason = reason_in(result.stderr) or f"exit {result.returncode}"
+        raise Refused(f"git {arguments[0]} in {folder}: {reason}")
     return result.stdout
+
+
+def reason_in(printed: str) -> str:
+    """The line that says why a command failed: git's own, otherwise the last; or nothing."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    fatal = re.search("fatal: .*", printed)
+    return fatal[0] if fatal else (lines or [""])[-1]
 
 
 def names(output: str) -> list[str]:

@@ -10,10 +10,15 @@ import yaml
 from packaging.version import InvalidVersion, Version
 
 from .answers import Answers, Project
-from .repository import Refused, git
+from .repository import Refused, git, reason_in
 
 # What Copier takes for a URL, and git does not.
 SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
+# How to go on after what Copier and git say.
+WAYS_OUT = {
+    "Unknown revision": "run git fetch --tags in the template's repository",
+    "fatal: ": "make sure that _src_path in the answers file leads to the template",
+}
 
 
 class Template:
@@ -27,7 +32,11 @@ class Template:
         """
         self.source = source
         self.folder = scratch / "template"
-        git(scratch, "clone", "--quiet", "--no-checkout", _url(source), self.folder)
+        command = ("clone", "--quiet", "--no-checkout", _url(source), self.folder)
+        try:
+            git(scratch, *command)
+        except Refused as refused:
+            raise Refused(f"{refused}: {WAYS_OUT['fatal: ']}") from refused
 
     def releases_after(self, release: str) -> list[str]:
         """The newer releases, the oldest first; pre-releases are none."""
@@ -72,6 +81,7 @@ class Template:
             *("copy", "--skip-tasks", f"--vcs-ref={project.release}"),
             *(f"--data-file={data}", self.folder, folder),
             cwd=scratch,
+            scratch=scratch,
         )
         return folder
 
@@ -102,28 +112,34 @@ def version_of(release: str) -> Version | None:
         return None
 
 
-def copier(*arguments: str | Path, cwd: Path) -> str:
+def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
     """Runs a command of Copier, which asks nothing; returns what it prints.
 
     The template is the one that this program is from, so that it may run its own commands.
 
+    Args:
+        scratch: Where its own temporary folders are, which it leaves when it is killed.
+
     Raises:
-        Refused: It ended with an error; the last line of its traceback says which.
+        Refused: It ended with an error; the last line of its traceback, or git's, says which.
     """
     command, *others = map(str, arguments)
     result = subprocess.run(
         [sys.executable, "-m", "copier", command, "--trust", "--defaults", "--quiet"]
         + others,
         cwd=cwd,
+        env={**os.environ, "TMPDIR": str(scratch)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
         errors="replace",
     )
     if result.returncode != 0:
-        lines = [line for line in result.stderr.splitlines() if line.strip()]
-        reason = lines[-1] if lines else f"copier ended with {result.returncode}"
+        reason = reason_in(result.stderr) or f"copier ended with {result.returncode}"
         for before in ("ValueError: ", "Validation error for question "):
             reason = reason.removeprefix(before)
+        for sign, way_out in WAYS_OUT.items():
+            if reason.startswith(sign):
+                reason += f": {way_out}"
         raise Refused(reason)
     return result.stdout

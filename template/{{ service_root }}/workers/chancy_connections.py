@@ -6,13 +6,14 @@ import select
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
+from psycopg.errors import FeatureNotSupported
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow
+from psycopg.rows import Row, TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 ANSWER_TIMEOUT = 15
@@ -33,6 +34,24 @@ def with_timeouts(url: str) -> str:
     return make_conninfo(url, **_LIBPQ)
 
 
+class _Cursor(AsyncCursor[Row]):
+    """A cursor that goes on when a migration gives a table another column.
+
+    What PostgreSQL has prepared of a SELECT * is refused then, once on each connection.
+    """
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Self:
+        is_first = self.connection.info.transaction_status == TransactionStatus.IDLE
+        try:
+            return await super().execute(*args, **kwargs)
+        except FeatureNotSupported:
+            if not is_first:
+                raise
+            await self.connection.rollback()
+            await super().execute("DEALLOCATE ALL")
+            return await super().execute(*args, **kwargs)
+
+
 class Connection(AsyncConnection[TupleRow]):
     """A connection that counts as lost when an answer takes over ANSWER_TIMEOUT seconds.
 
@@ -40,6 +59,10 @@ class Connection(AsyncConnection[TupleRow]):
     missing answer tells. Shutting the socket down makes it look to psycopg like any
     other lost connection, and needs no cancellation that would wait for the server.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = _Cursor
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, self._give_up)

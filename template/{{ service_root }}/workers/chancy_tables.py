@@ -31,16 +31,24 @@ class Part:
     applied: int
 
     @property
+    def known(self) -> int:
+        """The newest migration that the installed version has."""
+        return len(self.migrator.discover_all_migrations())
+
+    @property
     def due(self) -> range:
-        """The migrations that are not applied yet."""
-        return range(self.applied + 1, len(self.migrator.discover_all_migrations()) + 1)
+        """The migrations that are not applied yet; none of tables that are newer."""
+        return range(self.applied + 1, self.known + 1)
 
     def __str__(self) -> str:
-        applied = (
+        text = f"{self.migrator.key}: " + (
             f"v1 to v{self.applied} applied" if self.applied else "nothing applied"
         )
-        due = ", ".join(f"v{number}" for number in self.due)
-        return f"{self.migrator.key}: {applied}" + (f", due: {due}" if due else "")
+        if self.due:
+            text += f", due: {', '.join(f'v{number}' for number in self.due)}"
+        elif self.applied > self.known:
+            text += f" by a later version, since this one knows v{self.known}"
+        return text
 
 
 def version_table(chancy: Chancy) -> str:
@@ -80,7 +88,8 @@ def tables_of(chancy: Chancy, parts: list[Part]) -> list[str]:
 async def migrate(chancy: Chancy) -> None:
     """Creates or upgrades the tables and secures them, all of it or nothing.
 
-    Harmless when there is nothing to do, and when two run at once.
+    Harmless when there is nothing to do, when two run at once, and when a later version
+    has migrated already: its tables stay as they are.
 
     Raises:
         WorkersError: The database does not answer, row level security hides the tables
@@ -98,7 +107,8 @@ async def migrate(chancy: Chancy) -> None:
                 parts = await parts_of(connection, chancy)
                 before = await _with_prefix(connection, chancy)
                 for part in parts:
-                    await part.migrator.migrate(connection)
+                    if part.due:
+                        await part.migrator.migrate(connection)
                 created = await _with_prefix(connection, chancy) - before
                 await close_tables(connection, created.union(tables_of(chancy, parts)))
         except psycopg.Error as error:

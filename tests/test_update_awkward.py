@@ -1,0 +1,279 @@
+"""A checkout or a template that is not the usual one is updated, or refused in one line."""
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .releases import (
+    HOOKS,
+    WORKING_TREE,
+    commit_all,
+    list_files,
+    make_next_release,
+    read_files,
+)
+from .support import COPIER, commit, copy, run
+
+PROGRAM = Path(sys.executable).with_name("chancy-workers")
+ANSWERS = ".copier-answers.yml"
+BILLING = "app/billing"
+UPDATES: dict[str, list[str | Path]] = {
+    "copier": [*COPIER, "update", "--trust", "--defaults"],
+    "chancy-workers": [PROGRAM, "update"],
+}
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_next_release(tmp_path_factory.mktemp("releases") / "template")
+
+
+@pytest.fixture(scope="session")
+def one_service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("one") / "backend"
+    root.mkdir()
+    (root / "pyproject.toml").touch()
+    copy(BILLING, f"--vcs-ref={WORKING_TREE}", cwd=root, template=template)
+    commit(root)
+    return root
+
+
+@pytest.fixture
+def root(one_service: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(one_service, tmp_path / "backend"))
+
+
+def status(root: Path) -> str:
+    return run(
+        *("git", "-c", "core.quotePath=false", "status", "--porcelain"), cwd=root
+    ).stdout
+
+
+# What makes a checkout unusual: each takes the backend's root and returns where it is then.
+
+
+def detached(root: Path) -> Path:
+    run("git", "checkout", "--quiet", "--detach", cwd=root)
+    return root
+
+
+def shallow(root: Path) -> Path:
+    commit_all(root)
+    run("git", "clone", "-q", "--depth=1", root.as_uri(), "../shallow", cwd=root)
+    return root.with_name("shallow")
+
+
+def worktree(root: Path) -> Path:
+    run("git", "worktree", "add", "--quiet", "../tree", cwd=root)
+    return root.with_name("tree")
+
+
+def submodule(root: Path) -> Path:
+    outer = root.with_name("outer")
+    outer.mkdir()
+    run("git", "init", "-q", cwd=outer)
+    allow = ("-c", "protocol.file.allow=always")
+    run("git", *allow, "submodule", "--quiet", "add", root, "inner", cwd=outer)
+    return outer / "inner"
+
+
+def moved(root: Path) -> Path:
+    (root / "services").mkdir()
+    (root / BILLING).rename(root / "services" / "billing")
+    commit_all(root)
+    return root
+
+
+def below_umlauts(root: Path) -> Path:
+    (root / "Gehälter und Löhne").mkdir()
+    (root / "app").rename(root / "Gehälter und Löhne" / "app")
+    commit_all(root)
+    return Path(root.rename(root.with_name("für alle")))
+
+
+def in_an_ignored_folder(root: Path) -> Path:
+    outer = root.with_name("outer")
+    outer.mkdir()
+    run("git", "init", "-q", cwd=outer)
+    (outer / ".gitignore").write_text("backend/\n")
+    return Path(root.rename(outer / "backend"))
+
+
+def dirty_elsewhere(root: Path) -> Path:
+    (root / "notes.txt").touch()
+    return root
+
+
+def read_only(root: Path) -> Path:
+    next(root.rglob(HOOKS)).chmod(0o444)
+    return root
+
+
+def _check_out_again(root: Path) -> Path:
+    run("git", "rm", "-r", "-q", "--cached", ".", cwd=root)
+    run("git", "reset", "--hard", "-q", cwd=root)
+    assert b"\r\n" in next(root.rglob(HOOKS)).read_bytes()
+    return root
+
+
+def crlf_by_attributes(root: Path) -> Path:
+    (root / ".gitattributes").write_text("*.py text eol=crlf\n")
+    commit_all(root)
+    return _check_out_again(root)
+
+
+def crlf_by_configuration(root: Path) -> Path:
+    run("git", "config", "core.autocrlf", "true", cwd=root)
+    return _check_out_again(root)
+
+
+def linked(root: Path) -> Path:
+    (root / "link").symlink_to(BILLING)
+    commit_all(root)
+    return root
+
+
+# Several at once: each was seen to work alone as well.
+CHECKOUTS: dict[str, Sequence[Callable[[Path], Path]]] = {
+    "clone": (moved, shallow, detached, in_an_ignored_folder, read_only),
+    "worktree": (worktree, dirty_elsewhere),
+    "submodule": (below_umlauts, submodule),
+    "crlf-attributes": (crlf_by_attributes,),
+    "crlf-configuration": (crlf_by_configuration,),
+    "linked": (linked,),
+}
+
+
+@pytest.mark.parametrize("program", list(UPDATES))
+@pytest.mark.parametrize("name", list(CHECKOUTS))
+def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(
+    name: str, program: str, root: Path
+) -> None:
+    for make in CHECKOUTS[name]:
+        root = make(root)
+    hooks = next(root.rglob(HOOKS))
+    before = hooks.read_bytes()
+    mode = hooks.stat().st_mode
+    service = hooks.parents[1]
+
+    named = root / "link" if name == "linked" else service
+    run(*UPDATES[program], named.relative_to(root), cwd=root)
+
+    run("git", "add", "--update", cwd=root)
+    changed = run("git", "diff", "--cached", "--numstat", "-z", cwd=root).stdout
+    below = service.relative_to(root)
+    assert changed == f"1\t1\t{below / ANSWERS}\0" + f"1\t1\t{below / HOOKS}\0"
+    assert list_files(root).count("notes.txt") == ("worktree" == name)
+    if program == "chancy-workers":
+        after = hooks.read_bytes()
+        _, rest = before.split(b"\n", 1)
+        assert after.endswith(rest)
+        assert after.count(b"\r\n") == before.count(b"\r\n")
+        assert hooks.stat().st_mode == mode
+
+
+def test_a_dirty_service_is_refused_by_both(root: Path) -> None:
+    (root / BILLING / "notes.txt").touch()
+    before = status(root)
+
+    for command in UPDATES.values():
+        result = run(*command, BILLING, cwd=root, check=False)
+
+        assert result.returncode == 1
+        assert "commit or stash" in result.stdout + result.stderr
+        assert status(root) == before
+
+
+@pytest.mark.parametrize("program", list(UPDATES))
+def test_a_service_whose_folder_was_renamed_is_updated_to_the_package_of_now(
+    program: str, root: Path
+) -> None:
+    service = root / "app" / "invoices"
+    (root / BILLING).rename(service)
+    commit_all(root)
+
+    run(*UPDATES[program], "app/invoices", cwd=root)
+
+    assert "as the next release" in (service / HOOKS).read_text()
+    answers = yaml.safe_load((service / ANSWERS).read_text())
+    assert (answers["package"], answers["prefix"]) == ("app.invoices", "billing_")
+
+
+def point_to(root: Path, source: str) -> None:
+    """Names another template in the answers."""
+    path = root / BILLING / ANSWERS
+    lines = path.read_text().splitlines()
+    path.write_text(
+        "".join(
+            f"_src_path: {source}\n" if line.startswith("_src_path: ") else f"{line}\n"
+            for line in lines
+        )
+    )
+    commit_all(root)
+
+
+@pytest.mark.parametrize("source", ["../template", "git+file://{folder}/template"])
+def test_a_template_by_a_relative_path_or_a_url_is_found_from_any_folder(
+    source: str, template: Path, root: Path
+) -> None:
+    root.with_name("template").symlink_to(template)
+    source = source.format(folder=root.parent)
+    point_to(root, source)
+
+    result = run(PROGRAM, "check", "billing", cwd=root / "app", check=False)
+    assert result.stdout.count("\n") == 1 and "is behind" in result.stdout
+    run(PROGRAM, "update", "billing", cwd=root / "app")
+
+    assert "as the next release" in (root / BILLING / HOOKS).read_text()
+    answers = yaml.safe_load((root / BILLING / ANSWERS).read_text())
+    assert answers["_src_path"] == source
+
+
+@pytest.fixture(params=["archive", "gone", "gone-url", "without-tags"])
+def lost(
+    request: pytest.FixtureRequest, template: Path, root: Path, tmp_path: Path
+) -> tuple[Path, str]:
+    """A service whose template cannot be updated from, and the way out."""
+    elsewhere = tmp_path / "elsewhere"
+    mend = "as _src_path"
+    if request.param == "archive":
+        elsewhere.mkdir()
+        archive = tmp_path / "template.tar"
+        run("git", "archive", f"--output={archive}", WORKING_TREE, cwd=template)
+        shutil.unpack_archive(archive, elsewhere, filter="data")
+        shutil.rmtree(root / BILLING)
+        copy(BILLING, cwd=root, template=elsewhere)
+        commit_all(root)
+    elif request.param == "without-tags":
+        run("git", "clone", "--quiet", "--no-tags", template, elsewhere, cwd=root)
+        mend = "git fetch --tags"
+    if request.param == "gone-url":
+        point_to(root, f"git+{elsewhere.as_uri()}")
+        mend = "_src_path in the answers file"
+    elif request.param != "archive":
+        point_to(root, str(elsewhere))
+    return root, mend
+
+
+def test_a_template_that_cannot_be_updated_from_is_told_with_the_way_out(
+    lost: tuple[Path, str],
+) -> None:
+    root, mend = lost
+    before = read_files(root)
+
+    for command in (
+        ["update", BILLING],
+        ["add-job", BILLING, "archive"],
+        ["check", BILLING],
+    ):
+        result = run(PROGRAM, *command, cwd=root, check=False)
+
+        assert result.returncode == 1
+        told = [line for line in (result.stdout + result.stderr).splitlines() if line]
+        (line,) = [line for line in told if mend in line]
+        assert str(root.with_name("elsewhere")) in line or "Unknown revision" in line
+        assert read_files(root) == before

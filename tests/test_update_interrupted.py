@@ -1,0 +1,229 @@
+"""An update that is stopped at any moment is undone by the one documented command."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .releases import HOOKS, WORKING_TREE, commit_all, make_next_release, read_files
+from .support import COPIER, TEMPLATE, commit, copy, environment, run, wait_for
+
+PROGRAM = Path(sys.executable).with_name("chancy-workers")
+UNDO = re.compile(r"git checkout HEAD -- (\S+) && git clean -fd \1(?=`)")
+# Imported by every Python: kills a process at the rename of a certain new file.
+KILL_AT_RENAME = """\
+import os
+import signal
+
+renames = []
+
+
+def replace(source, target, replace=os.replace):
+    if str(source).endswith(".new"):
+        renames.append(source)
+        if len(renames) == int(os.environ["KILL_AT_RENAME"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+
+os.replace = replace
+"""
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_next_release(tmp_path_factory.mktemp("releases") / "template")
+
+
+@pytest.fixture(scope="session")
+def rendered_root(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    roots: dict[str, Path] = {}
+
+    def render(scope: str) -> Path:
+        if scope not in roots:
+            root = tmp_path_factory.mktemp(scope) / "root"
+            root.mkdir()
+            project = root if scope == "backend" else root / "app" / "billing"
+            version = f"--vcs-ref={WORKING_TREE}"
+            copy(project, version, f"--data=scope={scope}", cwd=root, template=template)
+            commit(root)
+            roots[scope] = root
+        return roots[scope]
+
+    return render
+
+
+class Checkout:
+    """A backend, an update of it, and the command that undoes one."""
+
+    def __init__(self, root: Path, scope: str, program: str) -> None:
+        self.root = root
+        self.clean = read_files(root)
+        self.folder = "." if scope == "backend" else "app/billing"
+        self.command: list[str | Path] = (
+            [*COPIER, "update", "--trust", "--defaults", self.folder]
+            if program == "copier"
+            else [PROGRAM, "update"]
+        )
+        self.scratch = root.with_name("scratch")
+        self.scratch.mkdir()
+        self.hooks = root / "app" / "billing" / HOOKS
+
+    def start(self, **variables: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.command,
+            cwd=self.root,
+            env=environment(TMPDIR=str(self.scratch), **variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def undo(self) -> None:
+        """Types the command; nothing of the update is left then, ignored files included."""
+        (command,) = {
+            match[0]
+            for match in UNDO.finditer((TEMPLATE / "README.md").read_text())
+            if match[1] == self.folder
+        }
+        run("bash", "-c", command, cwd=self.root)
+        assert run("git", "status", "--short", "--ignored", cwd=self.root).stdout == ""
+        assert read_files(self.root) == self.clean
+
+
+@pytest.fixture
+def checkout(
+    request: pytest.FixtureRequest,
+    rendered_root: Callable[[str], Path],
+    tmp_path: Path,
+) -> Checkout:
+    scope, program = request.param
+    root = Path(shutil.copytree(rendered_root(scope), tmp_path / "root"))
+    return Checkout(root, scope, program)
+
+
+BOTH = pytest.mark.parametrize(
+    "checkout",
+    [
+        pytest.param(pair, id="-".join(pair), marks=pytest.mark.xdist_group(pair[0]))
+        for pair in (("service", "chancy-workers"), ("backend", "copier"))
+    ],
+    indirect=True,
+)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "moments", [2, pytest.param(20, marks=pytest.mark.slow)], ids=str
+)
+def test_at_moments_spread_over_the_whole_run(checkout: Checkout, moments: int) -> None:
+    began = time.monotonic()
+    process = checkout.start()
+    printed, _ = process.communicate(timeout=60)
+    took = time.monotonic() - began
+    assert process.returncode == 0, printed
+    assert "as the next release" in checkout.hooks.read_text()
+    checkout.undo()
+
+    for number in (signal.SIGKILL, signal.SIGINT):
+        stopped = 0
+        for moment in range(moments):
+            process = checkout.start()
+            try:
+                # The first sixth is the start of Python, which knows no Ctrl-C yet.
+                process.wait(took * (1 / 6 + moment / moments * 5 / 6))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, number)
+                stopped += 1
+            printed, _ = process.communicate(timeout=60)
+            assert "Traceback" not in printed
+            checkout.undo()
+        assert stopped >= moments / 2
+
+
+@BOTH
+def test_once_files_are_written(checkout: Checkout) -> None:
+    before = checkout.hooks.read_bytes()
+    process = checkout.start(
+        KILL_AT_RENAME="2", PYTHONPATH=str(kill_at_rename(checkout.scratch))
+    )
+    if checkout.command[0] != PROGRAM:
+        wait_for(
+            lambda: checkout.hooks.read_bytes() != before,
+            timeout=60,
+            what="the first change",
+        )
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    process.communicate()
+
+    status = run("git", "status", "--short", cwd=checkout.root).stdout
+    assert ".copier-answers.yml" in status
+    checkout.undo()
+    run(*checkout.command, cwd=checkout.root)
+
+
+def kill_at_rename(folder: Path) -> Path:
+    (folder / "sitecustomize.py").write_text(KILL_AT_RENAME)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "checkout", [("service", "chancy-workers")], ids=["service"], indirect=True
+)
+def test_ctrl_c_ends_with_one_line_and_leaves_no_scratch_folder(
+    checkout: Checkout,
+) -> None:
+    process = checkout.start()
+    wait_for(
+        lambda: [*checkout.scratch.glob("chancy-workers-*/copier._main.*")],
+        timeout=60,
+        what="the start of Copier",
+    )
+    os.kill(process.pid, signal.SIGINT)
+
+    printed, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert printed == "chancy-workers: stopped; git status shows what was written\n"
+    assert [*checkout.scratch.iterdir()] == []
+    assert read_files(checkout.root) == checkout.clean
+
+
+@pytest.mark.parametrize("in_the_way", [f".{Path(HOOKS).name}.new", "index.lock"])
+@pytest.mark.parametrize(
+    "checkout", [("service", "chancy-workers")], ids=["service"], indirect=True
+)
+def test_what_cannot_be_written_is_told_before_anything_is_changed(
+    in_the_way: str, checkout: Checkout
+) -> None:
+    """Also when the file in the way is a team's, and ignored by git."""
+    checkout.hooks.write_text(
+        checkout.hooks.read_text().replace('"""Hooks', '"""The hooks', 1)
+    )
+    (checkout.root / ".gitignore").write_text("*.new\n")
+    commit_all(checkout.root)
+    clean = read_files(checkout.root)
+    folder = checkout.hooks.parent
+    path = (checkout.root / ".git" if "lock" in in_the_way else folder) / in_the_way
+    path.write_text("the team's")
+
+    result = run(*checkout.command, cwd=checkout.root, check=False)
+
+    assert result.returncode == 1
+    assert "refused: " in result.stdout and in_the_way in result.stdout
+    assert path.read_text() == "the team's"
+    path.unlink()
+    assert read_files(checkout.root) == clean
+    assert run("git", "status", "--short", "--ignored", cwd=checkout.root).stdout == ""
