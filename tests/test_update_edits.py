@@ -14,7 +14,7 @@ import yaml
 from chancy_workers.answers import read
 from chancy_workers.update import update as renew
 from copier import run_update
-from hypothesis import given, note, seed, settings
+from hypothesis import Phase, given, note, seed, settings
 from hypothesis import strategies as st
 
 from . import edits
@@ -265,6 +265,7 @@ def test_whatever_a_team_has_edited_is_there_after_an_update(
         database=None,
         deadline=None,
         report_multiple_bugs=False,
+        phases=[Phase.generate, Phase.shrink],
     )
     @given(
         steps=STEPS,
