@@ -112,7 +112,7 @@ ANSWERS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     },
 ).filter(bool)
 SCRIPT = """\
-# From the template's folder: uv run python THIS_FILE
+# From the template's folder: uv run python - < THIS_FILE
 from tests.test_update_edits import Example, repeat
 
 repeat(
