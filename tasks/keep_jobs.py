@@ -61,7 +61,11 @@ def restore(job: str, workers: str, files: set[str]) -> bool:
 
 def delete_what_came_back(job: str, workers: str, files: set[str]) -> None:
     """Deletes the files of a job that the team had deleted or moved."""
-    for name in (f"{workers}/{job}/worker.py", f"{workers}/tests/test_job_{job}.py"):
+    for name in (
+        f"{workers}/{job}/__init__.py",
+        f"{workers}/{job}/worker.py",
+        f"{workers}/tests/test_job_{job}.py",
+    ):
         path = Path(name)
         if name not in files and path.is_file():
             path.unlink()

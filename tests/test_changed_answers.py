@@ -256,6 +256,9 @@ def test_files_that_the_team_deleted_or_moved_do_not_come_back(
 ) -> None:
     workers = root / WORKERS
     (workers / "report" / "worker.py").rename(workers / "report" / "work.py")
+    (workers / "report" / "__init__.py").unlink()
+    shutil.rmtree(workers / "send_digest")
+    (workers / "tests" / "__init__.py").unlink()
     (workers / "tests" / "test_job_report.py").unlink()
     (workers / "tests" / "test_chancy_jobs.py").unlink()
     (root / "app" / "billing" / "main.py").unlink()
@@ -265,6 +268,35 @@ def test_files_that_the_team_deleted_or_moved_do_not_come_back(
     answer(root, scope, metrics=True)
 
     assert list_files(root) == before
+
+
+def test_a_job_that_was_written_by_hand_is_added_as_it_is(
+    scope: str, root: Path
+) -> None:
+    job = root / WORKERS / "archive"
+    shutil.copytree(root / WORKERS / "report", job)
+    (job / "__init__.py").write_text("OLDEST = 7  # The team's.\n")
+    (root / WORKERS / "tests" / "test_job_archive.py").write_text("# The team's.\n")
+    commit_all(root)
+    before = read_files(job)
+
+    printed = chancy_workers("add-job", "app/billing", "archive", cwd=root)
+
+    assert "conflict" not in printed
+    assert read_files(job) == before
+    test = root / WORKERS / "tests" / "test_job_archive.py"
+    assert test.read_text() == "# The team's.\n"
+
+
+def test_copier_has_nothing_to_warn_of(template: Path, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    version = f"--vcs-ref={WORKING_TREE}"
+
+    copied = copy("app/billing", version, cwd=tmp_path, template=template)
+    commit(tmp_path)
+
+    assert "Warning" not in copied.stdout + copied.stderr
+    assert "Warning" not in update(tmp_path / "app" / "billing")
 
 
 def test_answers_edited_by_hand_are_refused_by_copier_and_taken_in_by_update(
