@@ -10,6 +10,7 @@ import yaml
 
 from .releases import (
     HOOKS,
+    RELEASES,
     WORKING_TREE,
     commit_all,
     list_files,
@@ -188,19 +189,42 @@ def test_a_dirty_service_is_refused_by_both(root: Path) -> None:
         assert status(root) == before
 
 
+def rename(root: Path) -> Path:
+    service = root / "app" / "invoices"
+    (root / BILLING).rename(service)
+    commit_all(root)
+    return service
+
+
+def assert_is_updated_to_its_folder(service: Path) -> None:
+    assert "as the next release" in (service / HOOKS).read_text()
+    answers = yaml.safe_load((service / ANSWERS).read_text())
+    assert (answers["package"], answers["prefix"]) == ("app.invoices", "billing_")
+
+
 @pytest.mark.parametrize("program", list(UPDATES))
 def test_a_service_whose_folder_was_renamed_is_updated_to_the_package_of_now(
     program: str, root: Path
 ) -> None:
-    service = root / "app" / "invoices"
-    (root / BILLING).rename(service)
-    commit_all(root)
+    service = rename(root)
 
     run(*UPDATES[program], "app/invoices", cwd=root)
 
-    assert "as the next release" in (service / HOOKS).read_text()
-    answers = yaml.safe_load((service / ANSWERS).read_text())
-    assert (answers["package"], answers["prefix"]) == ("app.invoices", "billing_")
+    assert_is_updated_to_its_folder(service)
+
+
+def test_a_renamed_service_of_the_first_release_is_updated_as_well(
+    template: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    root.mkdir()
+    copy(BILLING, f"--vcs-ref={[*RELEASES][0]}", cwd=root, template=template)
+    commit(root)
+    service = rename(root)
+
+    run(PROGRAM, "update", "app/invoices", cwd=root)
+
+    assert_is_updated_to_its_folder(service)
 
 
 def point_to(root: Path, source: str) -> None:
