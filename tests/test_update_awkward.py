@@ -10,9 +10,9 @@ import yaml
 
 from .releases import (
     HOOKS,
+    RELEASES,
     WORKING_TREE,
     commit_all,
-    list_files,
     make_next_release,
     read_files,
 )
@@ -140,11 +140,9 @@ def linked(root: Path) -> Path:
 # Several at once: each was seen to work alone as well.
 CHECKOUTS: dict[str, Sequence[Callable[[Path], Path]]] = {
     "clone": (moved, shallow, detached, in_an_ignored_folder, read_only),
-    "worktree": (worktree, dirty_elsewhere),
-    "submodule": (below_umlauts, submodule),
-    "crlf-attributes": (crlf_by_attributes,),
-    "crlf-configuration": (crlf_by_configuration,),
-    "linked": (linked,),
+    "worktree-of-submodule": (below_umlauts, submodule, worktree, dirty_elsewhere),
+    "crlf-by-attributes": (crlf_by_attributes,),
+    "crlf-by-configuration-and-link": (linked, crlf_by_configuration),
 }
 
 
@@ -160,14 +158,15 @@ def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(
     mode = hooks.stat().st_mode
     service = hooks.parents[1]
 
-    named = root / "link" if name == "linked" else service
+    link = root / "link"
+    named = link if link.is_symlink() else service
     run(*UPDATES[program], named.relative_to(root), cwd=root)
 
     run("git", "add", "--update", cwd=root)
     changed = run("git", "diff", "--cached", "--numstat", "-z", cwd=root).stdout
     below = service.relative_to(root)
     assert changed == f"1\t1\t{below / ANSWERS}\0" + f"1\t1\t{below / HOOKS}\0"
-    assert list_files(root).count("notes.txt") == ("worktree" == name)
+    assert (root / "notes.txt").exists() == (dirty_elsewhere in CHECKOUTS[name])
     if program == "chancy-workers":
         after = hooks.read_bytes()
         _, rest = before.split(b"\n", 1)
@@ -188,19 +187,42 @@ def test_a_dirty_service_is_refused_by_both(root: Path) -> None:
         assert status(root) == before
 
 
+def rename(root: Path) -> Path:
+    service = root / "app" / "invoices"
+    (root / BILLING).rename(service)
+    commit_all(root)
+    return service
+
+
+def assert_is_updated_to_its_folder(service: Path) -> None:
+    assert "as the next release" in (service / HOOKS).read_text()
+    answers = yaml.safe_load((service / ANSWERS).read_text())
+    assert (answers["package"], answers["prefix"]) == ("app.invoices", "billing_")
+
+
 @pytest.mark.parametrize("program", list(UPDATES))
 def test_a_service_whose_folder_was_renamed_is_updated_to_the_package_of_now(
     program: str, root: Path
 ) -> None:
-    service = root / "app" / "invoices"
-    (root / BILLING).rename(service)
-    commit_all(root)
+    service = rename(root)
 
     run(*UPDATES[program], "app/invoices", cwd=root)
 
-    assert "as the next release" in (service / HOOKS).read_text()
-    answers = yaml.safe_load((service / ANSWERS).read_text())
-    assert (answers["package"], answers["prefix"]) == ("app.invoices", "billing_")
+    assert_is_updated_to_its_folder(service)
+
+
+def test_a_renamed_service_of_the_first_release_is_updated_as_well(
+    template: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    root.mkdir()
+    copy(BILLING, f"--vcs-ref={[*RELEASES][0]}", cwd=root, template=template)
+    commit(root)
+    service = rename(root)
+
+    run(PROGRAM, "update", "app/invoices", cwd=root)
+
+    assert_is_updated_to_its_folder(service)
 
 
 def point_to(root: Path, source: str) -> None:

@@ -3,14 +3,13 @@
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from .answers import Project, Unreadable, choose, rendered_answers
 from .checks import CHECKS, Finding, Subject, has_tables_to_migrate
-from .renewal import template_of
+from .renewal import scratch_folder, template_of
 from .repository import Refused
 from .template import Template
 
@@ -53,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     except Refused as refused:
         print(f"chancy-workers check: {refused}", file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory(prefix="chancy-workers-") as scratch:
-        findings = list(_check_all(projects, Path(scratch), arguments.database))
+    with scratch_folder() as scratch:
+        findings = list(_check_all(projects, scratch, arguments.database))
     _print(findings, len(projects), arguments.format)
     return 1 if findings else 0
 

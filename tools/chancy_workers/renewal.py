@@ -55,8 +55,8 @@ def renew(
         Refused: Nothing was changed, for this reason.
     """
     check_clean(project)
-    base = rendered_answers(project)
-    wanted = {**project.answers, **(changes or {})}
+    base = _of_folder(project, rendered_answers(project))
+    wanted = _of_folder(project, {**project.answers, **(changes or {})})
     data = {
         key: value
         for key, value in wanted.items()
@@ -80,6 +80,13 @@ def scratch_folder() -> Iterator[Path]:
         prefix="chancy-workers-", ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder).resolve()
+
+
+def _of_folder(project: Project, answers: Answers) -> Answers:
+    """The answers without the import path that the folder had before it was renamed."""
+    path = str(answers.get("package", project.folder.name))
+    renamed = path.rpartition(".")[2] != project.folder.name
+    return {k: v for k, v in answers.items() if not (renamed and k == "package")}
 
 
 def check_clean(project: Project) -> None:
