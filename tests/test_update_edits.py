@@ -192,7 +192,8 @@ def hold(example: Example, renders: Renders, folder: Path) -> None:
     updated = read_files(root)
     fresh = renders.fresh(example.scope, example.answers)
     done = Update(root, project, service, old, team, updated, fresh, "")
-    assert updated == done.expected(folder)
+    expected = done.expected(folder)
+    assert updated == expected, different_files(updated, expected)
     assert conflicts_of(root) == files_with_markers(updated)
     if example.again:
         commit_all(root)
@@ -205,6 +206,11 @@ def edit(example: Example, service: Path, project: Path) -> None:
         getattr(edits, name)(service, **arguments)
     if example.answers:
         edits.change_answers(project, **example.answers)
+
+
+def different_files(some: dict[str, bytes], others: dict[str, bytes]) -> list[str]:
+    names = sorted(some.keys() | others.keys())
+    return [name for name in names if some.get(name) != others.get(name)]
 
 
 def conflicts_of(root: Path) -> list[str]:
