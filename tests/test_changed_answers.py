@@ -288,6 +288,18 @@ def test_a_job_that_was_written_by_hand_is_added_as_it_is(
     assert test.read_text() == "# The team's.\n"
 
 
+def test_a_time_zone_that_is_none_is_refused_before_anything_changes(
+    root: Path,
+) -> None:
+    before = read_files(root)
+    job = ("archive", "--schedule", "0 1 * * *", "--timezone", "Mars/Olympus")
+
+    printed = chancy_workers("add-job", "app/billing", *job, cwd=root, check=False)
+
+    assert "there is no time zone Mars/Olympus" in printed
+    assert read_files(root) == before
+
+
 def test_copier_has_nothing_to_warn_of(template: Path, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     version = f"--vcs-ref={WORKING_TREE}"

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 from .answers import Project, find
 from .renewal import CURRENT, Renewal, renew
@@ -36,6 +37,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Returns the exit status."""
     try:
+        _check_timezone(arguments.timezone)
         project = find(Path(arguments.folder))
         renewal = renew(project, {"jobs": _jobs_with(project, arguments)}, CURRENT)
     except Refused as refused:
@@ -44,6 +46,16 @@ def run(arguments: argparse.Namespace) -> int:
     print(renewal.said, end="")
     _report(project, arguments.name, renewal)
     return 1 if renewal.conflicts else 0
+
+
+def _check_timezone(name: str | None) -> None:
+    """Refuses a time zone that is none here; the template cannot tell."""
+    known = available_timezones()
+    if name and known and name not in known:
+        raise Refused(
+            f"there is no time zone {name}: write a name of the IANA database, such as "
+            "Europe/London"
+        )
 
 
 def _jobs_with(project: Project, arguments: argparse.Namespace) -> list[Any]:
