@@ -1,0 +1,159 @@
+"""The two workflows of the README do what it says, as far as their own commands go."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .releases import WORKING_TREE, commit_all, make_template
+from .support import GIT, TEMPLATE, commit, copy, environment, run
+
+NEXT = "v99.1.0"
+HOOKS = "workers/chancy_hooks.py"
+ANSWERS = ".copier-answers.yml"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree, and a release after it that changes one line of the machinery."""
+    folder = make_template(tmp_path_factory.mktemp("releases") / "template")
+    replace_first_line(
+        folder / "template" / "{{ service_root }}" / HOOKS, '"""The next hooks."""'
+    )
+    commit_all(folder)
+    run("git", "tag", NEXT, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    (folder / "pyproject.toml").touch()
+    return folder
+
+
+def replace_first_line(path: Path, line: str) -> None:
+    _, rest = path.read_text().split("\n", 1)
+    path.write_text(f"{line}\n{rest}")
+
+
+def add_service(origin: Path, name: str, template: Path, release: str) -> Path:
+    copy(f"app/{name}", f"--vcs-ref={release}", cwd=origin, template=template)
+    return origin / "app" / name
+
+
+def steps_of(job: str) -> list[dict[str, Any]]:
+    """The steps of the workflow with that job."""
+    _, _, section = (TEMPLATE / "README.md").read_text().partition("\n### In CI\n")
+    section = section.partition("\n## ")[0]
+    blocks = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
+    (found,) = [block["jobs"][job] for block in blocks if job in block.get("jobs", {})]
+    steps: list[dict[str, Any]] = found["steps"]
+    return steps
+
+
+def run_job(
+    job: str, origin: Path, checkout: Path, template: Path
+) -> subprocess.CompletedProcess[str]:
+    """Checks out as the job does, and runs its commands as a runner does."""
+    uv = os.environ.get("UV") or shutil.which("uv")
+    assert uv, "uv is not installed: python3 -m pip install uv"
+    checkout_step, *steps = steps_of(job)
+    depth = checkout_step.get("with", {}).get("fetch-depth", 1)
+    history = [f"--depth={depth}"] if depth else []
+    run("git", "clone", "-q", *history, origin.as_uri(), checkout, cwd=origin)
+    (command,) = [step["run"] for step in steps if "run" in step]
+    return run(
+        *("bash", "-e", "-c", command.replace("TEMPLATE", f"git+{template.as_uri()}")),
+        cwd=checkout,
+        env=environment(
+            PATH=f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}",
+            UV_PYTHON=sys.executable,
+        ),
+        check=False,
+    )
+
+
+def commit_as_create_pull_request(checkout: Path) -> None:
+    """The git commands with which that action takes what a job has left."""
+    run("git", "checkout", "--progress", "-B", "scratch", "HEAD", "--", cwd=checkout)
+    run("git", "add", "-A", cwd=checkout)
+    run(*GIT, "commit", "-q", "-m", "update", cwd=checkout)
+
+
+def test_the_check_passes_a_current_backend(
+    origin: Path, template: Path, tmp_path: Path
+) -> None:
+    add_service(origin, "billing", template, NEXT)
+    commit(origin)
+
+    result = run_job("workers", origin, tmp_path / "checkout", template)
+
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+
+
+def test_the_check_fails_with_annotations_where_a_service_drifted(
+    origin: Path, template: Path, tmp_path: Path
+) -> None:
+    billing = add_service(origin, "billing", template, WORKING_TREE)
+    replace_first_line(billing / HOOKS, '"""Our hooks."""')
+    commit(origin)
+
+    result = run_job("workers", origin, tmp_path / "checkout", template)
+
+    assert result.returncode == 1, result.stderr
+    behind, edited = result.stdout.splitlines()
+    assert behind.startswith(f"::error file=app/billing/{ANSWERS},line=")
+    assert f"{WORKING_TREE} is behind {NEXT}" in behind
+    assert edited.startswith(f"::error file=app/billing/{HOOKS},line=1,")
+
+
+def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(
+    origin: Path, template: Path, tmp_path: Path
+) -> None:
+    billing = add_service(origin, "billing", template, WORKING_TREE)
+    shipping = add_service(origin, "shipping", template, WORKING_TREE)
+    replace_first_line(shipping / HOOKS, '"""Our hooks."""')
+    commit(origin)
+    answers = billing / ANSWERS
+    answers.write_text(answers.read_text().replace("sentry: true", "sentry: false"))
+    commit_all(origin)
+    checkout = tmp_path / "checkout"
+
+    result = run_job("update", origin, checkout, template)
+    assert result.returncode == 0, result.stderr
+    assert "\n::warning::" in result.stdout
+    commit_as_create_pull_request(checkout)
+
+    changed = run("git", "diff", "--name-only", "HEAD^", cwd=checkout).stdout.split()
+    assert {f"app/billing/{HOOKS}", f"app/shipping/{HOOKS}"} < set(changed)
+    assert "The next hooks." in (checkout / "app" / "billing" / HOOKS).read_text()
+    assert "sentry: false" in (checkout / "app" / "billing" / ANSWERS).read_text()
+    theirs = (checkout / "app" / "shipping" / HOOKS).read_text()
+    assert "<<<<<<<" in theirs and "Our hooks." in theirs and "The next" in theirs
+
+    again = run_job("workers", checkout, tmp_path / "again", template)
+    assert again.returncode == 1
+    assert f"file=app/shipping/{HOOKS}" in again.stdout
+    assert "has the conflict of an update" in again.stdout
+
+
+def test_the_update_of_a_current_backend_leaves_nothing_for_a_pull_request(
+    origin: Path, template: Path, tmp_path: Path
+) -> None:
+    add_service(origin, "billing", template, NEXT)
+    commit(origin)
+    checkout = tmp_path / "checkout"
+
+    result = run_job("update", origin, checkout, template)
+
+    assert result.returncode == 0, result.stderr
+    assert "::warning::" not in result.stdout
+    assert run("git", "status", "--porcelain", cwd=checkout).stdout == ""
