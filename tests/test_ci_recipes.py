@@ -11,24 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from .releases import WORKING_TREE, commit_all, make_template
+from .releases import HOOKS, NEXT, WORKING_TREE, commit_all
 from .support import GIT, TEMPLATE, commit, copy, environment, run
 
-NEXT = "v99.1.0"
-HOOKS = "workers/chancy_hooks.py"
 ANSWERS = ".copier-answers.yml"
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree, and a release after it that changes one line of the machinery."""
-    folder = make_template(tmp_path_factory.mktemp("releases") / "template")
-    replace_first_line(
-        folder / "template" / "{{ service_root }}" / HOOKS, '"""The next hooks."""'
-    )
-    commit_all(folder)
-    run("git", "tag", NEXT, cwd=folder)
-    return folder
 
 
 @pytest.fixture
@@ -89,24 +75,24 @@ def commit_as_create_pull_request(checkout: Path) -> None:
 
 
 def test_the_check_passes_a_current_backend(
-    origin: Path, template: Path, tmp_path: Path
+    origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
-    add_service(origin, "billing", template, NEXT)
+    add_service(origin, "billing", next_release, NEXT)
     commit(origin)
 
-    result = run_job("workers", origin, tmp_path / "checkout", template)
+    result = run_job("workers", origin, tmp_path / "checkout", next_release)
 
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
 
 
 def test_the_check_fails_with_annotations_where_a_service_drifted(
-    origin: Path, template: Path, tmp_path: Path
+    origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
-    billing = add_service(origin, "billing", template, WORKING_TREE)
+    billing = add_service(origin, "billing", next_release, WORKING_TREE)
     replace_first_line(billing / HOOKS, '"""Our hooks."""')
     commit(origin)
 
-    result = run_job("workers", origin, tmp_path / "checkout", template)
+    result = run_job("workers", origin, tmp_path / "checkout", next_release)
 
     assert result.returncode == 1, result.stderr
     behind, edited = result.stdout.splitlines()
@@ -116,10 +102,10 @@ def test_the_check_fails_with_annotations_where_a_service_drifted(
 
 
 def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(
-    origin: Path, template: Path, tmp_path: Path
+    origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
-    billing = add_service(origin, "billing", template, WORKING_TREE)
-    shipping = add_service(origin, "shipping", template, WORKING_TREE)
+    billing = add_service(origin, "billing", next_release, WORKING_TREE)
+    shipping = add_service(origin, "shipping", next_release, WORKING_TREE)
     replace_first_line(shipping / HOOKS, '"""Our hooks."""')
     commit(origin)
     answers = billing / ANSWERS
@@ -127,32 +113,38 @@ def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(
     commit_all(origin)
     checkout = tmp_path / "checkout"
 
-    result = run_job("update", origin, checkout, template)
+    result = run_job("update", origin, checkout, next_release)
     assert result.returncode == 0, result.stderr
     assert "\n::warning::" in result.stdout
     commit_as_create_pull_request(checkout)
 
     changed = run("git", "diff", "--name-only", "HEAD^", cwd=checkout).stdout.split()
     assert {f"app/billing/{HOOKS}", f"app/shipping/{HOOKS}"} < set(changed)
-    assert "The next hooks." in (checkout / "app" / "billing" / HOOKS).read_text()
+    assert (
+        "as the next release has" in (checkout / "app" / "billing" / HOOKS).read_text()
+    )
     assert "sentry: false" in (checkout / "app" / "billing" / ANSWERS).read_text()
     theirs = (checkout / "app" / "shipping" / HOOKS).read_text()
-    assert "<<<<<<<" in theirs and "Our hooks." in theirs and "The next" in theirs
+    assert (
+        "<<<<<<<" in theirs
+        and "Our hooks." in theirs
+        and "as the next release has" in theirs
+    )
 
-    again = run_job("workers", checkout, tmp_path / "again", template)
+    again = run_job("workers", checkout, tmp_path / "again", next_release)
     assert again.returncode == 1
     assert f"file=app/shipping/{HOOKS}" in again.stdout
     assert "has the conflict of an update" in again.stdout
 
 
 def test_the_update_of_a_current_backend_leaves_nothing_for_a_pull_request(
-    origin: Path, template: Path, tmp_path: Path
+    origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
-    add_service(origin, "billing", template, NEXT)
+    add_service(origin, "billing", next_release, NEXT)
     commit(origin)
     checkout = tmp_path / "checkout"
 
-    result = run_job("update", origin, checkout, template)
+    result = run_job("update", origin, checkout, next_release)
 
     assert result.returncode == 0, result.stderr
     assert "::warning::" not in result.stdout

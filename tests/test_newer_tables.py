@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .releases import RELEASES, make_template
+from .releases import RELEASES
 from .support import (
     Service,
     copy,
@@ -84,9 +84,8 @@ def test_the_command_of_an_older_version_leaves_the_tables_as_they_are(
 
 @pytest.mark.parametrize("release", [*RELEASES][:1] + [*RELEASES][-1:])
 def test_a_service_of_an_older_release_works_on_the_tables_of_the_working_tree(
-    release: str, backend: Path, tmp_path: Path, database_url: str
+    release: str, template: Path, backend: Path, tmp_path: Path, database_url: str
 ) -> None:
-    template = make_template(tmp_path / "template")
     old = tmp_path / "backend"
     version = f"--vcs-ref={release}"
     copy(old, version, "--data=scope=backend", cwd=tmp_path, template=template)

@@ -13,7 +13,6 @@ from .releases import (
     RELEASES,
     WORKING_TREE,
     commit_all,
-    make_next_release,
     read_files,
 )
 from .support import COPIER, commit, copy, run
@@ -28,16 +27,11 @@ UPDATES: dict[str, list[str | Path]] = {
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_next_release(tmp_path_factory.mktemp("releases") / "template")
-
-
-@pytest.fixture(scope="session")
-def one_service(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_service(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("one") / "backend"
     root.mkdir()
     (root / "pyproject.toml").touch()
-    copy(BILLING, f"--vcs-ref={WORKING_TREE}", cwd=root, template=template)
+    copy(BILLING, f"--vcs-ref={WORKING_TREE}", cwd=root, template=next_release)
     commit(root)
     return root
 
@@ -212,11 +206,11 @@ def test_a_service_whose_folder_was_renamed_is_updated_to_the_package_of_now(
 
 
 def test_a_renamed_service_of_the_first_release_is_updated_as_well(
-    template: Path, tmp_path: Path
+    next_release: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
     root.mkdir()
-    copy(BILLING, f"--vcs-ref={[*RELEASES][0]}", cwd=root, template=template)
+    copy(BILLING, f"--vcs-ref={[*RELEASES][0]}", cwd=root, template=next_release)
     commit(root)
     service = rename(root)
 
@@ -240,9 +234,9 @@ def point_to(root: Path, source: str) -> None:
 
 @pytest.mark.parametrize("source", ["../template", "git+file://{folder}/template"])
 def test_a_template_by_a_relative_path_or_a_url_is_found_from_any_folder(
-    source: str, template: Path, root: Path
+    source: str, next_release: Path, root: Path
 ) -> None:
-    root.with_name("template").symlink_to(template)
+    root.with_name("template").symlink_to(next_release)
     source = source.format(folder=root.parent)
     point_to(root, source)
 
@@ -257,7 +251,7 @@ def test_a_template_by_a_relative_path_or_a_url_is_found_from_any_folder(
 
 @pytest.fixture(params=["archive", "gone", "gone-url", "without-tags"])
 def lost(
-    request: pytest.FixtureRequest, template: Path, root: Path, tmp_path: Path
+    request: pytest.FixtureRequest, next_release: Path, root: Path, tmp_path: Path
 ) -> tuple[Path, str]:
     """A service whose template cannot be updated from, and the way out."""
     elsewhere = tmp_path / "elsewhere"
@@ -265,13 +259,13 @@ def lost(
     if request.param == "archive":
         elsewhere.mkdir()
         archive = tmp_path / "template.tar"
-        run("git", "archive", f"--output={archive}", WORKING_TREE, cwd=template)
+        run("git", "archive", f"--output={archive}", WORKING_TREE, cwd=next_release)
         shutil.unpack_archive(archive, elsewhere, filter="data")
         shutil.rmtree(root / BILLING)
         copy(BILLING, cwd=root, template=elsewhere)
         commit_all(root)
     elif request.param == "without-tags":
-        run("git", "clone", "--quiet", "--no-tags", template, elsewhere, cwd=root)
+        run("git", "clone", "--quiet", "--no-tags", next_release, elsewhere, cwd=root)
         mend = "git fetch --tags"
     if request.param == "gone-url":
         point_to(root, f"git+{elsewhere.as_uri()}")

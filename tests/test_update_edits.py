@@ -165,12 +165,8 @@ class Renders:
 
 
 @pytest.fixture(scope="session")
-def renders(tmp_path_factory: pytest.TempPathFactory) -> Renders:
-    return make_renders(tmp_path_factory.mktemp("edits"))
-
-
-def make_renders(folder: Path) -> Renders:
-    return Renders(make_template(folder / "template"), folder)
+def renders(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Renders:
+    return Renders(template, tmp_path_factory.mktemp("edits"))
 
 
 def hold(example: Example, renders: Renders, folder: Path) -> None:
@@ -251,7 +247,7 @@ def repeat(example: Example) -> None:
     print(
         f"{folder}/backend is what becomes of it; git diff HEAD there shows the update"
     )
-    hold(example, make_renders(folder), folder)
+    hold(example, Renders(make_template(folder / "template"), folder), folder)
 
 
 CASES = [(release, scope) for release in RELEASES for scope in ("backend", "service")]

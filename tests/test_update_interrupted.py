@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .releases import HOOKS, WORKING_TREE, commit_all, make_next_release, read_files
+from .releases import HOOKS, WORKING_TREE, commit_all, read_files
 from .support import COPIER, TEMPLATE, commit, copy, environment, run, wait_for
 
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
@@ -38,13 +38,8 @@ os.replace = replace
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_next_release(tmp_path_factory.mktemp("releases") / "template")
-
-
-@pytest.fixture(scope="session")
 def rendered_root(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
+    next_release: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
     roots: dict[str, Path] = {}
 
@@ -54,7 +49,13 @@ def rendered_root(
             root.mkdir()
             project = root if scope == "backend" else root / "app" / "billing"
             version = f"--vcs-ref={WORKING_TREE}"
-            copy(project, version, f"--data=scope={scope}", cwd=root, template=template)
+            copy(
+                project,
+                version,
+                f"--data=scope={scope}",
+                cwd=root,
+                template=next_release,
+            )
             commit(root)
             roots[scope] = root
         return roots[scope]

@@ -12,7 +12,6 @@ from .releases import (
     NEXT,
     WORKING_TREE,
     commit_all,
-    make_next_release,
     read_files,
 )
 from .support import commit, copy, run
@@ -22,19 +21,14 @@ SERVICES = ("billing", "orders", "shipping", "users")
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_next_release(tmp_path_factory.mktemp("releases") / "template")
-
-
-@pytest.fixture(scope="session")
-def four_services(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def four_services(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backend with four services, one of them current already."""
     root = tmp_path_factory.mktemp("four") / "backend"
     root.mkdir()
     (root / "pyproject.toml").touch()
     for name in SERVICES:
         version = NEXT if name == "users" else WORKING_TREE
-        copy(f"app/{name}", f"--vcs-ref={version}", cwd=root, template=template)
+        copy(f"app/{name}", f"--vcs-ref={version}", cwd=root, template=next_release)
     commit(root)
     return root
 

@@ -14,7 +14,6 @@ from .releases import (
     RELEASES,
     WORKING_TREE,
     commit_all,
-    make_template,
     read_files,
     three_way_merge,
     update,
@@ -91,11 +90,6 @@ class Update:
             elif team is not None and fresh is not None:
                 result[name] = three_way_merge(team, old or b"", fresh, folder)
         return result
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_template(tmp_path_factory.mktemp("releases") / "template")
 
 
 def make_backend(
