@@ -47,7 +47,9 @@ module = "chancy.*"
 follow_untyped_imports = true
 """
 # Written once, then the team's.
-KEPT = re.compile(r".*/(main|worker|test_job_\w+)\.py")
+KEPT = re.compile(
+    r".*/((main|worker|test_job_\w+)\.py|workers/(?!tests/)\w+/__init__\.py)"
+)
 # What stays of a job that is out of the answers.
 OF_A_JOB = re.compile(r".*/workers/((?!tests/)\w+/.*|tests/test_job_\w+\.py)")
 # What goes with an answer, edited or not.
