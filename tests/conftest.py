@@ -43,17 +43,6 @@ def pytest_collection_modifyitems(
     items[:] = [item for item in items if item not in out]
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Ends a run whose groups would not be kept together: each test would start its server anew.
-
-    pytest-xdist 3.8 writes the group into the test's id, which pytest 9.2 does not let it.
-    """
-    if getattr(session.config.option, "loadgroup", False):
-        for item in session.items:
-            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
-                raise pytest.UsageError("pytest-xdist marks no groups with this pytest")
-
-
 @contextmanager
 def embedded_server() -> Iterator[str]:
     """A PostgreSQL that lives as long as the block; yields its URL."""
