@@ -96,8 +96,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "is missing",
         f"git checkout HEAD -- {WORKERS}/chancy_hooks.py",
     ),
-    "no-utf-8": (
-        lambda root: (root / WORKERS / "chancy_hooks.py").write_bytes(b"E = '\xe9'"),
+    "no-text": (
+        lambda root: (root / WORKERS / "chancy_hooks.py").write_bytes(b"E = '\xe9\0'"),
         f"{WORKERS}/chancy_hooks.py",
         "was edited by hand",
         "git log -- ",
@@ -111,7 +111,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "chancy-workers wire --service billing app/billing/main.py",
     ),
     "no-main": (
-        lambda root: (root / "app/billing/main.py").unlink(),
+        lambda root: [
+            (root / "app/billing/main.py").unlink(),
+            (root / "app/billing/mail.py").write_bytes(b"E = '\xe9'\n"),
+        ],
         "app/billing/main.py",
         "starts no workers",
         "in the answer main",
@@ -149,7 +152,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "chancy-workers update app/billing",
     ),
     "chancy": (
-        lambda root: lock(root, "0.27.0"),
+        lambda root: [
+            (root / "poetry.lock").write_bytes(b"\xe9"),
+            lock(root, "0.27.0"),
+        ],
         "uv.lock",
         "Chancy 0.27.0 is outside of <0.27,>=0.26",
         'uv add "chancy[cron]',
@@ -167,7 +173,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "chancy-workers update app/billing",
     ),
     "unreadable": (
-        lambda root: (root / ANSWERS).write_text("jobs: ["),
+        lambda root: (root / ANSWERS).write_bytes(b"jobs: \xe9"),
         ANSWERS,
         "cannot be read",
         "git checkout HEAD -- .copier-answers.yml",
@@ -293,14 +299,24 @@ def test_tables_that_lack_a_migration_are_found_when_a_database_is_given(
 
 
 def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
-    replace(root / WORKERS / "chancy_hooks.py", "import Any", "import Any, cast")
+    (root / "50%,app").mkdir()
+    (root / "app" / "shipping").rename(root / "50%,app" / "shipping")
+    commit_all(root)
+    for workers in (root / WORKERS, root / "50%,app" / "shipping" / "workers"):
+        replace(workers / "chancy_hooks.py", "import Any", "import Any, cast")
 
     result = run(PROGRAM, "check", "--format=github", cwd=root, check=False)
 
     assert result.returncode == 1
-    assert result.stdout.startswith(
+    billing, shipping = result.stdout.splitlines()
+    assert billing.startswith(
         f"::error file={WORKERS}/chancy_hooks.py,line=5,title=app/billing::the template's"
     )
+    assert shipping.startswith(
+        "::error file=50%25%2Capp/shipping/workers/chancy_hooks.py,line=5,"
+        "title=50%25%2Capp/shipping::the template's"
+    )
+    assert "git log -- 50%25,app/shipping/workers/chancy_hooks.py" in shipping
 
 
 def test_outside_of_a_repository_it_says_so_in_one_line(tmp_path: Path) -> None:

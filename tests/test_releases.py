@@ -21,6 +21,8 @@ def entries() -> list[str]:
 def test_every_release_of_the_changelog_is_updated_from(entries: list[str]) -> None:
     assert RELEASES, "no release is in the history: fetch all of it"
     assert list(RELEASES) == entries[: len(RELEASES)]
+    next_ones = entries[len(RELEASES) :]
+    assert len(next_ones) <= 1, f"no commit is the release of {next_ones[0]}"
 
 
 def test_what_teams_will_see_has_an_entry(entries: list[str]) -> None:

@@ -115,7 +115,7 @@ def _check_out_again(root: Path) -> Path:
 
 
 def crlf_by_attributes(root: Path) -> Path:
-    (root / ".gitattributes").write_text("*.py text eol=crlf\n")
+    (root / BILLING / ".gitattributes").write_text("*.py text eol=crlf\n")
     commit_all(root)
     return _check_out_again(root)
 
@@ -257,6 +257,7 @@ def lost(
     elsewhere = tmp_path / "elsewhere"
     mend = "as _src_path"
     if request.param == "archive":
+        mend = "as _commit"
         elsewhere.mkdir()
         archive = tmp_path / "template.tar"
         run("git", "archive", f"--output={archive}", WORKING_TREE, cwd=next_release)
