@@ -79,6 +79,13 @@ class Checkout:
         self.scratch.mkdir()
         self.hooks = root / "app" / "billing" / HOOKS
 
+    def edit(self) -> None:
+        """Commits an edit that conflicts with the update."""
+        text = self.hooks.read_text()
+        self.hooks.write_text(text.replace('"""Hooks', '"""The hooks', 1))
+        commit_all(self.root)
+        self.clean = read_files(self.root)
+
     def start(self, **variables: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             self.command,
@@ -153,6 +160,7 @@ def test_at_moments_spread_over_the_whole_run(checkout: Checkout, moments: int) 
 
 @BOTH
 def test_once_files_are_written(checkout: Checkout) -> None:
+    checkout.edit()
     before = checkout.hooks.read_bytes()
     process = checkout.start(
         KILL_AT_RENAME="2", PYTHONPATH=str(kill_at_rename(checkout.scratch))
@@ -168,9 +176,10 @@ def test_once_files_are_written(checkout: Checkout) -> None:
     process.communicate()
 
     status = run("git", "status", "--short", cwd=checkout.root).stdout
-    assert ".copier-answers.yml" in status
+    assert " M " in status
     checkout.undo()
-    run(*checkout.command, cwd=checkout.root)
+    run(*checkout.command, cwd=checkout.root, check=False)
+    assert "<<<<<<< before updating" in checkout.hooks.read_text()
 
 
 def kill_at_rename(folder: Path) -> Path:
@@ -208,12 +217,8 @@ def test_what_cannot_be_written_is_told_before_anything_is_changed(
     in_the_way: str, checkout: Checkout
 ) -> None:
     """Also when the file in the way is a team's, and ignored by git."""
-    checkout.hooks.write_text(
-        checkout.hooks.read_text().replace('"""Hooks', '"""The hooks', 1)
-    )
     (checkout.root / ".gitignore").write_text("*.new\n")
-    commit_all(checkout.root)
-    clean = read_files(checkout.root)
+    checkout.edit()
     folder = checkout.hooks.parent
     path = (checkout.root / ".git" if "lock" in in_the_way else folder) / in_the_way
     path.write_text("the team's")
@@ -224,5 +229,5 @@ def test_what_cannot_be_written_is_told_before_anything_is_changed(
     assert "refused: " in result.stdout and in_the_way in result.stdout
     assert path.read_text() == "the team's"
     path.unlink()
-    assert read_files(checkout.root) == clean
+    assert read_files(checkout.root) == checkout.clean
     assert run("git", "status", "--short", "--ignored", cwd=checkout.root).stdout == ""
