@@ -169,6 +169,28 @@ def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(
         assert hooks.stat().st_mode == mode
 
 
+@pytest.mark.parametrize("by", ["attributes", "configuration"])
+def test_a_conflict_in_a_checkout_with_crlf_is_of_its_lines_only(
+    by: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = root / BILLING / HOOKS
+    hooks.write_text(hooks.read_text().replace('"""Hooks', '"""The hooks', 1))
+    commit_all(root)
+    if by == "attributes":
+        crlf_by_attributes(root)
+    else:
+        (tmp_path / "gitconfig").write_text("[core]\nautocrlf = true\n")
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+        _check_out_again(root)
+    _, rest = hooks.read_bytes().split(b"\n", 1)
+
+    run(PROGRAM, "update", BILLING, cwd=root, check=False)
+
+    after = hooks.read_bytes()
+    assert b"<<<<<<< before updating" in after
+    assert after.endswith(rest)
+
+
 def test_a_dirty_service_is_refused_by_both(root: Path) -> None:
     (root / BILLING / "notes.txt").touch()
     before = status(root)

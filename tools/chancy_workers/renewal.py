@@ -122,7 +122,6 @@ def check_out(project: Project, base: Answers, copy: Path) -> None:
     objects = git(project.top, "rev-parse", "--git-path", "objects").rstrip("\n")
     alternates = copy / ".git" / "objects" / "info" / "alternates"
     alternates.write_text(f"{project.top / objects}\n")
-    git(copy, "config", "core.autocrlf", "false")
     (copy / ".git" / "info" / "attributes").write_text(ATTRIBUTES)
     tree = git(project.top, "ls-tree", "-r", "-z", "HEAD", "--", *_paths(project))
     files = [entry for entry in names(tree) if not entry.startswith("160000 ")]

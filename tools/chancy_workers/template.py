@@ -116,6 +116,7 @@ def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
     """Runs a command of Copier, which asks nothing; returns what it prints.
 
     The template is the one that this program is from, so that it may run its own commands.
+    Its lines end as its repository has them, also where a person's git makes CRLF of them.
 
     Args:
         scratch: Where its own temporary folders are, which it leaves when it is killed.
@@ -124,11 +125,18 @@ def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
         Refused: It ended with an error; the last line of its traceback, or git's, says which.
     """
     command, *others = map(str, arguments)
+    configured = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
     result = subprocess.run(
         [sys.executable, "-m", "copier", command, "--trust", "--defaults", "--quiet"]
         + others,
         cwd=cwd,
-        env={**os.environ, "TMPDIR": str(scratch)},
+        env={
+            **os.environ,
+            "TMPDIR": str(scratch),
+            "GIT_CONFIG_COUNT": str(configured + 1),
+            f"GIT_CONFIG_KEY_{configured}": "core.autocrlf",
+            f"GIT_CONFIG_VALUE_{configured}": "false",
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
