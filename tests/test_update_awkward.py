@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from . import edits
 from .releases import (
     HOOKS,
     RELEASES,
@@ -16,9 +17,11 @@ from .releases import (
     read_files,
 )
 from .support import COPIER, commit, copy, run
+from .test_updates import KEPT
 
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
 ANSWERS = ".copier-answers.yml"
+FIRST = [*RELEASES][0]
 BILLING = "app/billing"
 UPDATES: dict[str, list[str | Path]] = {
     "copier": [*COPIER, "update", "--trust", "--defaults"],
@@ -210,7 +213,7 @@ def test_a_renamed_service_of_the_first_release_is_updated_as_well(
 ) -> None:
     root = tmp_path / "backend"
     root.mkdir()
-    copy(BILLING, f"--vcs-ref={[*RELEASES][0]}", cwd=root, template=next_release)
+    copy(BILLING, f"--vcs-ref={FIRST}", cwd=root, template=next_release)
     commit(root)
     service = rename(root)
 
@@ -293,3 +296,39 @@ def test_a_template_that_cannot_be_updated_from_is_told_with_the_way_out(
         (line,) = [line for line in told if mend in line]
         assert str(root.with_name("elsewhere")) in line or "Unknown revision" in line
         assert read_files(root) == before
+
+
+def test_a_service_that_a_formatter_laid_out_anew_has_no_conflicts(
+    template: Path, tmp_path: Path
+) -> None:
+    for folder, release in (("new", WORKING_TREE), ("old", FIRST)):
+        root = tmp_path / folder / "backend"
+        root.mkdir(parents=True)
+        copy(BILLING, f"--vcs-ref={release}", cwd=root, template=template)
+        edits.reformat(root / BILLING, 100)
+        commit(root)
+
+    printed = run(PROGRAM, "update", cwd=root).stdout
+
+    assert printed.count("the layout of your formatter") == 1
+    edits.reformat(root / BILLING, 100)
+    fresh, updated = (read_files(each) for each in (tmp_path / "new/backend", root))
+    for name in fresh.keys() | updated.keys():
+        assert KEPT.fullmatch(name) or updated.get(name) == fresh.get(name), name
+
+
+def test_what_a_team_wrote_beside_another_layout_is_merged_as_ever(
+    template: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    root.mkdir()
+    copy(BILLING, f"--vcs-ref={FIRST}", cwd=root, template=template)
+    edits.reformat(root / BILLING, 100)
+    tables = f"{BILLING}/workers/chancy_tables.py"
+    edits.add_line(root, tables)
+    commit(root)
+
+    printed = run(PROGRAM, "update", cwd=root, check=False).stdout
+
+    assert f"conflict in {tables}" in printed
+    assert "# A line of the team's." in (root / tables).read_text()

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import yaml
 
 from .answers import Answers, Project, fingerprint, read, rendered_answers
+from .layout import differ_in_layout_only
 from .repository import Refused, git, names
 from .template import copier
 
@@ -33,7 +35,7 @@ class Renewal:
         release: The release that the files are from now.
         changed: The files that were written or deleted, from the repository's top folder.
         conflicts: Those of them that hold conflict markers.
-        said: What the template's own programs printed.
+        said: What a person has to know: what the template's own programs printed, and more.
     """
 
     release: str
@@ -66,6 +68,7 @@ def renew(
         copy = scratch / project.top.name
         check_out(project, base, copy)
         said = run_copier(project, copy, data, release)
+        said += resolve_layout(copy)
         _put_back_source(project, copy / project.path)
         updated = read(copy / project.path)
         assert updated is not None
@@ -227,6 +230,32 @@ def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str
         folder,
         cwd=project.top,
         scratch=copy.parent,
+    )
+
+
+def resolve_layout(copy: Path) -> str:
+    """Takes the release's text where a team's differs from the last one in layout only.
+
+    Returns what to say of it.
+    """
+    stages = [e.split("\t") for e in names(git(copy, "ls-files", "--unmerged", "-z"))]
+    files = Counter(name for _, name in stages if name.endswith(".py"))
+    reformatted = [
+        name
+        for name, versions in files.items()
+        if versions == 3
+        and differ_in_layout_only(
+            *(git(copy, "show", f":{stage}:{name}") for stage in (1, 2))
+        )
+    ]
+    if not reformatted:
+        return ""
+    paths = [f":(literal){name}" for name in reformatted]
+    git(copy, "checkout", "--theirs", "--", *paths)
+    git(copy, "add", "--force", "--", *paths)
+    return (
+        "These files had the layout of your formatter, and have the template's now: run "
+        f"it again ({', '.join(reformatted)})\n"
     )
 
 
