@@ -332,3 +332,68 @@ def test_what_a_team_wrote_beside_another_layout_is_merged_as_ever(
 
     assert f"conflict in {tables}" in printed
     assert "# A line of the team's." in (root / tables).read_text()
+
+
+@pytest.mark.parametrize(
+    ("ignored", "command"),
+    [
+        ("workers/tests/conftest.py", ["update"]),
+        ("workers/send_digest/worker.py", ["add-job", BILLING, "report"]),
+        (ANSWERS, ["update", BILLING]),
+        ("workers/report/__init__.py", ["add-job", BILLING, "report"]),
+    ],
+    ids=["module", "job", "answers", "new-job"],
+)
+def test_a_file_that_git_ignores_is_refused_before_anything_is_changed(
+    ignored: str, command: list[str], root: Path
+) -> None:
+    path = root / BILLING / ignored
+    (root / ".gitignore").write_text(f"**/{path.parent.name}/{path.name}\n")
+    run("git", "rm", "-q", "--cached", "--ignore-unmatch", path, cwd=root)
+    commit_all(root)
+    before = {each: each.read_bytes() for each in root.rglob("*.*") if each.is_file()}
+
+    result = run(PROGRAM, *command, cwd=root, check=False)
+
+    assert result.returncode == 1
+    assert f"git ignores {BILLING}/{ignored}, which" in result.stdout + result.stderr
+    after = {each: each.read_bytes() for each in root.rglob("*.*") if each.is_file()}
+    assert after == before
+    if path.exists():
+        run("git", "add", "--force", path, cwd=root)
+        commit_all(root)
+        run(PROGRAM, *command, cwd=root)
+        assert path.exists()
+
+
+def test_where_the_repository_itself_has_crlf_only_edits_conflict(root: Path) -> None:
+    files = [path for path in (root / BILLING).rglob("*.*") if path.is_file()]
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    commit_all(root)
+
+    run(PROGRAM, "update", cwd=root)
+
+    changed = run("git", "diff", "HEAD", "--numstat", cwd=root).stdout.splitlines()
+    assert changed == [f"1\t1\t{BILLING}/{name}" for name in (ANSWERS, HOOKS)]
+    assert all(not has_lf(path) for path in files)
+
+    run("git", "reset", "-q", "--hard", cwd=root)
+    hooks = root / BILLING / HOOKS
+    hooks.write_bytes(hooks.read_bytes().replace(b'"""Hooks', b'"""The hooks', 1))
+    commit_all(root)
+    ours = hooks.read_bytes()
+
+    printed = run(PROGRAM, "update", cwd=root, check=False).stdout
+
+    assert f"conflict in {BILLING}/{HOOKS}\n" in printed
+    assert b"<<<<<<< before updating\r\n" in hooks.read_bytes()
+    run("git", "checkout", "--ours", "--", hooks, cwd=root)
+    assert hooks.read_bytes() == ours
+    run("git", "checkout", "--theirs", "--", hooks, cwd=root)
+    assert b"as the next release" in hooks.read_bytes() and not has_lf(hooks)
+
+
+def has_lf(path: Path) -> bool:
+    """Whether a line ends with LF alone."""
+    return b"\n" in path.read_bytes().replace(b"\r\n", b"")

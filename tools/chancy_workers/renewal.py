@@ -5,11 +5,12 @@ whole backend, and the backend sees one short step at the end instead of every o
 """
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,14 @@ import yaml
 
 from .answers import Answers, Project, fingerprint, read, rendered_answers
 from .layout import differ_in_layout_only
-from .repository import Refused, git, names
+from .repository import Refused, git, names, refuse_ignored
 from .template import copier
 
 CURRENT = ":current:"
+# The files of `workers/` that the template renders.
+RENDERED = re.compile(
+    r"(chancy_\w+|__init__|__main__|\w+/(__init__|worker)|tests/(conftest|test_\w+))\.py"
+)
 # In the copy every file is as the repository has it, whatever the checkout makes of it.
 ATTRIBUTES = "* -text -filter -ident\n"
 
@@ -96,7 +101,7 @@ def check_clean(project: Project) -> None:
     """Makes sure that whatever the update changes can be seen and undone.
 
     Raises:
-        Refused: Something is not committed.
+        Refused: Something is not committed, or ignored.
     """
     status = git(project.top, "status", "--porcelain", "-z", "--", *scope_of(project))
     changed = [entry[3:] for entry in names(status) if entry[2:3] == " "]
@@ -105,10 +110,21 @@ def check_clean(project: Project) -> None:
         raise Refused(
             f"uncommitted changes in {shown}: commit or stash them, then run this again"
         )
+    refuse_ignored(project.top, [project.path, *rendered_files(project)])
     if not git(project.top, "ls-files", "--", f":(literal){project.path}"):
         raise Refused(
             f"git does not know {project.path}: commit it, then run this again"
         )
+
+
+def rendered_files(project: Project) -> list[str]:
+    """The modules and tests of the workers that are there, from the repository's top."""
+    workers = project.service / "workers"
+    return sorted(
+        path.relative_to(project.top).as_posix()
+        for path in workers.rglob("*.py")
+        if RENDERED.fullmatch(path.relative_to(workers).as_posix())
+    )
 
 
 def scope_of(project: Project) -> list[str]:
@@ -137,6 +153,7 @@ def check_out(project: Project, base: Answers, copy: Path) -> None:
         input="".join(f"{f}\0" for f in files),
     )
     _put_answers(project, base, copy)
+    _take_out_crlf(copy)
     identity = (
         "-c",
         "user.name=chancy-workers",
@@ -153,6 +170,24 @@ def check_out(project: Project, base: Answers, copy: Path) -> None:
         "--message=as rendered",
     )
     git(copy, "reset", "--hard", "--quiet")
+
+
+def _take_out_crlf(copy: Path) -> None:
+    """Ends lines with LF, as the template does, where the repository itself has CRLF."""
+    files = with_crlf(copy, ["."])
+    listed = "".join(f"{name}\0" for name in files)
+    git(copy, "checkout-index", "-z", "--stdin", input=listed)
+    for name in files:
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content.replace(b"\r\n", b"\n"))
+    git(copy, "update-index", "-z", "--stdin", input=listed)
+
+
+def with_crlf(folder: Path, files: Sequence[str]) -> list[str]:
+    """The files of a repository whose lines it has with CRLF, all of them."""
+    told = git(folder, "ls-files", "--eol", "-z", "--", *files)
+    entries = [entry.split("\t", 1) for entry in names(told)]
+    return [name for about, name in entries if about.startswith("i/crlf ")]
 
 
 def _paths(project: Project) -> list[str]:
@@ -265,16 +300,11 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     Everything that can fail comes first, beside the files; then each is replaced in one step.
 
     Raises:
-        Refused: A new file would replace one that git ignores, or one cannot be written;
-            nothing was changed.
+        Refused: Git ignores a new file, or one cannot be written; nothing was changed.
     """
     changed = names(git(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD"))
     new = names(git(copy, "ls-files", "--others", "-z"))
-    for name in new:
-        if (top / name).exists():
-            raise Refused(
-                f"{name} is in the way: git ignores it, so move it away first"
-            )
+    refuse_ignored(top, new)
     stages = git(copy, "ls-files", "--unmerged", "-z")
     conflicts = list(dict.fromkeys(e.partition("\t")[2] for e in names(stages)))
     touched = sorted({*changed, *new})
@@ -331,17 +361,20 @@ def _delete(path: Path) -> None:
 
 def _mark_unmerged(copy: Path, top: Path, stages: str, conflicts: list[str]) -> None:
     """Tells git of the conflicts, as a merge would: `git status` and `git mergetool` work."""
+    crlf = with_crlf(top, [f":(literal){name}" for name in conflicts])
+    written = ""
     for entry in names(stages):
-        blob = entry.split()[1]
-        content = copy.with_name("blob")
-        content.write_bytes(
-            subprocess.run(
-                ["git", "cat-file", "blob", blob],
-                cwd=copy,
-                check=True,
-                capture_output=True,
-            ).stdout
-        )
-        git(top, "hash-object", "-w", "--no-filters", content)
+        about, name = entry.split("\t", 1)
+        mode, blob, stage = about.split()
+        content = subprocess.run(
+            ["git", "cat-file", "blob", blob],
+            cwd=copy,
+            check=True,
+            capture_output=True,
+        ).stdout
+        file = copy.with_name("blob")
+        file.write_bytes(content.replace(b"\n", b"\r\n") if name in crlf else content)
+        blob = git(top, "hash-object", "-w", "--no-filters", file).rstrip("\n")
+        written += f"{mode} {blob} {stage}\t{name}\0"
     gone = "".join(f"0 {'0' * 40}\t{name}\0" for name in conflicts)
-    git(top, "update-index", "-z", "--index-info", input=gone + stages)
+    git(top, "update-index", "-z", "--index-info", input=gone + written)
