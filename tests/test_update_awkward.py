@@ -1,8 +1,9 @@
 """A checkout or a template that is not the usual one is updated, or refused in one line."""
 
+import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from . import edits
 from .releases import (
     HOOKS,
+    NEXT,
     RELEASES,
     WORKING_TREE,
     commit_all,
@@ -23,6 +25,7 @@ PROGRAM = Path(sys.executable).with_name("chancy-workers")
 ANSWERS = ".copier-answers.yml"
 FIRST = [*RELEASES][0]
 BILLING = "app/billing"
+JOBS = ("send_digest", "archive", "report")
 UPDATES: dict[str, list[str | Path]] = {
     "copier": [*COPIER, "update", "--trust", "--defaults"],
     "chancy-workers": [PROGRAM, "update"],
@@ -397,3 +400,85 @@ def test_where_the_repository_itself_has_crlf_only_edits_conflict(root: Path) ->
 def has_lf(path: Path) -> bool:
     """Whether a line ends with LF alone."""
     return b"\n" in path.read_bytes().replace(b"\r\n", b"")
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_jobs_of_two_branches_are_there_after_a_merge_and_an_update(
+    side: str, root: Path
+) -> None:
+    branch = run("git", "branch", "--show-current", cwd=root).stdout.strip()
+    run("git", "checkout", "-q", "-b", "other", cwd=root)
+    for name in ("archive", "report"):
+        run(PROGRAM, "add-job", BILLING, name, "--schedule=@daily", cwd=root)
+        commit_all(root)
+        run("git", "checkout", "-q", branch, cwd=root)
+    run("git", "merge", "other", cwd=root, check=False)
+    unmerged = run("git", "diff", "--name-only", "--diff-filter=U", cwd=root).stdout
+    assert f"{BILLING}/{ANSWERS}" in unmerged
+    run("git", "checkout", f"--{side}", "--", *unmerged.split(), cwd=root)
+    jobs = [{"name": name, "schedule": "@daily"} for name in JOBS]
+    edits.change_answers(root / BILLING, jobs=jobs)
+    commit_all(root)
+
+    printed = run(PROGRAM, "update", cwd=root).stdout
+
+    initialization = root / BILLING / "workers" / "chancy_initialization.py"
+    for name in JOBS:
+        imported = f"from .{name}.worker import {name}\n"
+        assert initialization.read_text().count(imported) == 1
+        assert (root / BILLING / "workers" / name / "worker.py").is_file()
+    assert "updated" in printed
+    commit_all(root)
+    assert run(PROGRAM, "check", cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("_commit", "_commit: 5"), ("_src_path", "_src_path: []")]
+)
+def test_an_answer_of_copier_s_own_that_is_no_text_is_told_in_one_line(
+    name: str, line: str, root: Path
+) -> None:
+    path = root / BILLING / ANSWERS
+    path.write_text(re.sub(f"(?m)^{name}: .*$", line, path.read_text()))
+    commit_all(root)
+
+    for command in (["update"], ["check"]):
+        printed = run(PROGRAM, *command, cwd=root, check=False).stdout
+
+        assert f"as {name}, which is no text: bring the line back" in printed
+    assert status(root) == ""
+
+
+@pytest.fixture
+def newest_release(next_release: Path) -> Iterator[Path]:
+    """The template with a pre-release after its newest release, as long as a test runs."""
+    run("git", "tag", "v100.0.0rc1", NEXT, cwd=next_release)
+    yield next_release
+    run("git", "tag", "--delete", "v100.0.0rc1", cwd=next_release)
+
+
+def test_a_pre_release_after_the_newest_release_is_current_and_takes_answers_in(
+    newest_release: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    root.mkdir()
+    copy(BILLING, "--vcs-ref=v100.0.0rc1", cwd=root, template=newest_release)
+    commit(root)
+
+    assert run(PROGRAM, "update", cwd=root).stdout.endswith(
+        "app/billing  v100.0.0rc1  v100.0.0rc1  current\n"
+    )
+    edits.change_answers(root / BILLING, sentry=False)
+    commit_all(root)
+    run(PROGRAM, "update", cwd=root)
+
+    assert not (root / BILLING / "workers" / "chancy_sentry.py").exists()
+    answers = yaml.safe_load((root / BILLING / ANSWERS).read_text())
+    assert answers["_commit"] == "v100.0.0rc1"
+
+
+def test_check_says_from_where_its_commands_run(root: Path) -> None:
+    told = run(PROGRAM, "check", "billing", cwd=root / "app", check=False)
+    assert "are from ..: cd there first" in told.stderr
+
+    assert run(PROGRAM, "check", cwd=root, check=False).stderr == ""

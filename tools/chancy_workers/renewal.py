@@ -6,6 +6,7 @@ whole backend, and the backend sees one short step at the end instead of every o
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -72,7 +73,13 @@ def renew(
     with scratch_folder() as scratch:
         copy = scratch / project.top.name
         check_out(project, base, copy)
-        said = run_copier(project, copy, data, release)
+        try:
+            said = run_copier(project, copy, data, release)
+        except Refused as refused:
+            # What is newer than the newest release, a pre-release for one, is current.
+            if release or not str(refused).startswith("You are downgrading"):
+                raise
+            said = run_copier(project, copy, data, CURRENT)
         said += resolve_layout(copy)
         _put_back_source(project, copy / project.path)
         updated = read(copy / project.path)
@@ -219,7 +226,15 @@ def template_of(project: Project) -> str:
     Raises:
         Refused: It was an archive, or a path leads to no repository from here.
     """
-    source = str(project.answers["_src_path"])
+    source = str(project.answers.get("_src_path"))
+    for name in ("_src_path", "_commit"):
+        told = project.answers.get(name, "")
+        if not isinstance(told, str) or (name == "_src_path" and not told):
+            raise Refused(
+                f"{project.path} has {told!r} as {name}, which is no text: bring the line "
+                f"back (git log -p -- {shlex.quote(project.path)} has it), commit, then "
+                "run this again"
+            )
     if "_commit" not in project.answers:
         raise Refused(
             f"{project.path} names no release, since its template was no git repository "
