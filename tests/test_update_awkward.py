@@ -1,25 +1,31 @@
 """A checkout or a template that is not the usual one is updated, or refused in one line."""
 
+import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
+from . import edits
 from .releases import (
     HOOKS,
+    NEXT,
     RELEASES,
     WORKING_TREE,
     commit_all,
     read_files,
 )
 from .support import COPIER, commit, copy, run
+from .test_updates import KEPT
 
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
 ANSWERS = ".copier-answers.yml"
+FIRST = [*RELEASES][0]
 BILLING = "app/billing"
+JOBS = ("send_digest", "archive", "report")
 UPDATES: dict[str, list[str | Path]] = {
     "copier": [*COPIER, "update", "--trust", "--defaults"],
     "chancy-workers": [PROGRAM, "update"],
@@ -232,7 +238,7 @@ def test_a_renamed_service_of_the_first_release_is_updated_as_well(
 ) -> None:
     root = tmp_path / "backend"
     root.mkdir()
-    copy(BILLING, f"--vcs-ref={[*RELEASES][0]}", cwd=root, template=next_release)
+    copy(BILLING, f"--vcs-ref={FIRST}", cwd=root, template=next_release)
     commit(root)
     service = rename(root)
 
@@ -316,3 +322,186 @@ def test_a_template_that_cannot_be_updated_from_is_told_with_the_way_out(
         (line,) = [line for line in told if mend in line]
         assert str(root.with_name("elsewhere")) in line or "Unknown revision" in line
         assert read_files(root) == before
+
+
+def test_a_service_that_a_formatter_laid_out_anew_has_no_conflicts(
+    template: Path, tmp_path: Path
+) -> None:
+    for folder, release in (("new", WORKING_TREE), ("old", FIRST)):
+        root = tmp_path / folder / "backend"
+        root.mkdir(parents=True)
+        copy(BILLING, f"--vcs-ref={release}", cwd=root, template=template)
+        edits.reformat(root / BILLING, 100)
+        commit(root)
+
+    printed = run(PROGRAM, "update", cwd=root).stdout
+
+    assert printed.count("the layout of your formatter") == 1
+    edits.reformat(root / BILLING, 100)
+    fresh, updated = (read_files(each) for each in (tmp_path / "new/backend", root))
+    for name in fresh.keys() | updated.keys():
+        assert KEPT.fullmatch(name) or updated.get(name) == fresh.get(name), name
+
+
+def test_what_a_team_wrote_beside_another_layout_is_merged_as_ever(
+    template: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    root.mkdir()
+    copy(BILLING, f"--vcs-ref={FIRST}", cwd=root, template=template)
+    edits.reformat(root / BILLING, 100)
+    tables = f"{BILLING}/workers/chancy_tables.py"
+    edits.add_line(root, tables)
+    commit(root)
+
+    printed = run(PROGRAM, "update", cwd=root, check=False).stdout
+
+    assert f"conflict in {tables}" in printed
+    assert "# A line of the team's." in (root / tables).read_text()
+
+
+@pytest.mark.parametrize(
+    ("ignored", "command"),
+    [
+        ("workers/tests/conftest.py", ["update"]),
+        ("workers/send_digest/worker.py", ["add-job", BILLING, "report"]),
+        (ANSWERS, ["update", BILLING]),
+        ("workers/report/__init__.py", ["add-job", BILLING, "report"]),
+    ],
+    ids=["module", "job", "answers", "new-job"],
+)
+def test_a_file_that_git_ignores_is_refused_before_anything_is_changed(
+    ignored: str, command: list[str], root: Path
+) -> None:
+    path = root / BILLING / ignored
+    (root / ".gitignore").write_text(f"**/{path.parent.name}/{path.name}\n")
+    run("git", "rm", "-q", "--cached", "--ignore-unmatch", path, cwd=root)
+    commit_all(root)
+    before = {each: each.read_bytes() for each in root.rglob("*.*") if each.is_file()}
+
+    result = run(PROGRAM, *command, cwd=root, check=False)
+
+    assert result.returncode == 1
+    assert f"git ignores {BILLING}/{ignored}, which" in result.stdout + result.stderr
+    after = {each: each.read_bytes() for each in root.rglob("*.*") if each.is_file()}
+    assert after == before
+    if path.exists():
+        run("git", "add", "--force", path, cwd=root)
+        commit_all(root)
+        run(PROGRAM, *command, cwd=root)
+        assert path.exists()
+
+
+def test_where_the_repository_itself_has_crlf_only_edits_conflict(root: Path) -> None:
+    files = [path for path in (root / BILLING).rglob("*.*") if path.is_file()]
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    commit_all(root)
+
+    run(PROGRAM, "update", cwd=root)
+
+    changed = run("git", "diff", "HEAD", "--numstat", cwd=root).stdout.splitlines()
+    assert changed == [f"1\t1\t{BILLING}/{name}" for name in (ANSWERS, HOOKS)]
+    assert all(not has_lf(path) for path in files)
+
+    run("git", "reset", "-q", "--hard", cwd=root)
+    hooks = root / BILLING / HOOKS
+    hooks.write_bytes(hooks.read_bytes().replace(b'"""Hooks', b'"""The hooks', 1))
+    commit_all(root)
+    ours = hooks.read_bytes()
+
+    printed = run(PROGRAM, "update", cwd=root, check=False).stdout
+
+    assert f"conflict in {BILLING}/{HOOKS}\n" in printed
+    assert b"<<<<<<< before updating\r\n" in hooks.read_bytes()
+    run("git", "checkout", "--ours", "--", hooks, cwd=root)
+    assert hooks.read_bytes() == ours
+    run("git", "checkout", "--theirs", "--", hooks, cwd=root)
+    assert b"as the next release" in hooks.read_bytes() and not has_lf(hooks)
+
+
+def has_lf(path: Path) -> bool:
+    """Whether a line ends with LF alone."""
+    return b"\n" in path.read_bytes().replace(b"\r\n", b"")
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_jobs_of_two_branches_are_there_after_a_merge_and_an_update(
+    side: str, root: Path
+) -> None:
+    branch = run("git", "branch", "--show-current", cwd=root).stdout.strip()
+    run("git", "checkout", "-q", "-b", "other", cwd=root)
+    for name in ("archive", "report"):
+        run(PROGRAM, "add-job", BILLING, name, "--schedule=@daily", cwd=root)
+        commit_all(root)
+        run("git", "checkout", "-q", branch, cwd=root)
+    run("git", "merge", "other", cwd=root, check=False)
+    unmerged = run("git", "diff", "--name-only", "--diff-filter=U", cwd=root).stdout
+    assert f"{BILLING}/{ANSWERS}" in unmerged
+    run("git", "checkout", f"--{side}", "--", *unmerged.split(), cwd=root)
+    jobs = [{"name": name, "schedule": "@daily"} for name in JOBS]
+    edits.change_answers(root / BILLING, jobs=jobs)
+    commit_all(root)
+
+    printed = run(PROGRAM, "update", cwd=root).stdout
+
+    initialization = root / BILLING / "workers" / "chancy_initialization.py"
+    for name in JOBS:
+        imported = f"from .{name}.worker import {name}\n"
+        assert initialization.read_text().count(imported) == 1
+        assert (root / BILLING / "workers" / name / "worker.py").is_file()
+    assert "updated" in printed
+    commit_all(root)
+    assert run(PROGRAM, "check", cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("_commit", "_commit: 5"), ("_src_path", "_src_path: []")]
+)
+def test_an_answer_of_copier_s_own_that_is_no_text_is_told_in_one_line(
+    name: str, line: str, root: Path
+) -> None:
+    path = root / BILLING / ANSWERS
+    path.write_text(re.sub(f"(?m)^{name}: .*$", line, path.read_text()))
+    commit_all(root)
+
+    for command in (["update"], ["check"]):
+        printed = run(PROGRAM, *command, cwd=root, check=False).stdout
+
+        assert f"as {name}, which is no text: bring the line back" in printed
+    assert status(root) == ""
+
+
+@pytest.fixture
+def newest_release(next_release: Path) -> Iterator[Path]:
+    """The template with a pre-release after its newest release, as long as a test runs."""
+    run("git", "tag", "v100.0.0rc1", NEXT, cwd=next_release)
+    yield next_release
+    run("git", "tag", "--delete", "v100.0.0rc1", cwd=next_release)
+
+
+def test_a_pre_release_after_the_newest_release_is_current_and_takes_answers_in(
+    newest_release: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    root.mkdir()
+    copy(BILLING, "--vcs-ref=v100.0.0rc1", cwd=root, template=newest_release)
+    commit(root)
+
+    assert run(PROGRAM, "update", cwd=root).stdout.endswith(
+        "app/billing  v100.0.0rc1  v100.0.0rc1  current\n"
+    )
+    edits.change_answers(root / BILLING, sentry=False)
+    commit_all(root)
+    run(PROGRAM, "update", cwd=root)
+
+    assert not (root / BILLING / "workers" / "chancy_sentry.py").exists()
+    answers = yaml.safe_load((root / BILLING / ANSWERS).read_text())
+    assert answers["_commit"] == "v100.0.0rc1"
+
+
+def test_check_says_from_where_its_commands_run(root: Path) -> None:
+    told = run(PROGRAM, "check", "billing", cwd=root / "app", check=False)
+    assert "are from ..: cd there first" in told.stderr
+
+    assert run(PROGRAM, "check", cwd=root, check=False).stderr == ""

@@ -179,7 +179,8 @@ def fingerprint(answers: Answers) -> str:
 def rendered_answers(project: Project) -> Answers:
     """The answers that the files are from, which an edit by hand has not changed yet.
 
-    They are those of the newest commit whose fingerprint fits. Releases before v0.3.0
+    They are those of the newest commit whose fingerprint fits, and is the one of now: a
+    merge of two branches keeps one of theirs. Without one, the newest that fits. Releases before v0.3.0
     wrote none; then they are those that came in with the release.
 
     Raises:
@@ -192,8 +193,10 @@ def rendered_answers(project: Project) -> Answers:
     for before in _history(project):
         if "_fingerprint" in before:
             if before["_fingerprint"] == fingerprint(before):
-                return before
-        elif "_fingerprint" not in now and before.get("_commit") == now["_commit"]:
+                if before["_fingerprint"] == now.get("_fingerprint"):
+                    return before
+                found = found or before
+        elif "_fingerprint" not in now and before.get("_commit") == now.get("_commit"):
             found = before
         else:
             break

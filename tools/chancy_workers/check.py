@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -10,7 +12,7 @@ from pathlib import Path
 from .answers import Project, Unreadable, choose, rendered_answers
 from .checks import CHECKS, Finding, Subject, has_tables_to_migrate
 from .renewal import scratch_folder, template_of
-from .repository import Refused
+from .repository import Refused, top_of
 from .template import Template
 
 
@@ -55,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     with scratch_folder() as scratch:
         findings = list(_check_all(projects, scratch, arguments.database))
     _print(findings, len(projects), arguments.format)
+    if findings and arguments.format == "text":
+        _say_from_where(projects)
     return 1 if findings else 0
 
 
@@ -83,7 +87,7 @@ def _subject_of(
     project: Project, templates: dict[str, Template | Refused], scratch: Path
 ) -> tuple[Subject, list[str]]:
     """A project with its template and a fresh render, and why one of them is missing."""
-    source = str(project.answers["_src_path"])
+    source = str(project.answers.get("_src_path"))
     if source not in templates:
         try:
             templates[source] = Template(template_of(project), scratch)
@@ -116,6 +120,20 @@ def _print(findings: Sequence[Finding], services: int, format: str) -> None:
     if format == "text" and not findings:
         print(
             f"{services} service{'s are' if services > 1 else ' is'} current and whole"
+        )
+
+
+def _say_from_where(projects: Sequence[Project | Unreadable]) -> None:
+    """Says what paths and commands start from, where that is not here."""
+    tops = {
+        project.top if isinstance(project, Project) else top_of(Path.cwd())
+        for project in projects
+    }
+    if tops != {Path.cwd()}:
+        shown = " and ".join(shlex.quote(os.path.relpath(top)) for top in sorted(tops))
+        print(
+            f"chancy-workers check: paths and commands are from {shown}: cd there first",
+            file=sys.stderr,
         )
 
 

@@ -1,6 +1,5 @@
 """What can be wrong with a service that was rendered: one function for each check."""
 
-import ast
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.version import InvalidVersion
 
 from .answers import Project, fingerprint
+from .layout import statements
 from .template import Template
 from .wire import program
 
@@ -139,10 +139,10 @@ def _first_edit(rendered: Path, mine: Path) -> int:
     """
     texts = [_text(path) for path in (rendered, mine)]
     try:
-        told, found = ([*map(ast.dump, ast.parse(text).body)] for text in texts)
+        told, found = map(statements, texts)
         if told == found or mine.name == "conftest.py" and set(told) <= set(found):
             return 0
-    except (SyntaxError, ValueError):  # ValueError: there is a NUL in it.
+    except (SyntaxError, ValueError):
         pass
     before, after = (text.splitlines() for text in texts)
     for tag, _, _, start, _ in SequenceMatcher(None, before, after).get_opcodes():

@@ -5,10 +5,13 @@ whole backend, and the backend sees one short step at the end instead of every o
 """
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +20,15 @@ from typing import Any
 import yaml
 
 from .answers import Answers, Project, fingerprint, read, rendered_answers
-from .repository import Refused, git, names
+from .layout import differ_in_layout_only
+from .repository import Refused, git, names, refuse_ignored
 from .template import copier
 
 CURRENT = ":current:"
+# The files of `workers/` that the template renders.
+RENDERED = re.compile(
+    r"(chancy_\w+|__init__|__main__|\w+/(__init__|worker)|tests/(conftest|test_\w+))\.py"
+)
 # In the copy every file is as the repository has it, whatever the checkout makes of it.
 ATTRIBUTES = "* -text -filter -ident\n"
 
@@ -33,7 +41,7 @@ class Renewal:
         release: The release that the files are from now.
         changed: The files that were written or deleted, from the repository's top folder.
         conflicts: Those of them that hold conflict markers.
-        said: What the template's own programs printed.
+        said: What a person has to know: what the template's own programs printed, and more.
     """
 
     release: str
@@ -65,7 +73,14 @@ def renew(
     with scratch_folder() as scratch:
         copy = scratch / project.top.name
         check_out(project, base, copy)
-        said = run_copier(project, copy, data, release)
+        try:
+            said = run_copier(project, copy, data, release)
+        except Refused as refused:
+            # What is newer than the newest release, a pre-release for one, is current.
+            if release or not str(refused).startswith("You are downgrading"):
+                raise
+            said = run_copier(project, copy, data, CURRENT)
+        said += resolve_layout(copy)
         _put_back_source(project, copy / project.path)
         updated = read(copy / project.path)
         assert updated is not None
@@ -93,7 +108,7 @@ def check_clean(project: Project) -> None:
     """Makes sure that whatever the update changes can be seen and undone.
 
     Raises:
-        Refused: Something is not committed.
+        Refused: Something is not committed, or ignored.
     """
     status = git(project.top, "status", "--porcelain", "-z", "--", *scope_of(project))
     changed = [entry[3:] for entry in names(status) if entry[2:3] == " "]
@@ -102,10 +117,21 @@ def check_clean(project: Project) -> None:
         raise Refused(
             f"uncommitted changes in {shown}: commit or stash them, then run this again"
         )
+    refuse_ignored(project.top, [project.path, *rendered_files(project)])
     if not git(project.top, "ls-files", "--", f":(literal){project.path}"):
         raise Refused(
             f"git does not know {project.path}: commit it, then run this again"
         )
+
+
+def rendered_files(project: Project) -> list[str]:
+    """The modules and tests of the workers that are there, from the repository's top."""
+    workers = project.service / "workers"
+    return sorted(
+        path.relative_to(project.top).as_posix()
+        for path in workers.rglob("*.py")
+        if RENDERED.fullmatch(path.relative_to(workers).as_posix())
+    )
 
 
 def scope_of(project: Project) -> list[str]:
@@ -133,6 +159,7 @@ def check_out(project: Project, base: Answers, copy: Path) -> None:
         input="".join(f"{f}\0" for f in files),
     )
     _put_answers(project, base, copy)
+    _take_out_crlf(copy)
     identity = (
         "-c",
         "user.name=chancy-workers",
@@ -149,6 +176,24 @@ def check_out(project: Project, base: Answers, copy: Path) -> None:
         "--message=as rendered",
     )
     git(copy, "reset", "--hard", "--quiet")
+
+
+def _take_out_crlf(copy: Path) -> None:
+    """Ends lines with LF, as the template does, where the repository itself has CRLF."""
+    files = with_crlf(copy, ["."])
+    listed = "".join(f"{name}\0" for name in files)
+    git(copy, "checkout-index", "-z", "--stdin", input=listed)
+    for name in files:
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content.replace(b"\r\n", b"\n"))
+    git(copy, "update-index", "-z", "--stdin", input=listed)
+
+
+def with_crlf(folder: Path, files: Sequence[str]) -> list[str]:
+    """The files of a repository whose lines it has with CRLF, all of them."""
+    told = git(folder, "ls-files", "--eol", "-z", "--", *files)
+    entries = [entry.split("\t", 1) for entry in names(told)]
+    return [name for about, name in entries if about.startswith("i/crlf ")]
 
 
 def _paths(project: Project) -> list[str]:
@@ -180,7 +225,15 @@ def template_of(project: Project) -> str:
     Raises:
         Refused: It was an archive, or a path leads to no repository from here.
     """
-    source = str(project.answers["_src_path"])
+    source = str(project.answers.get("_src_path"))
+    for name in ("_src_path", "_commit"):
+        told = project.answers.get(name, "")
+        if not isinstance(told, str) or (name == "_src_path" and not told):
+            raise Refused(
+                f"{project.path} has {told!r} as {name}, which is no text: bring the line "
+                f"back (git log -p -- {shlex.quote(project.path)} has it), commit, then "
+                "run this again"
+            )
     if "_commit" not in project.answers:
         raise Refused(
             f"{project.path} names no release, since its template was no git repository "
@@ -229,22 +282,43 @@ def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str
     )
 
 
+def resolve_layout(copy: Path) -> str:
+    """Takes the release's text where a team's differs from the last one in layout only.
+
+    Returns what to say of it.
+    """
+    stages = [e.split("\t") for e in names(git(copy, "ls-files", "--unmerged", "-z"))]
+    files = Counter(name for _, name in stages if name.endswith(".py"))
+    reformatted = [
+        name
+        for name, versions in files.items()
+        if versions == 3
+        and differ_in_layout_only(
+            *(git(copy, "show", f":{stage}:{name}") for stage in (1, 2))
+        )
+    ]
+    if not reformatted:
+        return ""
+    paths = [f":(literal){name}" for name in reformatted]
+    git(copy, "checkout", "--theirs", "--", *paths)
+    git(copy, "add", "--force", "--", *paths)
+    return (
+        "These files had the layout of your formatter, and have the template's now: run "
+        f"it again ({', '.join(reformatted)})\n"
+    )
+
+
 def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     """Writes into the backend what differs in the copy; returns all and the conflicts.
 
     Everything that can fail comes first, beside the files; then each is replaced in one step.
 
     Raises:
-        Refused: A new file would replace one that git ignores, or one cannot be written;
-            nothing was changed.
+        Refused: Git ignores a new file, or one cannot be written; nothing was changed.
     """
     changed = names(git(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD"))
     new = names(git(copy, "ls-files", "--others", "-z"))
-    for name in new:
-        if (top / name).exists():
-            raise Refused(
-                f"{name} is in the way: git ignores it, so move it away first"
-            )
+    refuse_ignored(top, new)
     stages = git(copy, "ls-files", "--unmerged", "-z")
     conflicts = list(dict.fromkeys(e.partition("\t")[2] for e in names(stages)))
     touched = sorted({*changed, *new})
@@ -301,17 +375,20 @@ def _delete(path: Path) -> None:
 
 def _mark_unmerged(copy: Path, top: Path, stages: str, conflicts: list[str]) -> None:
     """Tells git of the conflicts, as a merge would: `git status` and `git mergetool` work."""
+    crlf = with_crlf(top, [f":(literal){name}" for name in conflicts])
+    written = ""
     for entry in names(stages):
-        blob = entry.split()[1]
-        content = copy.with_name("blob")
-        content.write_bytes(
-            subprocess.run(
-                ["git", "cat-file", "blob", blob],
-                cwd=copy,
-                check=True,
-                capture_output=True,
-            ).stdout
-        )
-        git(top, "hash-object", "-w", "--no-filters", content)
+        about, name = entry.split("\t", 1)
+        mode, blob, stage = about.split()
+        content = subprocess.run(
+            ["git", "cat-file", "blob", blob],
+            cwd=copy,
+            check=True,
+            capture_output=True,
+        ).stdout
+        file = copy.with_name("blob")
+        file.write_bytes(content.replace(b"\n", b"\r\n") if name in crlf else content)
+        blob = git(top, "hash-object", "-w", "--no-filters", file).rstrip("\n")
+        written += f"{mode} {blob} {stage}\t{name}\0"
     gone = "".join(f"0 {'0' * 40}\t{name}\0" for name in conflicts)
-    git(top, "update-index", "-z", "--index-info", input=gone + stages)
+    git(top, "update-index", "-z", "--index-info", input=gone + written)

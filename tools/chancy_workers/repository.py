@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -33,6 +35,31 @@ def git(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
         reason = reason_in(result.stderr) or f"exit {result.returncode}"
         raise Refused(f"git {arguments[0]} in {folder}: {reason}")
     return result.stdout
+
+
+def refuse_ignored(top: Path, files: Sequence[str]) -> None:
+    """Makes sure that git takes files of the template's, from the top folder.
+
+    Raises:
+        Refused: It ignores one that it does not know yet.
+    """
+    ignored = names(
+        subprocess.run(
+            ["git", "check-ignore", "-z", "--stdin"],
+            cwd=top,
+            input="".join(f"{name}\0" for name in files),
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ).stdout
+    )
+    if ignored:
+        shown = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
+        raise Refused(
+            f"git ignores {shown}, which the template renders: mend .gitignore (git "
+            f"check-ignore -v {shlex.quote(ignored[0])} tells the line) or git add -f what "
+            "is there, commit, then run this again"
+        )
 
 
 def reason_in(printed: str) -> str:
