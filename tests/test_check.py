@@ -67,6 +67,16 @@ def lock(root: Path, version: str) -> None:
     )
 
 
+def lock_another_chancy(root: Path) -> None:
+    (root / "poetry.lock").write_bytes(b"\xe9")
+    lock(root, "0.27.0")
+
+
+def lose_main(root: Path) -> None:
+    (root / "app/billing/main.py").unlink()
+    (root / "app/billing/mail.py").write_bytes(b"E = '\xe9'\n")
+
+
 def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
     lock(root, "0.26.3")
     run(
@@ -111,10 +121,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "chancy-workers wire --service billing app/billing/main.py",
     ),
     "no-main": (
-        lambda root: [
-            (root / "app/billing/main.py").unlink(),
-            (root / "app/billing/mail.py").write_bytes(b"E = '\xe9'\n"),
-        ],
+        lose_main,
         "app/billing/main.py",
         "starts no workers",
         "in the answer main",
@@ -152,10 +159,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "chancy-workers update app/billing",
     ),
     "chancy": (
-        lambda root: [
-            (root / "poetry.lock").write_bytes(b"\xe9"),
-            lock(root, "0.27.0"),
-        ],
+        lock_another_chancy,
         "uv.lock",
         "Chancy 0.27.0 is outside of <0.27,>=0.26",
         'uv add "chancy[cron]',
