@@ -3,7 +3,7 @@
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,6 @@ import yaml
 from . import edits
 from .releases import (
     HOOKS,
-    NEXT,
     RELEASES,
     WORKING_TREE,
     commit_all,
@@ -473,11 +472,13 @@ def test_an_answer_of_copier_s_own_that_is_no_text_is_told_in_one_line(
 
 
 @pytest.fixture
-def newest_release(next_release: Path) -> Iterator[Path]:
-    """The template with a pre-release after its newest release, as long as a test runs."""
-    run("git", "tag", "v100.0.0rc1", NEXT, cwd=next_release)
-    yield next_release
-    run("git", "tag", "--delete", "v100.0.0rc1", cwd=next_release)
+def newest_release(next_release: Path, tmp_path: Path) -> Path:
+    """The template with a pre-release after its newest release."""
+    folder = tmp_path / "template"
+    run("git", "clone", "--quiet", next_release, folder, cwd=tmp_path)
+    commit_all(folder)
+    run("git", "tag", "v100.0.0rc1", cwd=folder)
+    return folder
 
 
 def test_a_pre_release_after_the_newest_release_is_current_and_takes_answers_in(
