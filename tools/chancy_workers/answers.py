@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,13 @@ class Project:
         if self.answers["scope"] == "backend":
             return self.folder / "app" / str(self.answers["service"])
         return self.folder
+
+    @property
+    def main(self) -> Path:
+        """The file that the answers name as the one with the app; it may be missing."""
+        return Path(
+            os.path.normpath(self.service / str(self.answers.get("main", "main.py")))
+        )
 
     @property
     def name(self) -> str:
@@ -180,8 +188,8 @@ def rendered_answers(project: Project) -> Answers:
     """The answers that the files are from, which an edit by hand has not changed yet.
 
     They are those of the newest commit whose fingerprint fits, and is the one of now: a
-    merge of two branches keeps one of theirs. Without one, the newest that fits. Releases before v0.3.0
-    wrote none; then they are those that came in with the release.
+    merge of two branches keeps one of theirs. Without one, the newest that fits. Releases
+    before v0.3.0 wrote none; then they are those that came in with the release.
 
     Raises:
         Refused: The history does not go back that far.

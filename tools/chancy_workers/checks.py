@@ -153,8 +153,7 @@ def _first_edit(rendered: Path, mine: Path) -> int:
 
 def is_not_wired(subject: Subject) -> Iterator[Finding]:
     """Nothing starts the workers: wire them into the file with the app."""
-    answers, service = subject.project.answers, subject.project.service
-    main = Path(os.path.normpath(service / str(answers.get("main", "main.py"))))
+    answers, main = subject.project.answers, subject.project.main
     if main.is_file():
         told = [
             f"--service={answers['service']}",
@@ -167,7 +166,7 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
             re.search(
                 "initialize_workers|workers_router", path.read_text(errors="replace")
             )
-            for path in service.rglob("*.py")
+            for path in subject.project.service.rglob("*.py")
             if subject.workers not in path.parents
         )
     if not wired:

@@ -21,7 +21,7 @@ import yaml
 
 from .answers import Answers, Project, fingerprint, read, rendered_answers
 from .layout import differ_in_layout_only
-from .repository import Refused, git, names, refuse_ignored
+from .repository import Refused, first_of, git, names, refuse_ignored
 from .template import copier
 
 CURRENT = ":current:"
@@ -50,6 +50,21 @@ class Renewal:
     said: str
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One version of a file that has a conflict, as git's index has it.
+
+    Args:
+        blob: The version's name as an object.
+        number: 1 the release that was, 2 the team's, 3 the release that is.
+    """
+
+    mode: str
+    blob: str
+    number: int
+    name: str
+
+
 def renew(
     project: Project, changes: Mapping[str, Any] | None = None, release: str = ""
 ) -> Renewal:
@@ -64,6 +79,7 @@ def renew(
     """
     check_clean(project)
     base = _of_folder(project, rendered_answers(project))
+    source = template_of(project)
     wanted = _of_folder(project, {**project.answers, **(changes or {})})
     data = {
         key: value
@@ -72,7 +88,7 @@ def renew(
     }
     with scratch_folder() as scratch:
         copy = scratch / project.top.name
-        check_out(project, base, copy)
+        check_out(project, source, base, copy)
         try:
             said = run_copier(project, copy, data, release)
         except Refused as refused:
@@ -81,7 +97,7 @@ def renew(
                 raise
             said = run_copier(project, copy, data, CURRENT)
         said += resolve_layout(copy)
-        _put_back_source(project, copy / project.path)
+        _put_back_source(project, source, copy / project.path)
         updated = read(copy / project.path)
         assert updated is not None
         changed, conflicts = take_over(copy, project.top)
@@ -113,9 +129,9 @@ def check_clean(project: Project) -> None:
     status = git(project.top, "status", "--porcelain", "-z", "--", *scope_of(project))
     changed = [entry[3:] for entry in names(status) if entry[2:3] == " "]
     if changed:
-        shown = ", ".join(changed[:3]) + (", …" if len(changed) > 3 else "")
         raise Refused(
-            f"uncommitted changes in {shown}: commit or stash them, then run this again"
+            f"uncommitted changes in {first_of(changed)}: commit or stash them, then run "
+            "this again"
         )
     refuse_ignored(project.top, [project.path, *rendered_files(project)])
     if not git(project.top, "ls-files", "--", f":(literal){project.path}"):
@@ -137,12 +153,16 @@ def rendered_files(project: Project) -> list[str]:
 def scope_of(project: Project) -> list[str]:
     """The files that an update of the project may look at, as git's patterns."""
     folder = project.folder.relative_to(project.top)
-    main = os.path.normpath(folder / str(project.answers.get("main", "main.py")))
+    main = os.path.relpath(project.main, project.top)
     return list(dict.fromkeys((f":(literal){folder.as_posix()}", f":(literal){main}")))
 
 
-def check_out(project: Project, base: Answers, copy: Path) -> None:
-    """Makes a repository of the project's committed files, and of its answers as rendered."""
+def check_out(project: Project, source: str, base: Answers, copy: Path) -> None:
+    """Makes a repository of the project's committed files, and of its answers as rendered.
+
+    Args:
+        source: Where the template is.
+    """
     copy.mkdir()
     git(copy, "init", "--quiet")
     objects = git(project.top, "rev-parse", "--git-path", "objects").rstrip("\n")
@@ -158,7 +178,7 @@ def check_out(project: Project, base: Answers, copy: Path) -> None:
         "--index-info",
         input="".join(f"{f}\0" for f in files),
     )
-    _put_answers(project, base, copy)
+    _put_answers(project, source, base, copy)
     _take_out_crlf(copy)
     identity = (
         "-c",
@@ -202,14 +222,14 @@ def _paths(project: Project) -> list[str]:
     if folder == Path("."):
         return []
     around = [above / ".gitignore" for above in folder.parents]
-    main = os.path.normpath(folder / str(project.answers.get("main", "main.py")))
+    main = os.path.relpath(project.main, project.top)
     return [folder.as_posix(), main, *(path.as_posix() for path in around)]
 
 
-def _put_answers(project: Project, base: Answers, copy: Path) -> None:
+def _put_answers(project: Project, source: str, base: Answers, copy: Path) -> None:
     """Gives Copier the answers as rendered, where that was not what is committed."""
     own = {key: value for key, value in project.answers.items() if key.startswith("_")}
-    own["_src_path"] = template_of(project)
+    own["_src_path"] = source
     answers = {key: value for key, value in base.items() if not key.startswith("_")}
     if {**answers, **own} == project.answers:
         return
@@ -253,13 +273,13 @@ def template_of(project: Project) -> str:
     )
 
 
-def _put_back_source(project: Project, answers: Path) -> None:
+def _put_back_source(project: Project, source: str, answers: Path) -> None:
     """Keeps a relative path to the template as it was typed: others have it elsewhere."""
-    typed, resolved = str(project.answers["_src_path"]), template_of(project)
-    if typed != resolved:
+    typed = project.answers["_src_path"]
+    if typed != source:
         text = answers.read_text(encoding="utf-8")
         answers.write_text(
-            text.replace(f"_src_path: {resolved}\n", f"_src_path: {typed}\n"),
+            text.replace(f"_src_path: {source}\n", f"_src_path: {typed}\n"),
             encoding="utf-8",
         )
 
@@ -282,19 +302,29 @@ def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str
     )
 
 
+def unmerged(copy: Path) -> list[Stage]:
+    """The versions of the files that have a conflict."""
+    stages = []
+    for entry in names(git(copy, "ls-files", "--unmerged", "-z")):
+        about, name = entry.split("\t", 1)
+        mode, blob, number = about.split()
+        stages.append(Stage(mode, blob, int(number), name))
+    return stages
+
+
 def resolve_layout(copy: Path) -> str:
     """Takes the release's text where a team's differs from the last one in layout only.
 
     Returns what to say of it.
     """
-    stages = [e.split("\t") for e in names(git(copy, "ls-files", "--unmerged", "-z"))]
-    files = Counter(name for _, name in stages if name.endswith(".py"))
+    files = Counter(stage.name for stage in unmerged(copy))
     reformatted = [
         name
         for name, versions in files.items()
-        if versions == 3
+        if name.endswith(".py")
+        and versions == 3
         and differ_in_layout_only(
-            *(git(copy, "show", f":{stage}:{name}") for stage in (1, 2))
+            *(git(copy, "show", f":{number}:{name}") for number in (1, 2))
         )
     ]
     if not reformatted:
@@ -319,8 +349,8 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     changed = names(git(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD"))
     new = names(git(copy, "ls-files", "--others", "-z"))
     refuse_ignored(top, new)
-    stages = git(copy, "ls-files", "--unmerged", "-z")
-    conflicts = list(dict.fromkeys(e.partition("\t")[2] for e in names(stages)))
+    stages = unmerged(copy)
+    conflicts = list(dict.fromkeys(stage.name for stage in stages))
     touched = sorted({*changed, *new})
     beside: dict[Path, Path] = {}
     try:
@@ -328,7 +358,7 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
             if (copy / name).is_file():
                 _write_beside(copy / name, top / name, beside)
         if conflicts:
-            _mark_unmerged(copy, top, stages, conflicts)
+            _mark_unmerged(copy, top, stages)
     except BaseException as error:
         for path in beside.values():
             _delete(path)
@@ -373,22 +403,23 @@ def _delete(path: Path) -> None:
             break
 
 
-def _mark_unmerged(copy: Path, top: Path, stages: str, conflicts: list[str]) -> None:
+def _mark_unmerged(copy: Path, top: Path, stages: Sequence[Stage]) -> None:
     """Tells git of the conflicts, as a merge would: `git status` and `git mergetool` work."""
+    conflicts = {stage.name for stage in stages}
     crlf = with_crlf(top, [f":(literal){name}" for name in conflicts])
     written = ""
-    for entry in names(stages):
-        about, name = entry.split("\t", 1)
-        mode, blob, stage = about.split()
+    for stage in stages:
         content = subprocess.run(
-            ["git", "cat-file", "blob", blob],
+            ["git", "cat-file", "blob", stage.blob],
             cwd=copy,
             check=True,
             capture_output=True,
         ).stdout
         file = copy.with_name("blob")
-        file.write_bytes(content.replace(b"\n", b"\r\n") if name in crlf else content)
+        if stage.name in crlf:
+            content = content.replace(b"\n", b"\r\n")
+        file.write_bytes(content)
         blob = git(top, "hash-object", "-w", "--no-filters", file).rstrip("\n")
-        written += f"{mode} {blob} {stage}\t{name}\0"
+        written += f"{stage.mode} {blob} {stage.number}\t{stage.name}\0"
     gone = "".join(f"0 {'0' * 40}\t{name}\0" for name in conflicts)
     git(top, "update-index", "-z", "--index-info", input=gone + written)

@@ -54,9 +54,8 @@ def refuse_ignored(top: Path, files: Sequence[str]) -> None:
         ).stdout
     )
     if ignored:
-        shown = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
         raise Refused(
-            f"git ignores {shown}, which the template renders: mend .gitignore (git "
+            f"git ignores {first_of(ignored)}, which the template renders: mend .gitignore (git "
             f"check-ignore -v {shlex.quote(ignored[0])} tells the line) or git add -f what "
             "is there, commit, then run this again"
         )
@@ -67,6 +66,11 @@ def reason_in(printed: str) -> str:
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     fatal = re.search("fatal: .*", printed)
     return fatal[0] if fatal else (lines or [""])[-1]
+
+
+def first_of(files: Sequence[str]) -> str:
+    """The first few of many files, for a message."""
+    return ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
 
 
 def names(output: str) -> list[str]:

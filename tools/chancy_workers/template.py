@@ -14,10 +14,11 @@ from .repository import Refused, git, reason_in
 
 # What Copier takes for a URL, and git does not.
 SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
+LOST = "make sure that _src_path in the answers file leads to the template"
 # How to go on after what Copier and git say.
 WAYS_OUT = {
     "Unknown revision": "run git fetch --tags in the template's repository",
-    "fatal: ": "make sure that _src_path in the answers file leads to the template",
+    "fatal: ": LOST,
 }
 
 
@@ -36,7 +37,7 @@ class Template:
         try:
             git(scratch, *command)
         except Refused as refused:
-            raise Refused(f"{refused}: {WAYS_OUT['fatal: ']}") from refused
+            raise Refused(f"{refused}: {LOST}") from refused
 
     def releases_after(self, release: str) -> list[str]:
         """The newer releases, the oldest first; pre-releases are none."""
@@ -88,9 +89,9 @@ class Template:
 
 def _put_main(project: Project, top: Path) -> None:
     """Puts an empty file where the answers say that the app is, which the template checks."""
-    named = project.folder / str(project.answers.get("main", "main.py"))
-    main = Path(os.path.normpath(named))
-    if main.name == named.name and project.top in main.parents and main.is_file():
+    main = project.main
+    asked = project.answers["scope"] == "service"
+    if asked and project.top in main.parents and main.is_file():
         copied = top / main.relative_to(project.top)
         copied.parent.mkdir(parents=True, exist_ok=True)
         copied.touch()
