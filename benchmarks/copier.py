@@ -22,10 +22,9 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from tests.releases import WORKING_TREE, make_template, pack  # noqa: E402
-from tests.support import commit, run  # noqa: E402
+from tests.support import PROGRAM, commit, run  # noqa: E402
 
 COPIER = [sys.executable, "-m", "copier"]
-PROGRAM = Path(sys.executable).with_name("chancy-workers")
 BEFORE = "v0.2.0"
 FILES = (100, 1000, 10_000)
 SERVICES = (1, 10, 50)

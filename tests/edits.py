@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from .releases import HOOKS
 from .support import run
 
 CRON_JOB = """\
@@ -119,6 +120,11 @@ def add_line(service: Path, name: str) -> None:
     path = service / name
     if path.is_file():
         path.write_text(f"{path.read_text()}\n\n# A line of the team's.\n")
+
+
+def edit_what_the_next_release_changes(service: Path) -> None:
+    """Changes the very line, so that an update to that release conflicts."""
+    _replace(service / HOOKS, '"""Hooks', '"""The hooks')
 
 
 def delete_file(service: Path, name: str) -> None:

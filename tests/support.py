@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 TEMPLATE = Path(__file__).parents[1]
 COPIER = [sys.executable, "-m", "copier"]
+PROGRAM = Path(sys.executable).with_name("chancy-workers")
 GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"
 # What a person may have set, and what would lead a test to a database of theirs.
@@ -252,3 +253,12 @@ def migrate(folder: Path, package: str, url: str) -> None:
         cwd=folder,
         env=environment(WORKERS_DATABASE_URL=url),
     )
+
+
+def alarms(running: Service) -> list[str]:
+    """The lines of the log, of any logger, at a level above INFO, and tracebacks."""
+    return [
+        line
+        for line in running.output.splitlines()
+        if re.search("WARNING|ERROR|CRITICAL|Traceback|never retrieved", line)
+    ]

@@ -14,6 +14,7 @@ from chancy import Chancy
 from chancy.plugins.cron import Cron
 
 from .support import (
+    PROGRAM,
     SECRET_VARIABLE,
     Service,
     commit,
@@ -28,7 +29,6 @@ from .support import (
 from .test_matrix import MYPY
 
 HOUSES = Path(__file__).parent / "house"
-PROGRAM = Path(sys.executable).with_name("chancy-workers")
 APP = "app.billing.main:app"
 BILLING = Path("app", "billing")
 ODD_TIME = "2031-02-03 04:05:06+00"

@@ -18,16 +18,9 @@ from .releases import (
     read_files,
     update,
 )
-from .support import COPIER, commit, copy, environment, run
+from .support import COPIER, PROGRAM, commit, copy, environment, run
+from .test_updates import ANSWERS, make_backend
 
-ANSWERS: dict[str, list[Any]] = {
-    "jobs": [
-        {"name": "send_digest", "schedule": "0 7 * * mon-fri"},
-        {"name": "report", "queue": "slow"},
-    ],
-    "queues": [{"name": "default"}, {"name": "slow", "executor": "thread"}],
-}
-PROGRAM = Path(sys.executable).with_name("chancy-workers")
 WORKERS = "app/billing/workers"
 RENAMED = [{"name": "send_digest"}, {"name": "summary", "queue": "slow"}]
 
@@ -43,16 +36,7 @@ def render(
         name = f"{scope} {release} {answers}"
         if name not in renders:
             root = tmp_path_factory.mktemp("render") / "backend"
-            project = project_in(root, scope)
-            project.mkdir(parents=True)
-            if scope == "service":
-                (root / "pyproject.toml").touch()
-            data = root.with_suffix(".yml")
-            told = {**ANSWERS, **answers, "scope": scope, "service": "billing"}
-            data.write_text(yaml.safe_dump(told))
-            arguments = (f"--vcs-ref={release}", f"--data-file={data}")
-            copy(project, *arguments, cwd=root, template=template)
-            commit(root)
+            make_backend(root, scope, template, release, **answers)
             renders[name] = root
         return renders[name]
 

@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from .releases import RELEASES, WORKING_TREE, commit_all
-from .support import commit, copy, database, environment, migrate, run
+from .support import PROGRAM, commit, copy, database, environment, migrate, run
 
-PROGRAM = Path(sys.executable).with_name("chancy-workers")
 WORKERS = "app/billing/workers"
 ANSWERS = ".copier-answers.yml"
 

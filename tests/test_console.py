@@ -12,9 +12,8 @@ import pytest
 from chancy_workers.source import place_of
 
 from .legacy import LIFESPAN, backend_with
-from .support import TEMPLATE, copy, environment, run
+from .support import PROGRAM, TEMPLATE, copy, environment, run
 
-PROGRAM = str(Path(sys.executable).with_name("chancy-workers"))
 MAIN = "app/billing/main.py"
 ENTERED = "        async with initialize_workers():\n            yield\n"
 

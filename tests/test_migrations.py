@@ -3,16 +3,14 @@
 No release needed it yet. CONTRIBUTING.md says how one is written; here is one.
 """
 
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from .releases import WORKING_TREE, commit_all, list_files, make_template, update
-from .support import commit, copy, run
+from .support import PROGRAM, commit, copy, run
 
-PROGRAM = Path(sys.executable).with_name("chancy-workers")
 NEXT = "v99.1.0"
 OLD, NEW = "start_without_database", "http_first"
 MIGRATION = f'''\

@@ -1,6 +1,5 @@
 """In a rollout the tables are migrated first, and old processes go on on new tables."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from .releases import RELEASES
 from .support import (
-    Service,
+    alarms,
     copy,
     environment,
     migrate,
@@ -34,14 +33,6 @@ def migrate_as_a_later_version(url: str) -> None:
     )
 
 
-def troubles(running: Service) -> list[str]:
-    return [
-        line
-        for line in running.output.splitlines()
-        if re.search("ERROR|WARNING|Traceback", line)
-    ]
-
-
 def test_a_service_goes_on_and_starts_on_the_tables_of_a_later_version(
     backend: Path, database_url: str
 ) -> None:
@@ -56,11 +47,11 @@ def test_a_service_goes_on_and_starts_on_the_tables_of_a_later_version(
         for _ in range(JOBS):
             running.run_job("send_digest")
         running.stop()
-        assert troubles(running) == []
+        assert alarms(running) == []
     with service(backend, f"{PACKAGE}.main:app", variables) as started:
         started.run_job("send_digest")
         started.stop()
-        assert troubles(started) == []
+        assert alarms(started) == []
 
 
 def test_the_command_of_an_older_version_leaves_the_tables_as_they_are(
@@ -101,4 +92,4 @@ def test_a_service_of_an_older_release_works_on_the_tables_of_the_working_tree(
             started.run_job("send_digest")
             started.stop()
         running.stop()
-        assert troubles(running) == []
+        assert alarms(running) == []

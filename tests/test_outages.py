@@ -1,7 +1,6 @@
 """Killed connections, a database that is down or read-only, a pooler that restarts."""
 
 import json
-import re
 import shutil
 import threading
 import time
@@ -20,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from .faults import Cluster, Recorder, cluster, pgbouncer, proxy, push, recorder, states
 from .probes import readiness, wait_until_ready
 from .sentry import sentry
-from .support import Service, database, migrate, query, wait_for
+from .support import Service, alarms, database, migrate, query, wait_for
 
 pytestmark = pytest.mark.xdist_group("outages")
 
@@ -116,15 +115,6 @@ def lines(running: Service, *texts: str) -> list[str]:
         line
         for line in running.output.splitlines()
         if any(text in line for text in texts)
-    ]
-
-
-def alarms(running: Service) -> list[str]:
-    """The lines of the log, of any logger, at a level above INFO, and tracebacks."""
-    return [
-        line
-        for line in running.output.splitlines()
-        if re.search("WARNING|ERROR|CRITICAL|Traceback|never retrieved", line)
     ]
 
 

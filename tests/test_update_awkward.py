@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from .releases import (
     commit_all,
     read_files,
 )
-from .support import COPIER, commit, copy, run
+from .support import COPIER, PROGRAM, commit, copy, run
 from .test_updates import KEPT
 
-PROGRAM = Path(sys.executable).with_name("chancy-workers")
 ANSWERS = ".copier-answers.yml"
 FIRST = [*RELEASES][0]
 BILLING = "app/billing"
@@ -31,14 +29,21 @@ UPDATES: dict[str, list[str | Path]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def one_service(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("one") / "backend"
-    root.mkdir()
+def make_root(folder: Path, template: Path, release: str, line_length: int = 0) -> Path:
+    """A backend with one service, laid out anew when that is asked for, and committed."""
+    root = folder / "backend"
+    root.mkdir(parents=True)
     (root / "pyproject.toml").touch()
-    copy(BILLING, f"--vcs-ref={WORKING_TREE}", cwd=root, template=next_release)
+    copy(BILLING, f"--vcs-ref={release}", cwd=root, template=template)
+    if line_length:
+        edits.reformat(root / BILLING, line_length)
     commit(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def one_service(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("one"), next_release, WORKING_TREE)
 
 
 @pytest.fixture
@@ -179,7 +184,7 @@ def test_a_conflict_in_a_checkout_with_crlf_is_of_its_lines_only(
     by: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hooks = root / BILLING / HOOKS
-    hooks.write_text(hooks.read_text().replace('"""Hooks', '"""The hooks', 1))
+    edits.edit_what_the_next_release_changes(root / BILLING)
     commit_all(root)
     if by == "attributes":
         crlf_by_attributes(root)
@@ -235,10 +240,7 @@ def test_a_service_whose_folder_was_renamed_is_updated_to_the_package_of_now(
 def test_a_renamed_service_of_the_first_release_is_updated_as_well(
     next_release: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "backend"
-    root.mkdir()
-    copy(BILLING, f"--vcs-ref={FIRST}", cwd=root, template=next_release)
-    commit(root)
+    root = make_root(tmp_path, next_release, FIRST)
     service = rename(root)
 
     run(PROGRAM, "update", "app/invoices", cwd=root)
@@ -326,18 +328,14 @@ def test_a_template_that_cannot_be_updated_from_is_told_with_the_way_out(
 def test_a_service_that_a_formatter_laid_out_anew_has_no_conflicts(
     template: Path, tmp_path: Path
 ) -> None:
-    for folder, release in (("new", WORKING_TREE), ("old", FIRST)):
-        root = tmp_path / folder / "backend"
-        root.mkdir(parents=True)
-        copy(BILLING, f"--vcs-ref={release}", cwd=root, template=template)
-        edits.reformat(root / BILLING, 100)
-        commit(root)
+    current = make_root(tmp_path / "new", template, WORKING_TREE, 100)
+    root = make_root(tmp_path / "old", template, FIRST, 100)
 
     printed = run(PROGRAM, "update", cwd=root).stdout
 
     assert printed.count("the layout of your formatter") == 1
     edits.reformat(root / BILLING, 100)
-    fresh, updated = (read_files(each) for each in (tmp_path / "new/backend", root))
+    fresh, updated = map(read_files, (current, root))
     for name in fresh.keys() | updated.keys():
         assert KEPT.fullmatch(name) or updated.get(name) == fresh.get(name), name
 
@@ -345,13 +343,10 @@ def test_a_service_that_a_formatter_laid_out_anew_has_no_conflicts(
 def test_what_a_team_wrote_beside_another_layout_is_merged_as_ever(
     template: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "backend"
-    root.mkdir()
-    copy(BILLING, f"--vcs-ref={FIRST}", cwd=root, template=template)
-    edits.reformat(root / BILLING, 100)
+    root = make_root(tmp_path, template, FIRST, 100)
     tables = f"{BILLING}/workers/chancy_tables.py"
     edits.add_line(root, tables)
-    commit(root)
+    commit_all(root)
 
     printed = run(PROGRAM, "update", cwd=root, check=False).stdout
 
@@ -484,10 +479,7 @@ def newest_release(next_release: Path, tmp_path: Path) -> Path:
 def test_a_pre_release_after_the_newest_release_is_current_and_takes_answers_in(
     newest_release: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "backend"
-    root.mkdir()
-    copy(BILLING, "--vcs-ref=v100.0.0rc1", cwd=root, template=newest_release)
-    commit(root)
+    root = make_root(tmp_path, newest_release, "v100.0.0rc1")
 
     assert run(PROGRAM, "update", cwd=root).stdout.endswith(
         "app/billing  v100.0.0rc1  v100.0.0rc1  current\n"

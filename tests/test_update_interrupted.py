@@ -5,17 +5,16 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from . import edits
 from .releases import HOOKS, WORKING_TREE, commit_all, read_files
-from .support import COPIER, TEMPLATE, commit, copy, environment, run, wait_for
+from .support import COPIER, PROGRAM, TEMPLATE, commit, copy, environment, run, wait_for
 
-PROGRAM = Path(sys.executable).with_name("chancy-workers")
 UNDO = re.compile(r"git checkout HEAD -- (\S+) && git clean -fd \1(?=`)")
 # Imported by every Python: kills a process at the rename of a certain new file.
 KILL_AT_RENAME = """\
@@ -81,8 +80,7 @@ class Checkout:
 
     def edit(self) -> None:
         """Commits an edit that conflicts with the update."""
-        text = self.hooks.read_text()
-        self.hooks.write_text(text.replace('"""Hooks', '"""The hooks', 1))
+        edits.edit_what_the_next_release_changes(self.hooks.parents[1])
         commit_all(self.root)
         self.clean = read_files(self.root)
 

@@ -2,11 +2,11 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
+from . import edits
 from .releases import (
     HOOKS,
     NEXT,
@@ -14,9 +14,8 @@ from .releases import (
     commit_all,
     read_files,
 )
-from .support import commit, copy, run
+from .support import PROGRAM, commit, copy, run
 
-PROGRAM = Path(sys.executable).with_name("chancy-workers")
 SERVICES = ("billing", "orders", "shipping", "users")
 
 
@@ -94,7 +93,7 @@ def test_once_all_are_current_nothing_changes_and_the_status_is_0(root: Path) ->
 
 def test_a_conflict_of_an_update_is_one_for_git(root: Path) -> None:
     path = root / "app" / "orders" / HOOKS
-    path.write_text(path.read_text().replace('"""Hooks', '"""The hooks', 1))
+    edits.edit_what_the_next_release_changes(root / "app" / "orders")
     commit_all(root)
 
     run(PROGRAM, "update", "app/orders", cwd=root, check=False)
