@@ -16,7 +16,7 @@ from .releases import (
     commit_all,
     read_files,
 )
-from .support import COPIER, PROGRAM, commit, copy, run
+from .support import COPIER, GIT, PROGRAM, commit, copy, run
 from .test_updates import KEPT
 
 ANSWERS = ".copier-answers.yml"
@@ -429,7 +429,7 @@ def test_jobs_of_two_branches_are_there_after_a_merge_and_an_update(
         run(PROGRAM, "add-job", BILLING, name, "--schedule=@daily", cwd=root)
         commit_all(root)
         run("git", "checkout", "-q", branch, cwd=root)
-    run("git", "merge", "other", cwd=root, check=False)
+    run(*GIT, "merge", "other", cwd=root, check=False)
     unmerged = run("git", "diff", "--name-only", "--diff-filter=U", cwd=root).stdout
     assert f"{BILLING}/{ANSWERS}" in unmerged
     run("git", "checkout", f"--{side}", "--", *unmerged.split(), cwd=root)
