@@ -1,11 +1,15 @@
-"""What a copy and an update cost: beside a template of one file, and as backends grow.
+"""What a copy and an update cost: beside plain templates, and as backends grow.
 
-    uv run python benchmarks/copier.py [--rounds N] [--plot FILE.svg]
+    uv run --with matplotlib python benchmarks/copier.py [--rounds N] [--plot FILE.svg]
 
-Copies and updates of both templates take turns in one run; then one service is updated in
-backends of 100, 1,000 and 10,000 files, by Copier and by `chancy-workers update`, and
-backends of 1, 10 and 50 services by the latter. Figures are medians of the processor time
-of all processes, in seconds, so that other work on the machine counts little.
+Copies and updates of this template, of one with a single file and of one with as many files
+as this renders take turns in one run. The other two hold plain text: nothing to render,
+nothing to check, nothing to run. Each is updated to a release that changes one line.
+
+Then one service is updated in backends of 100, 1,000 and 10,000 files, by Copier and by
+`chancy-workers update`, and every service of backends with 1, 10 and 50 by the latter. All
+figures are medians of the processor time of all processes, in seconds, so that other work
+on the machine counts little.
 """
 
 import argparse
@@ -21,13 +25,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.releases import WORKING_TREE, make_template, pack  # noqa: E402
+from tests.releases import NEXT, WORKING_TREE, make_next_release, pack  # noqa: E402
 from tests.support import PROGRAM, commit, run  # noqa: E402
 
 COPIER = [sys.executable, "-m", "copier"]
-BEFORE = "v0.2.0"
+OURS, ONE_FILE, AS_MANY = "this template", "one file", "as many plain files"
 FILES = (100, 1000, 10_000)
 SERVICES = (1, 10, 50)
+Points = list[tuple[int, float]]
 
 
 def main() -> None:
@@ -38,31 +43,72 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        ours = make_template(scratch / "ours", without=())
-        tiny = make_tiny_template(scratch / "tiny")
-        compare(ours, tiny, scratch, arguments.rounds)
-        lines = {
-            "copier update, by files": grow_files(ours, scratch, by_copier),
-            "chancy-workers update, by files": grow_files(ours, scratch, by_program),
-            "chancy-workers update, by services": grow_services(ours, scratch),
+        ours = make_next_release(scratch / "ours", without=())
+        compare(ours, scratch, arguments.rounds)
+        by_files = {
+            "copier update": grow_files(ours, scratch, by_copier, arguments.rounds),
+            "chancy-workers update": grow_files(
+                ours, scratch, by_program, arguments.rounds
+            ),
         }
-    for name, points in lines.items():
-        told = ", ".join(f"{count:,}: {seconds:.1f}" for count, seconds in points)
-        print(f"{name:36}{told}")
+        by_services = {
+            "chancy-workers update": grow_services(ours, scratch, arguments.rounds)
+        }
+    for what, lines in (("files", by_files), ("services", by_services)):
+        for name, points in lines.items():
+            told = ", ".join(f"{count:,}: {seconds:.1f} s" for count, seconds in points)
+            print(f"{name:23}by {what:10}{told}")
     if arguments.plot:
-        arguments.plot.write_text(draw(lines))
+        draw(arguments.plot, by_files, by_services)
 
 
-def make_tiny_template(folder: Path) -> Path:
-    """A template of one file and its answers, with two releases."""
-    (folder / "template").mkdir(parents=True)
+def compare(ours: Path, scratch: Path, rounds: int) -> None:
+    """Prints copies and updates of the three templates, and how many times ours costs."""
+    rendered = scratch / "rendered"
+    copy_service(rendered, "billing", ours)
+    files = [path for path in (rendered / "app" / "billing").rglob("*.py")]
+    templates = {
+        OURS: ours,
+        ONE_FILE: make_plain_template(scratch / "one", files[:1]),
+        AS_MANY: make_plain_template(scratch / "many", files),
+    }
+    shutil.rmtree(rendered)
+    costs: dict[tuple[str, str], list[float]] = {}
+    for number in range(rounds):
+        for name, template in templates.items():
+            root = scratch / f"{template.name}-{number}"
+            costs.setdefault(("copy", name), []).append(
+                copy_service(root, "billing", template)
+            )
+            commit(root)
+            costs.setdefault(("update", name), []).append(by_copier(root))
+            shutil.rmtree(root)
+    for what in ("copy", "update"):
+        medians = {name: statistics.median(costs[what, name]) for name in templates}
+        told = ", ".join(f"{name} {medians[name]:.2f} s" for name in templates)
+        ratios = ", ".join(
+            f"{medians[OURS] / medians[name]:.2f} of {name}"
+            for name in (ONE_FILE, AS_MANY)
+        )
+        print(f"{what:8}{told}: {ratios}")
+
+
+def make_plain_template(folder: Path, files: Sequence[Path]) -> Path:
+    """A template of these files' texts and its answers, with two releases."""
+    rendered = folder / "template"
+    rendered.mkdir(parents=True)
     (folder / "copier.yml").write_text(
         "_subdirectory: template\nname: {type: str, default: a}\n"
     )
-    answers = folder / "template" / "{{ _copier_conf.answers_file }}.jinja"
+    answers = rendered / "{{ _copier_conf.answers_file }}.jinja"
     answers.write_text("{{ _copier_answers | to_nice_yaml }}")
-    for version, text in ((BEFORE, "one\n"), (WORKING_TREE, "two\n")):
-        (folder / "template" / "file.txt").write_text(text)
+    for number, file in enumerate(files):
+        target = rendered / "workers" / f"{number}.py"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
+    for version in (WORKING_TREE, NEXT):
+        with (rendered / "workers" / "0.py").open("a") as stream:
+            stream.write(f"# {version}\n")
         commit(folder)
         run("git", "tag", version, cwd=folder)
     pack(folder)
@@ -80,26 +126,8 @@ def cost(command: Sequence[str | Path], cwd: Path) -> float:
     return user + after.children_system - before.children_system
 
 
-def compare(ours: Path, tiny: Path, scratch: Path, rounds: int) -> None:
-    """Prints copies and updates of both templates, and their ratios."""
-    costs: dict[tuple[str, Path], list[float]] = {}
-    for number in range(rounds):
-        for template in (ours, tiny):
-            root = scratch / f"{template.name}-{number}"
-            copied = copy_service(root, "billing", template)
-            commit(root)
-            updated = by_copier(root)
-            shutil.rmtree(root)
-            costs.setdefault(("copy", template), []).append(copied)
-            costs.setdefault(("update", template), []).append(updated)
-    for what in ("copy", "update"):
-        mine, other = (statistics.median(costs[what, each]) for each in (ours, tiny))
-        print(
-            f"{what:8}{mine:6.2f} s, of one file {other:6.2f} s: {mine / other:.2f} times"
-        )
-
-
 def copy_service(root: Path, name: str, template: Path) -> float:
+    """Copies the working tree's release; returns what that cost."""
     (root / "app" / name).mkdir(parents=True)
     (root / "pyproject.toml").touch()
     command = [
@@ -108,7 +136,7 @@ def copy_service(root: Path, name: str, template: Path) -> float:
         "--trust",
         "--defaults",
         "--quiet",
-        f"--vcs-ref={BEFORE}",
+        f"--vcs-ref={WORKING_TREE}",
     ]
     return cost([*command, template, f"app/{name}"], root)
 
@@ -123,8 +151,8 @@ def by_program(root: Path) -> float:
 
 
 def grow_files(
-    template: Path, scratch: Path, update: Callable[[Path], float]
-) -> list[tuple[int, float]]:
+    template: Path, scratch: Path, update: Callable[[Path], float], rounds: int
+) -> Points:
     """One service's update in backends of ever more files."""
     points = []
     for count in FILES:
@@ -134,59 +162,54 @@ def grow_files(
             path = root / "app" / "other" / f"{number // 100}" / f"{number}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"NUMBER = {number}\n" * 20)
-        commit(root)
-        points.append((count, update(root)))
-        shutil.rmtree(root)
+        points.append((count, measure(root, update, rounds)))
     return points
 
 
-def grow_services(template: Path, scratch: Path) -> list[tuple[int, float]]:
-    """The update of a backend with ever more services."""
+def grow_services(template: Path, scratch: Path, rounds: int) -> Points:
+    """The update of every service of a backend with ever more of them."""
     points = []
     for count in SERVICES:
         root = scratch / "services"
         for number in range(count):
             copy_service(root, f"service_{number}", template)
-        commit(root)
-        points.append((count, by_program(root)))
-        shutil.rmtree(root)
+        points.append((count, measure(root, by_program, rounds)))
     return points
 
 
-def draw(lines: dict[str, list[tuple[int, float]]]) -> str:
-    """A plot of all lines, each from 0 to its own largest count."""
-    width, height, left, bottom = 640, 360, 60, 60
-    top = max(seconds for points in lines.values() for _, seconds in points)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for number, (name, points) in enumerate(lines.items()):
-        colour = ("#b33", "#36b", "#393")[number]
-        largest = points[-1][0]
-        places = [
-            (
-                left + (width - 2 * left) * count / largest,
-                height - bottom - (height - 2 * bottom) * seconds / top,
-            )
-            for count, seconds in points
-        ]
-        path = " ".join(f"{x:.0f},{y:.0f}" for x, y in places)
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
-        parts += [
-            f'<text x="{x + 4:.0f}" y="{y - 6:.0f}" fill="{colour}">{seconds:.1f} s</text>'
-            for (x, y), (_, seconds) in zip(places, points, strict=True)
-        ]
-        counts = ", ".join(f"{count:,}" for count, _ in points)
-        parts.append(
-            f'<text x="{left}" y="{20 + 16 * number}" fill="{colour}">{name}: {counts}</text>'
-        )
-    axis = f"M{left},{bottom} V{height - bottom} H{width - left}"
-    parts.append(f'<path d="{axis}" fill="none" stroke="black"/>')
-    return "\n".join([*parts, "</svg>\n"])
+def measure(root: Path, update: Callable[[Path], float], rounds: int) -> float:
+    """Commits a backend, updates it some times from there, and deletes it."""
+    commit(root)
+    costs = []
+    for _ in range(rounds):
+        costs.append(update(root))
+        run("git", "reset", "--hard", "--quiet", cwd=root)
+    shutil.rmtree(root)
+    return statistics.median(costs)
+
+
+def draw(
+    file: Path, by_files: dict[str, Points], by_services: dict[str, Points]
+) -> None:
+    """Draws both growths beside each other."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "update"})
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for axis, what, lines in zip(
+        axes, ("files", "services"), (by_files, by_services), strict=True
+    ):
+        for name, points in lines.items():
+            axis.plot(*zip(*points, strict=True), marker="o", label=name)
+        axis.set(xlabel=f"{what} in the backend", xscale="log", ylim=(0, None))
+        axis.set_xticks([count for count, _ in points], [f"{c:,}" for c, _ in points])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    axes[0].set(title="One service", ylabel="seconds of processor time")
+    axes[1].set(title="Every service", xscale="linear")
+    figure.savefig(file, metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Keeps a team's job files through an update; Copier runs it after each one.
+"""Keeps a team's files through an update; Copier runs it after each one.
 
     python keep_jobs.py ANSWERS_FILE WORKERS_FOLDER
 
@@ -18,8 +18,9 @@ def main(answers_file: str, workers: str) -> None:
     """Puts the job files of the current folder right and says what became of them."""
     before = jobs_of(git("show", f"HEAD:./{answers_file}"))
     after = jobs_of(Path(answers_file).read_text(encoding="utf-8"))
-    committed = git("ls-tree", "-r", "-z", "--name-only", "HEAD", f"{workers}/")
-    files = set(committed.split("\0"))
+    committed = git("ls-tree", "-r", "-z", "HEAD", f"{workers}/")
+    entries = [entry.split("\t", 1) for entry in committed.split("\0") if entry]
+    files = {name for _, name in entries}
     removed = [job for job in before if job not in after]
     added = [job for job in after if job not in before]
     kept = [job for job in removed if restore(job, workers, files)]
@@ -28,6 +29,8 @@ def main(answers_file: str, workers: str) -> None:
             delete_what_came_back(job, workers, files)
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
+    links = [name for about, name in entries if about.startswith("120000 ")]
+    report_links([name for name in links if not name.endswith("/worker.py")])
 
 
 def jobs_of(text: str) -> dict[str, tuple[str, str]]:
@@ -100,6 +103,15 @@ def report_moved(
             f"The answers now have the job {job} on the queue {queue}, which runs "
             f"{'coroutines' if kind == 'async def' else 'plain functions'}, and its file is "
             f'yours: write @job(queue="{queue}") and {kind} in {workers}/{job}/worker.py.'
+        )
+
+
+def report_links(links: list[str]) -> None:
+    """Names links: Copier merges files, and keeps a link with whatever it points to."""
+    for name in links:
+        print(
+            f"{name} is a link, and it stays with what it points to: if the template has a "
+            "file of this name, what the release changed in it is not there."
         )
 
 

@@ -57,9 +57,9 @@ def _release(folder: Path, version: str, without: Sequence[str]) -> None:
     run("git", "tag", version, committed.strip(), cwd=folder)
 
 
-def make_next_release(folder: Path) -> Path:
+def make_next_release(folder: Path, without: Sequence[str] = UNREAD) -> Path:
     """The same, and a release after the working tree that changes a line of the machinery."""
-    make_template(folder)
+    make_template(folder, without)
     hooks = folder / "template" / "{{ service_root }}" / HOOKS
     _, rest = hooks.read_text().split("\n", 1)
     hooks.write_text(f'"""Hooks, as the next release has them."""\n{rest}')

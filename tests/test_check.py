@@ -234,16 +234,34 @@ def test_tests_of_the_template_may_go_and_its_fixtures_be_added_to(root: Path) -
     assert finding["problem"] == "the template's, was edited by hand"
 
 
-def test_a_missing_file_of_the_template_comes_back_by_the_command_that_is_told(
-    root: Path,
-) -> None:
-    (root / WORKERS / "chancy_hooks.py").unlink()
+def test_commands_are_told_as_a_shell_takes_them(root: Path) -> None:
+    """Seen in a folder whose name has a space."""
+    (root / "our services").mkdir()
+    (root / "app" / "shipping").rename(root / "our services" / "shipping")
+    workers = root / "our services" / "shipping" / "workers"
+    shutil.copytree(workers / "send_digest", workers / "report")
+    commit_all(root)
+    (workers / "chancy_hooks.py").unlink()
     commit_all(root)
 
-    (finding,) = check(root)
-    run("sh", "-c", finding["mend"].split(", or ")[0], cwd=root)
+    missing, unregistered = check(root)
+    run("sh", "-c", missing["mend"].split(", or ")[0], cwd=root)
+    run("sh", "-c", unregistered["mend"].split(", or ")[1], cwd=root)
 
     assert check(root) == []
+
+
+def test_a_conflict_is_found_in_whatever_the_template_renders(root: Path) -> None:
+    for name in ("README.md", "pyproject.toml", "app/observability.py"):
+        (root / name).write_text("<<<<<<< before updating\n")
+
+    found = [
+        f"{each['file']}:{each['line']}"
+        for each in check(root)
+        if "conflict" in each["problem"]
+    ]
+
+    assert found == ["README.md:1", "app/observability.py:1", "pyproject.toml:1"]
 
 
 def test_services_on_one_app_in_a_file_of_another_name_are_looked_at(

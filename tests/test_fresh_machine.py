@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from .releases import WORKING_TREE
 from .support import (
     TEMPLATE,
+    commit,
     copy,
     database,
     environment,
@@ -124,10 +126,11 @@ def test_the_closing_message_is_all_that_a_bare_backend_needs(
 
 
 def test_the_commands_of_the_rendered_readme_work_as_written(
-    tmp_path: Path, server_url: str, uv_environment: dict[str, str]
+    template: Path, tmp_path: Path, server_url: str, uv_environment: dict[str, str]
 ) -> None:
     root = tmp_path / "backend"
-    copy(root, "-d", "scope=backend", cwd=tmp_path)
+    release = f"--vcs-ref={WORKING_TREE}"
+    copy(root, release, "-d", "scope=backend", cwd=tmp_path, template=template)
     cells = re.findall(
         r"^\| [^|]+ \| (.+) \|$", (root / "README.md").read_text(), re.MULTILINE
     )
@@ -153,6 +156,12 @@ def test_the_commands_of_the_rendered_readme_work_as_written(
         ) as running:
             running.run_job("send_digest")
             running.stop()
+
+    commit(root)
+    (update,) = (
+        cell.strip("`") for cell in cells if cell.endswith("chancy-workers update`")
+    )
+    assert shell(update, root, uv_environment).startswith("app/billing: current\n")
 
 
 def test_no_file_of_the_template_names_a_machine_or_a_registry() -> None:

@@ -179,6 +179,27 @@ def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(
         assert hooks.stat().st_mode == mode
 
 
+@pytest.mark.parametrize("program", list(UPDATES))
+def test_a_file_that_the_team_made_a_link_stays_one_and_is_named(
+    program: str, root: Path
+) -> None:
+    hooks = root / BILLING / HOOKS
+    (root / "hooks.py").write_bytes(hooks.read_bytes())
+    hooks.unlink()
+    hooks.symlink_to("../../../hooks.py")
+    commit_all(root)
+    before = read_files(root)
+
+    printed = run(*UPDATES[program], BILLING, cwd=root).stdout
+
+    assert f"{HOOKS} is a link, and it stays with what it points to" in printed
+    assert hooks.is_symlink()
+    after = read_files(root)
+    assert {name for name in before if before[name] != after[name]} == {
+        f"{BILLING}/{ANSWERS}"
+    }
+
+
 @pytest.mark.parametrize("by", ["attributes", "configuration"])
 def test_a_conflict_in_a_checkout_with_crlf_is_of_its_lines_only(
     by: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

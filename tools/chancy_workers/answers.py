@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,7 +140,8 @@ def find(folder: Path) -> Project:
                 project = read(file)
             except Refused as refused:
                 raise Refused(
-                    f"{file} {refused}: bring it back with git checkout HEAD -- {file}"
+                    f"{file} {refused}: bring it back with git checkout HEAD -- "
+                    f"{shlex.quote(str(file))}"
                 ) from refused
             if project and (
                 above == start or project.service in (start, *start.parents)
@@ -167,7 +169,8 @@ def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
         try:
             project = read(top / name) if (top / name).is_file() else None
         except Refused as refused:
-            found.append(Unreadable(name, str(refused), f"git checkout HEAD -- {name}"))
+            mend = f"git checkout HEAD -- {shlex.quote(name)}"
+            found.append(Unreadable(name, str(refused), mend))
         else:
             found += [project] if project else []
     if not found:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -67,6 +68,15 @@ class Subject:
         path = self.workers / "chancy_initialization.py"
         return _text(path) if path.is_file() else ""
 
+    @property
+    def update(self) -> str:
+        """The command that brings the service to the newest release and takes answers in."""
+        return f"chancy-workers update {shlex.quote(self.project.name)}"
+
+    def shown(self, file: Path) -> str:
+        """A path from the repository's top folder, as a shell takes it."""
+        return shlex.quote(os.path.relpath(file, self.project.top))
+
     def found(self, file: Path, problem: str, mend: str, line: int = 1) -> Finding:
         where = Path(os.path.relpath(file, self.project.top)).as_posix()
         return Finding(self.project.name, where, line, problem, mend)
@@ -86,7 +96,7 @@ def is_behind(subject: Subject) -> Iterator[Finding]:
         yield subject.found(
             subject.project.file,
             f"{subject.project.release} is behind {', '.join(told)}",
-            f"chancy-workers update {subject.project.name}",
+            subject.update,
         )
 
 
@@ -97,7 +107,7 @@ def is_answered_by_hand(subject: Subject) -> Iterator[Finding]:
         yield subject.found(
             subject.project.file,
             "the answers were edited by hand and are not rendered yet",
-            f"chancy-workers update {subject.project.name}",
+            subject.update,
         )
 
 
@@ -113,7 +123,7 @@ def is_edited_by_hand(subject: Subject) -> Iterator[Finding]:
         if not MACHINERY.fullmatch(name):
             continue
         mine = subject.workers / name
-        where = mine.relative_to(subject.project.top)
+        where = subject.shown(mine)
         if mine.is_file():
             if line := _first_edit(path, mine):
                 yield subject.found(
@@ -170,20 +180,24 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
             if subject.workers not in path.parents
         )
     if not wired:
-        where = os.path.relpath(main, subject.project.top)
-        wire = f"chancy-workers wire --service {answers['service']} {where}, or "
+        wire = f"chancy-workers wire --service {answers['service']} {subject.shown(main)}, or "
         yield subject.found(
             main,
             "starts no workers",
             f"{wire if main.is_file() else ''}name the file with the app in the answer main "
-            f"({subject.project.path}), commit, then chancy-workers update "
-            f"{subject.project.name}",
+            f"({subject.project.path}), commit, then {subject.update}",
         )
 
 
 def has_conflicts(subject: Subject) -> Iterator[Finding]:
     """An update left conflict markers, and nobody has chosen yet."""
-    for path in sorted(subject.project.service.rglob("*.py")):
+    files = set(subject.project.service.rglob("*.py"))
+    if subject.rendered is not None:
+        files |= {
+            subject.project.folder / path.relative_to(subject.rendered)
+            for path in subject.rendered.rglob("*")
+        }
+    for path in sorted(filter(Path.is_file, files)):
         for line, text in _lines(path):
             if text == "<<<<<<< before updating":
                 yield subject.found(
@@ -203,7 +217,7 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
                 f"the job {job['name']} is in the answers, and workers/{job['name']}/"
                 "worker.py is not there",
                 f"take it out of jobs in {subject.project.path}, commit, then "
-                f"chancy-workers update {subject.project.name}",
+                f"{subject.update}",
             )
 
 
@@ -218,13 +232,11 @@ def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
         test = subject.workers / "tests" / f"test_job_{name}.py"
         if name not in answered | imported:
             files = [path.parent, test] if test.is_file() else [path.parent]
-            named = " ".join(
-                str(each.relative_to(subject.project.top)) for each in files
-            )
+            named = " ".join(map(subject.shown, files))
             yield subject.found(
                 path,
                 f"nobody registers the job {name}",
-                f"chancy-workers add-job {subject.project.name} {name}, or "
+                f"chancy-workers add-job {shlex.quote(subject.project.name)} {name}, or "
                 f"git rm -r {named}",
             )
 
@@ -243,7 +255,7 @@ def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
                     path,
                     f"the queue {queue[1]} is not declared, and its jobs never run",
                     f"add it to queues in {subject.project.path}, commit, then "
-                    f"chancy-workers update {subject.project.name}",
+                    f"{subject.update}",
                     line,
                 )
 
