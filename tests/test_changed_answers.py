@@ -230,6 +230,28 @@ def test_changed_answers_give_what_a_fresh_render_gives_and_back(
     assert read_files(root) == before
 
 
+@pytest.mark.parametrize("by_hand", [False, True], ids=["copier", "by-hand"])
+def test_a_module_that_goes_with_an_answer_stays_where_it_was_edited(
+    by_hand: bool, scope: str, root: Path, render: Callable[..., Path]
+) -> None:
+    module = root / WORKERS / "chancy_sentry.py"
+    module.write_text(f"{module.read_text()}\n# The team's.\n")
+    commit_all(root)
+    before = read_files(root)
+
+    if by_hand:
+        edit_answers(root, scope, sentry=False)
+        printed = chancy_workers("update", cwd=root)
+    else:
+        printed = answer(root, scope, sentry=False)
+
+    assert "chancy_sentry.py would go with this update. It was edited" in printed
+    after = without_answers(read_files(root))
+    fresh = without_answers(read_files(render(scope, sentry=False)))
+    theirs = (f"{WORKERS}/chancy_sentry.py", "app/billing/main.py")
+    assert after == {**fresh, **{name: before[name] for name in theirs}}
+
+
 def test_files_that_the_team_deleted_or_moved_do_not_come_back(
     scope: str, root: Path
 ) -> None:

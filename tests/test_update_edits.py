@@ -39,6 +39,7 @@ FILES = st.sampled_from(
         "workers/__main__.py",
         "workers/chancy_instance.py",
         "workers/chancy_queues.py",
+        "workers/chancy_sentry.py",
         "workers/report/worker.py",
         "workers/send_digest/__init__.py",
         "workers/tests/conftest.py",

@@ -52,8 +52,6 @@ KEPT = re.compile(
 )
 # What stays of a job that is out of the answers.
 OF_A_JOB = re.compile(r".*/workers/((?!tests/)\w+/.*|tests/test_job_\w+\.py)")
-# What goes with an answer, edited or not.
-OF_SENTRY = re.compile(r".*/(test_)?chancy_sentry\.py")
 
 
 @dataclass
@@ -82,8 +80,7 @@ class Update:
             if name.endswith(".copier-answers.yml") and fresh is not None:
                 result[name] = fresh
             elif old is not None and fresh is None:
-                unedited = team == old and not OF_A_JOB.fullmatch(name)
-                if unedited or OF_SENTRY.fullmatch(name):
+                if team == old and not OF_A_JOB.fullmatch(name):
                     result.pop(name, None)
             elif KEPT.fullmatch(name) and team is not None:
                 result[name] = team

@@ -1,36 +1,51 @@
 """Keeps a team's files through an update; Copier runs it after each one.
 
-    python keep_jobs.py ANSWERS_FILE WORKERS_FOLDER
+    python keep_files.py ANSWERS_FILE WORKERS_FOLDER TEMPLATE RELEASE
 
-Copier deletes the files of a job that was taken out of the answers, and brings back those
-that the team deleted or moved. HEAD has both, because only a committed tree is updated.
+Copier deletes the files of a job that was taken out of the answers, brings back those that
+the team deleted or moved, and deletes a module that the template has no more, edited or
+not. HEAD has them all, because only a committed tree is updated; the template's repository
+has the modules as they were rendered, in the release before.
 """
 
 import subprocess
 import sys
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+MODULES = "template/{{ service_root }}/workers"
+LINK = "120000"
 
-def main(answers_file: str, workers: str) -> None:
-    """Puts the job files of the current folder right and says what became of them."""
+
+def main(answers_file: str, workers: str, template: str, release: str) -> None:
+    """Puts the files of the current folder right and says what became of them."""
     before = jobs_of(git("show", f"HEAD:./{answers_file}"))
     after = jobs_of(Path(answers_file).read_text(encoding="utf-8"))
-    committed = git("ls-tree", "-r", "-z", "HEAD", f"{workers}/")
-    entries = [entry.split("\t", 1) for entry in committed.split("\0") if entry]
-    files = {name for _, name in entries}
+    files = tree_of("HEAD", workers)
     removed = [job for job in before if job not in after]
     added = [job for job in after if job not in before]
-    kept = [job for job in removed if restore(job, workers, files)]
+    kept = [job for job in removed if restore_job(job, workers, files)]
     for job in before:
         if job in after:
             delete_what_came_back(job, workers, files)
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
-    links = [name for about, name in entries if about.startswith("120000 ")]
-    report_links([name for name in links if not name.endswith("/worker.py")])
+    restore_edited(workers, files, tree_of(release, MODULES, "-C", template))
+    report_links(files)
+
+
+def tree_of(commit: str, folder: str, *where: str) -> dict[str, tuple[str, str]]:
+    """The committed files below a folder, by name, each with its mode and its object.
+
+    Args:
+        where: Options of git that name another repository.
+    """
+    listed = git(*where, "ls-tree", "-r", "-z", commit, f"{folder}/")
+    entries = [entry.split("\t", 1) for entry in listed.split("\0") if entry]
+    return {name: (about.split()[0], about.split()[2]) for about, name in entries}
 
 
 def jobs_of(text: str) -> dict[str, tuple[str, str]]:
@@ -50,19 +65,24 @@ def named(item: Any) -> tuple[str, dict[str, Any]]:
     return (item, {}) if isinstance(item, str) else (item["name"], item)
 
 
-def restore(job: str, workers: str, files: set[str]) -> bool:
+def restore_job(job: str, workers: str, files: Mapping[str, object]) -> bool:
     """Brings the committed files of a job back; whether it has a worker.py."""
     test = f"{workers}/tests/test_job_{job}.py"
-    of_job = [
+    restore(
         name for name in files if name.startswith(f"{workers}/{job}/") or name == test
-    ]
-    gone = [name for name in of_job if not Path(name).exists()]
-    if gone:
-        git("checkout", "HEAD", "--", *(f":(literal){name}" for name in gone))
+    )
     return f"{workers}/{job}/worker.py" in files
 
 
-def delete_what_came_back(job: str, workers: str, files: set[str]) -> None:
+def restore(names: Iterable[str]) -> list[str]:
+    """Brings committed files back; returns those that were gone."""
+    gone = [name for name in names if not Path(name).exists()]
+    if gone:
+        git("checkout", "HEAD", "--", *(f":(literal){name}" for name in gone))
+    return gone
+
+
+def delete_what_came_back(job: str, workers: str, files: Container[str]) -> None:
     """Deletes the files of a job that the team had deleted or moved."""
     for name in (
         f"{workers}/{job}/__init__.py",
@@ -106,13 +126,39 @@ def report_moved(
         )
 
 
-def report_links(links: list[str]) -> None:
-    """Names links: Copier merges files, and keeps a link with whatever it points to."""
-    for name in links:
+def restore_edited(
+    workers: str,
+    files: Mapping[str, tuple[str, str]],
+    modules: Mapping[str, tuple[str, str]],
+) -> None:
+    """Brings edited modules back that Copier deleted, and names them.
+
+    Args:
+        modules: The template's, as they were rendered.
+    """
+    rendered = {
+        name.replace(MODULES, workers, 1): blob for name, (_, blob) in modules.items()
+    }
+    edited = [
+        name
+        for name, (_, blob) in files.items()
+        if name in rendered and blob != rendered[name]
+    ]
+    for name in restore(edited):
         print(
-            f"{name} is a link, and it stays with what it points to: if the template has a "
-            "file of this name, what the release changed in it is not there."
+            f"{name} would go with this update. It was edited, and stays: delete it when "
+            "nothing of it is needed."
         )
+
+
+def report_links(files: Mapping[str, tuple[str, str]]) -> None:
+    """Names links: Copier merges files, and keeps a link with whatever it points to."""
+    for name, (mode, _) in files.items():
+        if mode == LINK and not name.endswith("/worker.py"):
+            print(
+                f"{name} is a link, and it stays with what it points to: if the template "
+                "has a file of this name, what the release changed in it is not there."
+            )
 
 
 def git(*arguments: str) -> str:
