@@ -8,6 +8,7 @@ not. HEAD has them all, because only a committed tree is updated; the template's
 has the modules as they were rendered, in the release before.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Container, Iterable, Mapping
@@ -78,7 +79,8 @@ def restore(names: Iterable[str]) -> list[str]:
     """Brings committed files back; returns those that were gone."""
     gone = [name for name in names if not Path(name).exists()]
     if gone:
-        git("checkout", "HEAD", "--", *(f":(literal){name}" for name in gone))
+        hooks = ("-c", f"core.hooksPath={os.devnull}")
+        git(*hooks, "checkout", "HEAD", "--", *(f":(literal){name}" for name in gone))
     return gone
 
 
@@ -139,15 +141,17 @@ def restore_edited(
     rendered = {
         name.replace(MODULES, workers, 1): blob for name, (_, blob) in modules.items()
     }
-    edited = [
+    edited = {
         name
         for name, (_, blob) in files.items()
         if name in rendered and blob != rendered[name]
-    ]
-    for name in restore(edited):
+    }
+    # An edited test needs its module.
+    edited |= {name.replace("/tests/test_", "/") for name in edited} & files.keys()
+    for name in restore(sorted(edited)):
         print(
-            f"{name} would go with this update. It was edited, and stays: delete it when "
-            "nothing of it is needed."
+            f"{name} would go with this update, and stays, since it or its test was "
+            "edited: delete it when nothing of it is needed."
         )
 
 

@@ -230,12 +230,14 @@ def test_changed_answers_give_what_a_fresh_render_gives_and_back(
     assert read_files(root) == before
 
 
+@pytest.mark.parametrize("module", ["chancy_sentry.py", "tests/test_chancy_sentry.py"])
 @pytest.mark.parametrize("by_hand", [False, True], ids=["copier", "by-hand"])
 def test_a_module_that_goes_with_an_answer_stays_where_it_was_edited(
-    by_hand: bool, scope: str, root: Path, render: Callable[..., Path]
+    by_hand: bool, module: str, scope: str, root: Path, render: Callable[..., Path]
 ) -> None:
-    module = root / WORKERS / "chancy_sentry.py"
-    module.write_text(f"{module.read_text()}\n# The team's.\n")
+    """A test that was edited stays with its module."""
+    edited = root / WORKERS / module
+    edited.write_text(f"{edited.read_text()}\n# The team's.\n")
     commit_all(root)
     before = read_files(root)
 
@@ -245,10 +247,14 @@ def test_a_module_that_goes_with_an_answer_stays_where_it_was_edited(
     else:
         printed = answer(root, scope, sentry=False)
 
-    assert "chancy_sentry.py would go with this update. It was edited" in printed
+    assert f"{module} would go with this update" in printed
     after = without_answers(read_files(root))
     fresh = without_answers(read_files(render(scope, sentry=False)))
-    theirs = (f"{WORKERS}/chancy_sentry.py", "app/billing/main.py")
+    theirs = {
+        f"{WORKERS}/{module}",
+        f"{WORKERS}/chancy_sentry.py",
+        "app/billing/main.py",
+    }
     assert after == {**fresh, **{name: before[name] for name in theirs}}
 
 
@@ -269,6 +275,18 @@ def test_files_that_the_team_deleted_or_moved_do_not_come_back(
     answer(root, scope, metrics=True)
 
     assert list_files(root) == before
+
+
+def test_a_job_whose_package_would_hide_a_module_is_refused(root: Path) -> None:
+    (root / WORKERS / "summary.py").touch()
+    commit_all(root)
+
+    add = (PROGRAM, "add-job", "app/billing", "summary")
+    result = run(*add, cwd=root, check=False)
+
+    assert result.returncode == 1
+    assert "workers/summary.py is there, and the job's package" in result.stderr
+    assert run("git", "status", "--porcelain", cwd=root).stdout == ""
 
 
 def test_a_job_that_was_written_by_hand_is_added_as_it_is(

@@ -157,6 +157,16 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "the queue slow is not declared",
         "chancy-workers update app/billing",
     ),
+    "job-without-queue-over-lines": (
+        lambda root: replace(
+            root / WORKERS / "send_digest/worker.py",
+            '@job(queue="default")',
+            '@job(\n    queue="slow",\n)',
+        ),
+        f"{WORKERS}/send_digest/worker.py",
+        "the queue slow is not declared",
+        "chancy-workers update app/billing",
+    ),
     "chancy": (
         lock_another_chancy,
         "uv.lock",
@@ -181,6 +191,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "cannot be read",
         "git checkout HEAD -- .copier-answers.yml",
     ),
+    "conflict-committed": (
+        lambda root: add_line(root / ANSWERS, "<<<<<<< before updating"),
+        ANSWERS,
+        "cannot be read",
+        'README, "Change the answers"',
+    ),
     "template": (
         lambda root: replace(root / ANSWERS, "_src_path: /", "_src_path: /nowhere/"),
         ANSWERS,
@@ -196,12 +212,11 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
 ) -> None:
     break_it, file, problem, mend = BROKEN[name]
     break_it(root)
-    if name in ("answers", "no-jobs"):
+    if name in ("answers", "no-jobs", "conflict-committed"):
         commit_all(root)
 
-    findings = check(
-        root, *([] if name in ("unreadable", "chancy") else ["app/billing"])
-    )
+    everywhere = name in ("unreadable", "chancy", "conflict-committed")
+    findings = check(root, *([] if everywhere else ["app/billing"]))
 
     if name == "no-jobs":
         findings = [each for each in findings if "add-job" not in each["mend"]]
@@ -211,14 +226,63 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
     assert mend in of_billing[0]["mend"]
 
 
-def test_a_job_that_is_registered_by_hand_is_none_that_nobody_registers(
-    root: Path,
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "from .report.worker import send_digest",
+        "from app.billing.workers.report.worker import send_digest",
+        "from .report import worker",
+    ],
+)
+@pytest.mark.parametrize("by", ["workers/chancy_initialization.py", "main.py"])
+def test_a_job_that_is_used_by_hand_is_none_that_nobody_registers(
+    imported: str, by: str, root: Path
 ) -> None:
     shutil.copytree(root / WORKERS / "send_digest", root / WORKERS / "report")
-    path = root / WORKERS / "chancy_initialization.py"
-    replace(path, "\nDATABASE_", "from .report.worker import send_digest\n\nDATABASE_")
+    path = root / "app" / "billing" / by
+    path.write_text(f"{path.read_text()}\n{imported}\n")
 
     assert check(root) == []
+
+
+@pytest.mark.parametrize("declared", ['Queue(name="slow")', "Queue(SLOW)"])
+def test_a_queue_that_is_declared_by_hand_counts(declared: str, root: Path) -> None:
+    replace(root / WORKERS / "send_digest/worker.py", '"default"', '"slow"')
+    path = root / WORKERS / "chancy_initialization.py"
+    path.write_text(f'{path.read_text()}\nSLOW = "slow"\nMORE = {declared}\n')
+
+    assert check(root) == []
+
+
+def test_of_a_job_that_is_not_rendered_yet_only_the_update_is_told(root: Path) -> None:
+    replace(root / ANSWERS, "jobs:\n", "jobs:\n- name: report\n")
+    commit_all(root)
+
+    (finding,) = check(root)
+
+    assert finding["mend"] == "chancy-workers update app/billing"
+
+
+def test_answers_are_read_past_a_conflict_that_was_committed(root: Path) -> None:
+    """And also those that no JSON has."""
+    path = root / ANSWERS
+    whole = path.read_text()
+    add_line(path, "<<<<<<< before updating")
+    commit_all(root)
+    path.write_text(whole.replace("jobs:\n", "jobs:\n- name: 2026-01-01\n"))
+    commit_all(root)
+
+    (finding,) = check(root, "app/billing")
+
+    assert finding["mend"] == "chancy-workers update app/billing"
+
+
+def test_a_service_that_is_not_committed_yet_is_looked_at(root: Path) -> None:
+    run("git", "rm", "-r", "-q", "--cached", "app/shipping", cwd=root)
+
+    assert (
+        run(PROGRAM, "check", cwd=root).stdout == "2 services are current and whole\n"
+    )
 
 
 def test_tests_of_the_template_may_go_and_its_fixtures_be_added_to(root: Path) -> None:
@@ -338,6 +402,16 @@ def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
         "title=50%25%2Capp/shipping::the template's"
     )
     assert "git log -- 50%25,app/shipping/workers/chancy_hooks.py" in shipping
+
+
+def test_a_checkout_of_somebody_else_s_is_told_with_git_s_way_out(root: Path) -> None:
+    """Git's own switch stands for the other owner."""
+    env = environment(GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+
+    result = run(PROGRAM, "check", cwd=root, env=env, check=False)
+
+    assert result.returncode == 1
+    assert f"git config --global --add safe.directory {root}" in result.stderr
 
 
 def test_outside_of_a_repository_it_says_so_in_one_line(tmp_path: Path) -> None:

@@ -86,8 +86,10 @@ def test_once_all_are_current_nothing_changes_and_the_status_is_0(root: Path) ->
     commit_all(root)
 
     printed = run(PROGRAM, "update", cwd=root).stdout
+    twice = run(PROGRAM, "update", "app/billing", "app/billing/workers", cwd=root)
 
     assert {row[-1] for row in rows(printed).values()} == {"current"}
+    assert twice.stdout.count("\napp/billing ") == 1
     assert status(root) == []
 
 
@@ -114,7 +116,7 @@ def test_an_answers_file_that_is_no_yaml_stops_only_its_own_service(root: Path) 
     assert result.returncode == 1
     assert rows(result.stdout)["app/orders"][-1] == "updated"
     refused = rows(result.stdout)["app/billing/.copier-answers.yml"][-1]
-    assert refused.endswith("git checkout HEAD -- app/billing/.copier-answers.yml")
+    assert refused.endswith("what to do with a conflict), and commit")
 
 
 def test_what_cannot_be_updated_is_told_in_one_line_and_left(

@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         _check_timezone(arguments.timezone)
         project = find(Path(arguments.folder))
+        _check_name(project, arguments.name)
         renewal = renew(project, {"jobs": _jobs_with(project, arguments)}, CURRENT)
     except Refused as refused:
         print(f"chancy-workers add-job: {refused}", file=sys.stderr)
@@ -55,6 +56,16 @@ def _check_timezone(name: str | None) -> None:
         raise Refused(
             f"there is no time zone {name}: write a name of the IANA database, such as "
             "Europe/London"
+        )
+
+
+def _check_name(project: Project, name: str) -> None:
+    """Refuses a job whose package would hide a module of the team's."""
+    module = project.service / "workers" / f"{name}.py"
+    if module.is_file():
+        raise Refused(
+            f"{module.relative_to(project.top)} is there, and the job's package {name} would "
+            "hide it: give the job or the module another name"
         )
 
 

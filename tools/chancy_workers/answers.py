@@ -139,10 +139,7 @@ def find(folder: Path) -> Project:
             try:
                 project = read(file)
             except Refused as refused:
-                raise Refused(
-                    f"{file} {refused}: bring it back with git checkout HEAD -- "
-                    f"{shlex.quote(str(file))}"
-                ) from refused
+                raise Refused(f"{file} {refused}: {_mend(file)}") from refused
             if project and (
                 above == start or project.service in (start, *start.parents)
             ):
@@ -162,15 +159,23 @@ def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
         Refused: A folder has none, or the repository has none.
     """
     if folders:
-        return [find(folder) for folder in folders]
+        named = {project.file: project for project in map(find, folders)}
+        return [named[file] for file in sorted(named)]
     top = top_of(Path.cwd())
+    listed = (
+        "ls-files",
+        "-z",
+        "-co",
+        "--exclude-standard",
+        "--",
+        f":(glob)**/{PATTERN}",
+    )
     found: list[Project | Unreadable] = []
-    for name in sorted(names(git(top, "ls-files", "-z", "--", f":(glob)**/{PATTERN}"))):
+    for name in sorted(names(git(top, *listed))):
         try:
             project = read(top / name) if (top / name).is_file() else None
         except Refused as refused:
-            mend = f"git checkout HEAD -- {shlex.quote(name)}"
-            found.append(Unreadable(name, str(refused), mend))
+            found.append(Unreadable(name, str(refused), _mend(top / name)))
         else:
             found += [project] if project else []
     if not found:
@@ -181,10 +186,23 @@ def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
     return found
 
 
+def _mend(file: Path) -> str:
+    """How to get a readable answers file back."""
+    top = top_of(file.parent)
+    name = file.resolve().relative_to(top).as_posix()
+    if git(top, "status", "--porcelain", "--", f":(literal){name}"):
+        return f"git checkout HEAD -- {shlex.quote(name)}"
+    return (
+        'mend it by hand (README, "Change the answers", has what to do with a conflict), '
+        "and commit"
+    )
+
+
 def fingerprint(answers: Answers) -> str:
     """What the template writes into the answers file; an edit by hand does not fit it."""
     told = {key: value for key, value in answers.items() if not key.startswith("_")}
-    return hashlib.sha1(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(told, sort_keys=True, default=str)
+    return hashlib.sha1(text.encode()).hexdigest()
 
 
 def rendered_answers(project: Project) -> Answers:
@@ -245,7 +263,10 @@ def _history(project: Project) -> Iterator[Answers]:
             commit = line.removeprefix("commit ")
             continue
         change, *_, path = line.split("\t")
-        answers = yaml.safe_load(git(project.top, "show", f"{commit}:{path}"))
+        try:
+            answers = yaml.safe_load(git(project.top, "show", f"{commit}:{path}"))
+        except yaml.YAMLError:
+            answers = None  # A conflict that was committed.
         if isinstance(answers, dict):
             yield answers
         if change.startswith("C"):

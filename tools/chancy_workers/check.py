@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .answers import Project, Unreadable, choose, rendered_answers
 from .checks import CHECKS, Finding, Subject, has_tables_to_migrate
-from .renewal import scratch_folder, template_of
+from .renewal import absent, scratch_folder, template_of
 from .repository import Refused, top_of
 from .template import Template
 
@@ -70,6 +70,9 @@ def _check_all(
         if isinstance(project, Unreadable):
             yield Finding(project.name, project.name, 1, project.reason, project.mend)
             continue
+        if not project.service.is_dir():
+            yield Finding(project.name, project.path, 1, *absent(project))
+            continue
         folder = scratch / str(number)
         folder.mkdir()
         subject, refused = _subject_of(project, templates, folder)
@@ -87,22 +90,28 @@ def _subject_of(
     project: Project, templates: dict[str, Template | Refused], scratch: Path
 ) -> tuple[Subject, list[str]]:
     """A project with its template and a fresh render, and why one of them is missing."""
+    refused = []
+    answers, rendered = {}, None
+    try:
+        answers = rendered_answers(project)
+    except Refused as reason:
+        refused.append(f"it cannot be rendered: {reason}")
     source = str(project.answers.get("_src_path"))
     if source not in templates:
         try:
             templates[source] = Template(template_of(project), scratch)
-        except Refused as refused:
-            templates[source] = refused
+        except Refused as reason:
+            templates[source] = reason
     template = templates[source]
     if isinstance(template, Refused):
-        return Subject(project, None, None), [
-            f"the template cannot be read: {template}"
-        ]
-    try:
-        rendered = template.render(project, rendered_answers(project), scratch)
-    except Refused as refused:
-        return Subject(project, None, template), [f"it cannot be rendered: {refused}"]
-    return Subject(project, rendered, template), []
+        refused.append(f"the template cannot be read: {template}")
+        return Subject(project, answers, None, None), refused
+    if answers:
+        try:
+            rendered = template.render(project, answers, scratch)
+        except Refused as reason:
+            refused.append(f"it cannot be rendered: {reason}")
+    return Subject(project, answers, rendered, template), refused
 
 
 def _print(findings: Sequence[Finding], services: int, format: str) -> None:

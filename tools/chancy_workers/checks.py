@@ -1,5 +1,6 @@
 """What can be wrong with a service that was rendered: one function for each check."""
 
+import ast
 import os
 import re
 import shlex
@@ -7,7 +8,7 @@ import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion
 
-from .answers import Project, fingerprint
+from .answers import Answers, Project, fingerprint
 from .layout import statements
 from .template import Template
 from .wire import program
@@ -50,11 +51,13 @@ class Subject:
     """A service to look at.
 
     Args:
+        answers: Those that the files are from; none when that cannot be told.
         rendered: A fresh render of the same release with the same answers.
         template: The template's repository; None when it cannot be reached.
     """
 
     project: Project
+    answers: Answers
     rendered: Path | None
     template: Template | None
 
@@ -209,9 +212,21 @@ def has_conflicts(subject: Subject) -> Iterator[Finding]:
 
 
 def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
-    """A job is in the answers and its worker.py is gone: bring it back, or take it out."""
+    """A job is in the answers and its worker.py is gone: bring it back, or take it out.
+
+    One that is not rendered yet has none.
+    """
+    rendered = {
+        job["name"]
+        for job in (
+            replace(subject.project, answers=subject.answers).jobs
+            if subject.answers
+            else []
+        )
+    }
     for job in subject.project.jobs:
-        if not (subject.workers / job["name"] / "worker.py").is_file():
+        worker = subject.workers / job["name"] / "worker.py"
+        if job["name"] in rendered and not worker.is_file():
             yield subject.found(
                 subject.project.file,
                 f"the job {job['name']} is in the answers, and workers/{job['name']}/"
@@ -224,40 +239,78 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
 def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
     """A job's folder is in neither the answers nor the imports: add it, or delete it."""
     answered = {job["name"] for job in subject.project.jobs}
-    imported = set(
-        re.findall(r"^from \.(\w+)\.worker import", subject.initialization, re.M)
-    )
+    files = {subject.project.main, *subject.project.service.rglob("*.py")}
+    others = {
+        path: _text(path)
+        for path in files
+        if path.is_file() and subject.workers / "tests" not in path.parents
+    }
     for path in sorted(subject.workers.glob("*/worker.py")):
         name = path.parent.name
         test = subject.workers / "tests" / f"test_job_{name}.py"
-        if name not in answered | imported:
-            files = [path.parent, test] if test.is_file() else [path.parent]
-            named = " ".join(map(subject.shown, files))
+        named = re.compile(rf"\b{re.escape(name)}(\.worker\b| import worker\b)")
+        imported = any(
+            named.search(text)
+            for other, text in others.items()
+            if path.parent not in other.parents
+        )
+        if name not in answered and not imported:
+            its = [path.parent, test] if test.is_file() else [path.parent]
+            shown = " ".join(map(subject.shown, its))
             yield subject.found(
                 path,
-                f"nobody registers the job {name}",
+                f"nobody registers the job {name} (what is queued of it still runs)",
                 f"chancy-workers add-job {shlex.quote(subject.project.name)} {name}, or "
-                f"git rm -r {named}",
+                f"git rm -r {shown}",
             )
 
 
 def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
     """A job names a queue that nobody declares, so that no worker ever takes it."""
-    declared = {
-        "default",
-        *re.findall(r"\bQueue\(\s*[\"']([\w-]+)", subject.initialization),
-    }
+    declared = {"default"}
+    for call in _calls(_parsed(subject.initialization), "Queue"):
+        told = {keyword.arg: keyword.value for keyword in call.keywords}
+        name = _text_of(told.get("name") or next(iter(call.args), None))
+        if name is None:
+            return
+        declared.add(name)
     for path in sorted(subject.workers.glob("*/worker.py")):
-        for line, text in _lines(path):
-            queue = re.search(r"@job\(.*\bqueue=[\"']([\w-]+)[\"']", text)
-            if queue and queue[1] not in declared:
+        for call in _calls(_parsed(_text(path)), "job"):
+            told = {keyword.arg: keyword.value for keyword in call.keywords}
+            queue = _text_of(told.get("queue"))
+            if queue and queue not in declared:
                 yield subject.found(
                     path,
-                    f"the queue {queue[1]} is not declared, and its jobs never run",
+                    f"the queue {queue} is not declared, and its jobs never run",
                     f"add it to queues in {subject.project.path}, commit, then "
                     f"{subject.update}",
-                    line,
+                    call.lineno,
                 )
+
+
+def _parsed(text: str) -> ast.AST:
+    """The syntax tree of a module, an empty one where the text is no Python."""
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def _calls(tree: ast.AST, function: str) -> Iterator[ast.Call]:
+    """The calls of a function of this name."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+                if name == function:
+                    yield node
+
+
+def _text_of(node: ast.expr | None) -> str | None:
+    """The text that an expression is, where it is one as it stands."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+    return None
 
 
 def has_another_chancy(subject: Subject) -> Iterator[Finding]:

@@ -97,6 +97,7 @@ def renew(
                 raise
             said = run_copier(project, copy, data, CURRENT)
         said += resolve_layout(copy)
+        _refuse_rejects(copy)
         _put_back_source(project, source, copy / project.path)
         updated = read(copy / project.path)
         assert updated is not None
@@ -114,7 +115,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _of_folder(project: Project, answers: Answers) -> Answers:
-    """The answers without the import path that the folder had before it was renamed."""
+    """The answers as they are for the folder that the service has now, if it was renamed."""
+    if answers["scope"] == "backend":
+        return {**answers, "service": project.answers["service"]}
     path = str(answers.get("package", project.folder.name))
     renamed = path.rpartition(".")[2] != project.folder.name
     return {k: v for k, v in answers.items() if not (renamed and k == "package")}
@@ -124,8 +127,11 @@ def check_clean(project: Project) -> None:
     """Makes sure that whatever the update changes can be seen and undone.
 
     Raises:
-        Refused: Something is not committed, or ignored.
+        Refused: Something is not committed, ignored, hidden from git, or not there.
     """
+    if not project.service.is_dir():
+        problem, mend = absent(project)
+        raise Refused(f"{problem}: {mend}, then run this again")
     status = git(project.top, "status", "--porcelain", "-z", "--", *scope_of(project))
     changed = [entry[3:] for entry in names(status) if entry[2:3] == " "]
     if changed:
@@ -134,10 +140,43 @@ def check_clean(project: Project) -> None:
             "this again"
         )
     refuse_ignored(project.top, [project.path, *rendered_files(project)])
+    if hidden := _hidden(project):
+        raise Refused(
+            f"git does not look at {first_of(hidden)} (skip-worktree, assume-unchanged or "
+            "a sparse checkout), so that an edit there would be lost: git update-index "
+            f"--no-skip-worktree --no-assume-unchanged {shlex.quote(hidden[0])}, or git "
+            "sparse-checkout disable, then run this again"
+        )
     if not git(project.top, "ls-files", "--", f":(literal){project.path}"):
         raise Refused(
             f"git does not know {project.path}: commit it, then run this again"
         )
+
+
+def absent(project: Project) -> tuple[str, str]:
+    """What to say of a service whose folder is gone, as only a backend's first can be."""
+    return (
+        f"{project.name} is not there",
+        f"write the service's new name as service in {project.path}, or bring the folder "
+        "back, and commit",
+    )
+
+
+def _hidden(project: Project) -> list[str]:
+    """The files of the template's whose edits git does not show."""
+    listed = names(git(project.top, "ls-files", "-v", "-z"))
+    entries = [entry.split(" ", 1) for entry in listed]
+    workers = f"{(project.service / 'workers').relative_to(project.top).as_posix()}/"
+    return [
+        name
+        for mark, name in entries
+        if (mark == "S" or mark.islower())
+        and (
+            name == project.path
+            or name.startswith(workers)
+            and RENDERED.fullmatch(name.removeprefix(workers))
+        )
+    ]
 
 
 def rendered_files(project: Project) -> list[str]:
@@ -231,9 +270,10 @@ def _put_answers(project: Project, source: str, base: Answers, copy: Path) -> No
     own = {key: value for key, value in project.answers.items() if key.startswith("_")}
     own["_src_path"] = source
     answers = {key: value for key, value in base.items() if not key.startswith("_")}
-    if {**answers, **own} == project.answers:
+    told = fingerprint(answers)
+    if {**answers, **own} == project.answers and own.get("_fingerprint", told) == told:
         return
-    own["_fingerprint"] = fingerprint(answers)
+    own["_fingerprint"] = told
     text = yaml.safe_dump({**own, **answers}, sort_keys=False, allow_unicode=True)
     blob = git(copy, "hash-object", "-w", "--stdin", input=text).rstrip("\n")
     git(copy, "update-index", "--cacheinfo", f"100644,{blob},{project.path}")
@@ -302,6 +342,21 @@ def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str
     )
 
 
+def _refuse_rejects(copy: Path) -> None:
+    """Makes sure that every edit of the team's is in the copy.
+
+    Raises:
+        Refused: Copier left some aside, as it does where git hides a conflict from it.
+    """
+    new = names(git(copy, "ls-files", "--others", "-z"))
+    left = [name.removesuffix(".rej") for name in new if name.endswith(".rej")]
+    if left:
+        raise Refused(
+            f"Copier left edits in {first_of(left)} aside: please report it with the "
+            "settings that git config --list shows"
+        )
+
+
 def unmerged(copy: Path) -> list[Stage]:
     """The versions of the files that have a conflict."""
     stages = []
@@ -368,11 +423,20 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
                 "run this again"
             ) from error
         raise
-    for name in touched:
-        if top / name in beside:
-            beside[top / name].replace(top / name)
-        else:
-            _delete(top / name)
+    try:
+        for name in touched:
+            if top / name in beside:
+                beside[top / name].replace(top / name)
+            else:
+                _delete(top / name)
+    except OSError as error:
+        for path in beside.values():
+            _delete(path)
+        raise Refused(
+            f"{error.filename2 or error.filename} cannot be replaced ({error.strerror}), "
+            'and others are: git status shows them, and README, "Stay current", how to '
+            "undo that"
+        ) from error
     return touched, conflicts
 
 

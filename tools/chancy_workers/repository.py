@@ -7,6 +7,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+# A person's settings under which an update would lose something, or stop.
+SETTINGS = {
+    "apply.whitespace": "nowarn",
+    "core.hooksPath": os.devnull,
+    "log.showSignature": "false",
+    "status.showUntrackedFiles": "all",
+}
+
 
 class Refused(Exception):
     """Why nothing was done, in one line that ends with the way out."""
@@ -23,7 +31,7 @@ def git(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
         result = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
+            env={**environment(), "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
             input=input,
             capture_output=True,
             encoding="utf-8",
@@ -35,6 +43,31 @@ def git(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
         reason = reason_in(result.stderr) or f"exit {result.returncode}"
         raise Refused(f"git {arguments[0]} in {folder}: {reason}")
     return result.stdout
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment in which git has SETTINGS and these, by their names with _ for a dot."""
+    variables = dict(os.environ)
+    added = {name.replace("_", "."): value for name, value in settings.items()}
+    first = int(variables.get("GIT_CONFIG_COUNT") or 0)
+    for number, (name, value) in enumerate({**SETTINGS, **added}.items(), first):
+        variables[f"GIT_CONFIG_KEY_{number}"] = name
+        variables[f"GIT_CONFIG_VALUE_{number}"] = value
+    variables["GIT_CONFIG_COUNT"] = str(first + len(SETTINGS) + len(added))
+    return variables
+
+
+def forget_the_caller_s_repository() -> None:
+    """Takes out of the environment what git gives its hooks and aliases.
+
+    It would be the repository of every git that a command starts, in other folders too.
+    """
+    listed = subprocess.run(
+        ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True
+    )
+    for name in listed.stdout.split():
+        if not name.startswith("GIT_CONFIG"):
+            os.environ.pop(name, None)
 
 
 def refuse_ignored(top: Path, files: Sequence[str]) -> None:
@@ -88,6 +121,11 @@ def top_of(folder: Path) -> Path:
         top = git(folder, "rev-parse", "--show-toplevel").rstrip("\n")
         git(folder, "rev-parse", "--verify", "HEAD")
     except Refused as error:
+        if "dubious ownership" in str(error):
+            raise Refused(
+                f"{folder} belongs to somebody else, and git reads nothing there: run git "
+                f"config --global --add safe.directory {shlex.quote(str(folder))}"
+            ) from error
         raise Refused(
             f"{folder} is in no git repository with a commit in it, and what an update "
             "changes could not be seen: run git init, then commit everything"

@@ -10,7 +10,7 @@ import yaml
 from packaging.version import InvalidVersion, Version
 
 from .answers import Answers, Project
-from .repository import Refused, git, reason_in
+from .repository import Refused, environment, git, reason_in
 
 # What Copier takes for a URL, and git does not.
 SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
@@ -126,25 +126,21 @@ def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
         Refused: It ended with an error; the last line of its traceback, or git's, says which.
     """
     command, *others = map(str, arguments)
-    configured = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    settings = environment(core_autocrlf="false", core_attributesFile=os.devnull)
     result = subprocess.run(
         [sys.executable, "-m", "copier", command, "--trust", "--defaults", "--quiet"]
         + others,
         cwd=cwd,
-        env={
-            **os.environ,
-            "TMPDIR": str(scratch),
-            "GIT_CONFIG_COUNT": str(configured + 1),
-            f"GIT_CONFIG_KEY_{configured}": "core.autocrlf",
-            f"GIT_CONFIG_VALUE_{configured}": "false",
-        },
+        env={**settings, "TMPDIR": str(scratch)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
         errors="replace",
     )
     if result.returncode != 0:
-        reason = reason_in(result.stderr) or f"copier ended with {result.returncode}"
+        # Of a program of the template's that failed Copier says so in a line of its own.
+        printed = re.sub(r"\nTask \[.*", "", result.stderr)
+        reason = reason_in(printed) or f"copier ended with {result.returncode}"
         for before in ("ValueError: ", "Validation error for question "):
             reason = reason.removeprefix(before)
         for sign, way_out in WAYS_OUT.items():

@@ -1,0 +1,156 @@
+"""Refuses an update that would lose something; Copier runs it before it changes a file.
+
+    python refuse_update.py ANSWERS_FILE TEMPLATE
+
+Copier carries a team's edits over as a patch of git's. Under what this looks for, git or
+Copier leaves a part of them out, and neither says so.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import yaml
+
+# What Copier merges in a service's folder, and in a backend; the rest is written once.
+OF_WORKERS = re.compile(
+    r"workers/(chancy_\w+|__init__|__main__"
+    r"|tests/(__init__|conftest|test_chancy_\w+|test_main))\.py"
+)
+OF_BACKEND = re.compile(
+    r"README\.md|pyproject\.toml|\.gitignore|app/(__init__|observability|secret_values)\.py"
+    r"|tests/test_(observability|secret_values)\.py"
+)
+# Settings of git, with the values under which nothing is lost.
+SETTINGS = {
+    "apply.whitespace": ("", "nowarn", "warn"),
+    "status.showUntrackedFiles": ("", "normal", "all", "true", "yes", "on", "1"),
+}
+
+
+def main(answers_file: str, template: str) -> int:
+    """Returns the exit status, 1 with one line when there is a reason.
+
+    Args:
+        template: A clone of its repository.
+    """
+    answers = yaml.safe_load(Path(answers_file).read_text(encoding="utf-8"))
+    backend = answers["scope"] == "backend"
+    service = f"app/{answers['service']}" if backend else "."
+    files = [*merged_files(service, backend)]
+    for reason in chain(
+        of_folders(answers_file, service),
+        of_settings(),
+        of_attributes(template, [name for _, name in files]),
+        of_names(),
+        of_files(files),
+    ):
+        print(f"nothing is updated: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def of_folders(answers_file: str, service: str) -> Iterator[str]:
+    """Folders that the template renders into and that are not there, or links."""
+    if not Path(service).is_dir():
+        yield (
+            f"{service} is not there: write the service's new name as service in "
+            f"{answers_file}, commit, then run chancy-workers update"
+        )
+    for folder in ("app", service, f"{service}/workers", f"{service}/workers/tests"):
+        if service == "." and folder in ("app", "."):
+            continue
+        if Path(folder).is_symlink():
+            yield (
+                f"{os.path.normpath(folder)} is a link to a folder, into which git writes "
+                "nothing: move that folder here, commit, then run this again"
+            )
+
+
+def of_settings() -> Iterator[str]:
+    """Settings under which git leaves edits out, or Copier what it has to look at."""
+    for name, harmless in SETTINGS.items():
+        value = git("config", "--get", name, check=False).strip()
+        if value.lower() not in harmless:
+            yield (
+                f"git has {name}={value}, with which edits are lost: take it out (git "
+                f"config --show-origin {name} tells where it is), or run chancy-workers "
+                "update, which goes without it"
+            )
+
+
+def of_names() -> Iterator[str]:
+    """Names that are no text, anywhere in the repository."""
+    for name in git("ls-files", "-z", "--full-name", ":/").split("\0"):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            yield (
+                f"the name of {os.fsencode(name)!r} is no UTF-8, and Copier stops there: "
+                "rename the file, commit, then run this again"
+            )
+
+
+def of_attributes(template: str, files: Sequence[str]) -> Iterator[str]:
+    """Files that a person's attributes make binary, in Copier's own folders too."""
+    told = git("-C", template, "check-attr", "-z", "diff", "--", *files).split("\0")
+    for name, value in zip(told[::3], told[2::3], strict=False):
+        if value == "unset":
+            yield (
+                f"git takes {name} for binary by an attributes file of yours, and the edits "
+                "in it would be lost: take that out (git config core.attributesFile tells "
+                "where it is), or run chancy-workers update, which goes without it"
+            )
+
+
+def of_files(files: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Files that nobody sees the edits of, or that Copier misreads."""
+    for mark, name in files:
+        if mark == "S" or mark.islower():
+            yield (
+                f"{name} is one that git does not look at (skip-worktree, assume-unchanged "
+                "or a sparse checkout), and an edit of it would be lost: git update-index "
+                f"--no-skip-worktree --no-assume-unchanged {name}, or git sparse-checkout "
+                "disable"
+            )
+        elif Path(name).is_file() and not is_text(Path(name).read_bytes()):
+            yield (
+                f"{name} is no UTF-8 text, and the edits in it would be lost: save it as "
+                "UTF-8 and without NUL, commit, then run this again"
+            )
+
+
+def merged_files(service: str, backend: bool) -> Iterator[tuple[str, str]]:
+    """The files that Copier merges, each with git's mark and its name."""
+    for entry in filter(None, git("ls-files", "-v", "-z").split("\0")):
+        mark, name = entry.split(" ", 1)
+        if OF_WORKERS.fullmatch(os.path.relpath(name, service)):
+            yield mark, name
+        elif backend and OF_BACKEND.fullmatch(name):
+            yield mark, name
+
+
+def is_text(content: bytes) -> bool:
+    try:
+        return "\0" not in content.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def git(*arguments: str, check: bool = True) -> str:
+    result = subprocess.run(
+        ["git", *arguments],
+        check=check,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+    )
+    return result.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

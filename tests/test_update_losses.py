@@ -1,0 +1,250 @@
+"""What makes git leave edits out of an update, or hides them, loses nothing."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from . import edits
+from .releases import HOOKS, NEXT, WORKING_TREE, commit_all, read_files
+from .support import COPIER, GIT, PROGRAM, commit, copy, environment, run
+from .test_update_awkward import ANSWERS, BILLING, UPDATES, make_root
+
+MODULE = f"{BILLING}/workers/chancy_queues.py"
+
+
+@pytest.fixture(scope="module")
+def edited(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A service with edits, one of them in the lines that the next release changes."""
+    root = make_root(tmp_path_factory.mktemp("edited"), next_release, WORKING_TREE)
+    with (root / MODULE).open("a") as stream:
+        stream.write('\n\nTEXT = """blanks at the end   \n"""\n')
+    (root / BILLING / "NOTES.md").write_text("blanks at the end   \n")
+    edits.edit_what_the_next_release_changes(root / BILLING)
+    commit_all(root)
+    return root
+
+
+@pytest.fixture
+def root(edited: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(edited, tmp_path / "backend"))
+
+
+def write_hook(folder: Path, name: str) -> Path:
+    hooks = folder / "hooks"
+    hooks.mkdir(exist_ok=True)
+    (hooks / name).write_text("#!/bin/sh\necho no ticket >&2\nexit 1\n")
+    (hooks / name).chmod(0o755)
+    return hooks
+
+
+def configure(folder: Path, section: str, setting: str) -> dict[str, str]:
+    """The environment of a person with one setting of git."""
+    path = folder / "gitconfig"
+    path.write_text(f"[{section}]\n\t{setting}\n")
+    return environment(GIT_CONFIG_GLOBAL=str(path))
+
+
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [
+        ("apply", "whitespace = error"),
+        ("apply", "whitespace = fix"),
+        ("status", "showUntrackedFiles = no"),
+        ("core", "attributesFile = {attributes}"),
+        ("core", "hooksPath = {hooks}"),
+    ],
+)
+def test_chancy_workers_goes_without_the_settings_of_a_person(
+    section: str, setting: str, root: Path, tmp_path: Path
+) -> None:
+    attributes = tmp_path / "attributes"
+    attributes.write_text("*.py binary\n")
+    for name in ("prepare-commit-msg", "post-checkout"):
+        hooks = write_hook(tmp_path, name)
+    env = configure(
+        tmp_path, section, setting.format(attributes=attributes, hooks=hooks)
+    )
+    before = (root / MODULE).read_bytes()
+
+    result = run(PROGRAM, "update", BILLING, cwd=root, env=env, check=False)
+
+    assert f"conflict in {BILLING}/{HOOKS}" in result.stdout, result.stderr
+    assert "<<<<<<< before updating" in (root / BILLING / HOOKS).read_text()
+    assert (root / MODULE).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "reason"),
+    [
+        ("apply", "whitespace = error", "git has apply.whitespace=error"),
+        ("apply", "whitespace = fix", "git has apply.whitespace=fix"),
+        ("status", "showUntrackedFiles = no", "git has status.showUntrackedFiles=no"),
+        ("core", "attributesFile = {attributes}", "git takes workers/__init__.py for"),
+    ],
+)
+def test_copier_alone_refuses_them_before_anything_is_changed(
+    section: str, setting: str, reason: str, root: Path, tmp_path: Path
+) -> None:
+    attributes = tmp_path / "attributes"
+    attributes.write_text("*.py binary\n")
+    env = configure(tmp_path, section, setting.format(attributes=attributes))
+    before = read_files(root)
+
+    result = run(*UPDATES["copier"], BILLING, cwd=root, env=env, check=False)
+
+    assert result.returncode == 1
+    assert f"\nnothing is updated: {reason}" in result.stderr
+    assert read_files(root) == before
+
+
+def not_utf_8(root: Path) -> None:
+    path = root / MODULE
+    path.write_bytes(
+        b"# -*- coding: latin-1 -*-\n" + path.read_bytes() + b"# Gr\xfc\xdfe\n"
+    )
+    commit_all(root)
+
+
+def with_nul(root: Path) -> None:
+    (root / MODULE).write_bytes((root / MODULE).read_bytes() + b"# \0\n")
+    commit_all(root)
+
+
+def name_no_utf_8(root: Path) -> None:
+    Path(os.fsdecode(bytes(root / BILLING) + b"/caf\xe9.txt")).touch()
+    commit_all(root)
+
+
+def tests_linked(root: Path) -> None:
+    (root / BILLING / "workers" / "tests").rename(root / "tests")
+    (root / BILLING / "workers" / "tests").symlink_to("../../../tests")
+    commit_all(root)
+
+
+def skipped(root: Path) -> None:
+    run("git", "update-index", "--skip-worktree", MODULE, cwd=root)
+    (root / MODULE).write_text("# Local.\n")
+
+
+def sparse(root: Path) -> None:
+    run("git", "update-index", "-q", "--refresh", cwd=root)
+    without = ("/*", f"!/{BILLING}/workers/tests/")
+    run("git", "sparse-checkout", "set", "--no-cone", *without, cwd=root)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "not-utf-8": (not_utf_8, "chancy_queues.py is no UTF-8 text"),
+    "nul": (with_nul, "chancy_queues.py is no UTF-8 text"),
+    "name": (name_no_utf_8, r"caf\xe9.txt' is no UTF-8"),
+    "linked-folder": (tests_linked, "workers/tests is a link to a folder"),
+    "skip-worktree": (skipped, "--no-skip-worktree"),
+    "sparse": (sparse, "git sparse-checkout disable"),
+}
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    """Every file, whatever git makes of it and of its name."""
+    files = (path for path in root.rglob("*") if ".git" not in path.parts)
+    return {path: path.read_bytes() for path in files if path.is_file()}
+
+
+@pytest.mark.parametrize("program", list(UPDATES))
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_what_would_be_lost_is_refused_by_name(
+    name: str, program: str, root: Path
+) -> None:
+    hide, reason = REFUSED[name]
+    hide(root)
+    before = contents(root)
+
+    result = run(*UPDATES[program], BILLING, cwd=root, check=False)
+
+    printed = result.stdout if program == "chancy-workers" else result.stderr
+    lines = [line for line in printed.splitlines() if reason in line]
+    assert len(lines) == result.returncode == 1, result
+    assert lines[0].count(": ") >= 2, "the reason has no way out"
+    assert "Traceback" not in result.stderr
+    assert contents(root) == before
+
+
+def test_a_hook_or_an_alias_does_not_lend_its_repository(
+    root: Path, tmp_path: Path
+) -> None:
+    """In a linked worktree git gives them GIT_DIR, and a commit its index."""
+    tree = tmp_path / "tree"
+    run("git", "worktree", "add", "--quiet", tree, cwd=root)
+    alias = f"alias.renew=!{PROGRAM} update {BILLING}"
+    result = run("git", "-c", alias, "renew", cwd=tree, check=False)
+    assert f"conflict in {BILLING}/{HOOKS}" in result.stdout, result.stderr
+    assert run("git", "status", "--porcelain", cwd=root).stdout == ""
+
+    hook = root / ".git" / "hooks" / "pre-commit"
+    hook.write_text(f"#!/bin/sh\n{PROGRAM} check > {tmp_path}/found || true\n")
+    hook.chmod(0o755)
+    (root / BILLING / "NOTES.md").write_text("more\n")
+    run(*GIT, "commit", "--quiet", "--all", "--message=more", cwd=root)
+    assert "is behind" in (tmp_path / "found").read_text()
+    assert run("git", "show", "--format=", "--name-only", cwd=root).stdout == (
+        f"{BILLING}/NOTES.md\n"
+    )
+
+
+def move_service(root: Path) -> None:
+    """Renames a backend's first service, with every word of it."""
+    (root / BILLING).rename(root / "app" / "invoices")
+    for name, content in read_files(root).items():
+        if name != ANSWERS:
+            content = re.sub(rb"app([./])billing", rb"app\1invoices", content)
+            (root / name).write_bytes(content)
+    commit_all(root)
+
+
+def test_a_backend_s_service_that_was_renamed_is_named_then_updated(
+    next_release: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    told = ("--data=scope=backend", f"--vcs-ref={WORKING_TREE}")
+    copy(root, *told, cwd=tmp_path, template=next_release)
+    commit(root)
+    move_service(root)
+    before = read_files(root)
+
+    for command in ([*COPIER, "update", "--trust", "--defaults"], [PROGRAM, "update"]):
+        result = run(*command, cwd=root, check=False)
+        assert result.returncode == 1
+        assert "app/billing is not there" in result.stdout + result.stderr
+        assert read_files(root) == before
+    found = run(PROGRAM, "check", cwd=root, check=False).stdout
+    assert found.count("\n") == 1 and "app/billing is not there: write" in found
+
+    edits.change_answers(root, service="invoices")
+    commit_all(root)
+    run(PROGRAM, "update", cwd=root)
+
+    assert "as the next release" in (root / "app" / "invoices" / HOOKS).read_text()
+    assert not (root / BILLING).exists()
+    assert f"_commit: {NEXT}" in (root / ANSWERS).read_text()
+
+
+def test_the_undo_that_is_told_takes_in_an_app_outside_of_the_folder(
+    next_release: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    (root / "app").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    app = root / "app" / "api.py"
+    app.write_text("from fastapi import FastAPI\n\napp = FastAPI()\n")
+    told = ("--data=main=../api.py", f"--vcs-ref={WORKING_TREE}", "--skip-tasks")
+    copy(BILLING, *told, cwd=root, template=next_release)
+    commit(root)
+
+    result = run(*UPDATES["copier"], BILLING, cwd=root)
+    assert "workers_router" in app.read_text() or "initialize" in app.read_text()
+    (undo,) = re.findall(r"^ +(git checkout .*)$", result.stderr, re.M)
+    run("sh", "-c", undo, cwd=root)
+
+    assert run("git", "status", "--porcelain", cwd=root).stdout == ""
