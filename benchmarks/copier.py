@@ -7,9 +7,9 @@ as this renders take turns in one run. The other two hold plain text: nothing to
 nothing to check, nothing to run. Each is updated to a release that changes one line.
 
 Then one service is updated in backends of 100, 1,000 and 10,000 files, by Copier and by
-`chancy-workers update`, and every service of backends with 1, 10 and 50 by the latter. All
-figures are medians of the processor time of all processes, in seconds, so that other work
-on the machine counts little.
+`chancy-workers update`, and, once, every service of backends with 1, 10 and 50 by the
+latter. Figures are the processor time of all processes, in seconds, so that other work on
+the machine counts little: medians of all rounds.
 """
 
 import argparse
@@ -51,9 +51,7 @@ def main() -> None:
                 ours, scratch, by_program, arguments.rounds
             ),
         }
-        by_services = {
-            "chancy-workers update": grow_services(ours, scratch, arguments.rounds)
-        }
+        by_services = {"chancy-workers update": grow_services(ours, scratch)}
     for what, lines in (("files", by_files), ("services", by_services)):
         for name, points in lines.items():
             told = ", ".join(f"{count:,}: {seconds:.1f} s" for count, seconds in points)
@@ -166,14 +164,14 @@ def grow_files(
     return points
 
 
-def grow_services(template: Path, scratch: Path, rounds: int) -> Points:
+def grow_services(template: Path, scratch: Path) -> Points:
     """The update of every service of a backend with ever more of them."""
     points = []
     for count in SERVICES:
         root = scratch / "services"
         for number in range(count):
             copy_service(root, f"service_{number}", template)
-        points.append((count, measure(root, by_program, rounds)))
+        points.append((count, measure(root, by_program, 1)))
     return points
 
 

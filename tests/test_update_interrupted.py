@@ -16,8 +16,8 @@ from .releases import HOOKS, WORKING_TREE, commit_all, read_files
 from .support import COPIER, PROGRAM, TEMPLATE, commit, copy, environment, run, wait_for
 
 UNDO = re.compile(r"git checkout HEAD -- (\S+) && git clean -fd \1(?=`)")
-# Imported by every Python: kills a process at the rename of a certain new file.
-KILL_AT_RENAME = """\
+# Imported by every Python: kills a process at the rename of a certain new file, or fails it.
+AT_RENAME = """\
 import os
 import signal
 
@@ -27,7 +27,9 @@ renames = []
 def replace(source, target, replace=os.replace):
     if str(source).endswith(".new"):
         renames.append(source)
-        if len(renames) == int(os.environ["KILL_AT_RENAME"]):
+        if len(renames) == int(os.environ["AT_RENAME"]):
+            if "FAIL" in os.environ:
+                raise PermissionError(1, "Operation not permitted", source, None, target)
             os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 
@@ -160,9 +162,7 @@ def test_at_moments_spread_over_the_whole_run(checkout: Checkout, moments: int) 
 def test_once_files_are_written(checkout: Checkout) -> None:
     checkout.edit()
     before = checkout.hooks.read_bytes()
-    process = checkout.start(
-        KILL_AT_RENAME="2", PYTHONPATH=str(kill_at_rename(checkout.scratch))
-    )
+    process = checkout.start(AT_RENAME="2", PYTHONPATH=str(at_rename(checkout.scratch)))
     if checkout.command[0] != PROGRAM:
         wait_for(
             lambda: checkout.hooks.read_bytes() != before,
@@ -180,8 +180,8 @@ def test_once_files_are_written(checkout: Checkout) -> None:
     assert "<<<<<<< before updating" in checkout.hooks.read_text()
 
 
-def kill_at_rename(folder: Path) -> Path:
-    (folder / "sitecustomize.py").write_text(KILL_AT_RENAME)
+def at_rename(folder: Path) -> Path:
+    (folder / "sitecustomize.py").write_text(AT_RENAME)
     return folder
 
 
@@ -205,6 +205,25 @@ def test_ctrl_c_ends_with_one_line_and_leaves_no_scratch_folder(
     assert printed == "chancy-workers: stopped; git status shows what was written\n"
     assert [*checkout.scratch.iterdir()] == []
     assert read_files(checkout.root) == checkout.clean
+
+
+@pytest.mark.parametrize(
+    "checkout", [("service", "chancy-workers")], ids=["service"], indirect=True
+)
+def test_a_file_that_cannot_be_replaced_takes_all_of_it_back(
+    checkout: Checkout,
+) -> None:
+    """With a conflict, and after the first file was replaced."""
+    checkout.edit()
+    folder = at_rename(checkout.scratch)
+
+    process = checkout.start(AT_RENAME="2", FAIL="yes", PYTHONPATH=str(folder))
+
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot be replaced (Operation not permitted): mend that" in printed
+    assert read_files(checkout.root) == checkout.clean
+    assert run("git", "status", "--short", "--ignored", cwd=checkout.root).stdout == ""
 
 
 @pytest.mark.parametrize("in_the_way", [f".{Path(HOOKS).name}.new", "index.lock"])

@@ -101,6 +101,22 @@ def test_copier_alone_refuses_them_before_anything_is_changed(
     assert read_files(root) == before
 
 
+def test_a_hook_that_fails_does_not_stop_what_brings_edited_modules_back(
+    root: Path,
+) -> None:
+    module = root / BILLING / "workers" / "chancy_sentry.py"
+    module.write_text(f"{module.read_text()}# The team's.\n")
+    commit_all(root)
+    edited = module.read_bytes()
+    hooks = write_hook(root / ".git", "post-checkout")
+    run("git", "config", "core.hooksPath", hooks, cwd=root)
+
+    told = ("--vcs-ref=:current:", "--data=sentry=false")
+    run(*UPDATES["copier"], *told, BILLING, cwd=root)
+
+    assert module.read_bytes() == edited
+
+
 def not_utf_8(root: Path) -> None:
     path = root / MODULE
     path.write_bytes(

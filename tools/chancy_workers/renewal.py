@@ -399,7 +399,7 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     Everything that can fail comes first, beside the files; then each is replaced in one step.
 
     Raises:
-        Refused: Git ignores a new file, or one cannot be written; nothing was changed.
+        Refused: Git ignores a new file, or one cannot be written; nothing is changed then.
     """
     changed = names(git(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD"))
     new = names(git(copy, "ls-files", "--others", "-z"))
@@ -432,12 +432,22 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     except OSError as error:
         for path in beside.values():
             _delete(path)
+        _take_back(copy, top, touched)
         raise Refused(
-            f"{error.filename2 or error.filename} cannot be replaced ({error.strerror}), "
-            'and others are: git status shows them, and README, "Stay current", how to '
-            "undo that"
+            f"{error.filename2 or error.filename} cannot be replaced ({error.strerror}): "
+            "mend that, then run this again"
         ) from error
     return touched, conflicts
+
+
+def _take_back(copy: Path, top: Path, touched: Sequence[str]) -> None:
+    """Brings files of the backend back as they are committed, and git's index."""
+    committed = set(names(git(copy, "ls-tree", "-r", "-z", "--name-only", "HEAD")))
+    for name in touched:
+        if name not in committed:
+            _delete(top / name)
+    paths = [f":(literal){name}" for name in touched if name in committed]
+    git(top, "checkout", "HEAD", "--", *paths)
 
 
 def _write_beside(source: Path, target: Path, beside: dict[Path, Path]) -> None:
