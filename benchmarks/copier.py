@@ -12,7 +12,7 @@ nothing to check, nothing to run. Each is updated to a release that changes one 
 Then one service is updated in backends of 100, 1,000 and 10,000 files, by Copier and by
 `chancy-workers update`, and, once, every service of backends with 1, 10 and 50 by the
 latter. Figures are the processor time of all processes, in seconds, so that other work on
-the machine counts little: medians of all rounds.
+the machine counts little: medians of the rounds.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def compare(ours: Path, scratch: Path, rounds: int) -> None:
     """Prints copies and updates of the three templates, and how many times ours costs."""
     rendered = scratch / "rendered"
     copy_service(rendered, "billing", ours)
-    files = [path for path in (rendered / "app" / "billing").rglob("*.py")]
+    files = sorted((rendered / "app" / "billing").rglob("*.py"))
     templates = {
         OURS: ours,
         ONE_FILE: make_plain_template(scratch / "one", files[:1]),

@@ -3,12 +3,13 @@
     python keep_files.py ANSWERS_FILE WORKERS_FOLDER TEMPLATE RELEASE
 
 Copier deletes the files of a job that was taken out of the answers, brings back those that
-the team deleted or moved, and deletes a module that the template has no more, edited or
-not. HEAD has them all, because only a committed tree is updated; the template's repository
-has the modules as they were rendered, in the release before.
+the team deleted or moved, and deletes a file that the template has no more, edited or not.
+HEAD has them all, because only a committed tree is updated; the template's repository has
+the release before, and files in it that are no Jinja as they were rendered.
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Container, Iterable, Mapping
@@ -17,15 +18,17 @@ from typing import Any
 
 import yaml
 
-MODULES = "template/{{ service_root }}/workers"
+JINJA = ".jinja"
 LINK = "120000"
+# A file's mode and its object.
+Blob = tuple[str, str]
 
 
 def main(answers_file: str, workers: str, template: str, release: str) -> None:
     """Puts the files of the current folder right and says what became of them."""
     before = jobs_of(git("show", f"HEAD:./{answers_file}"))
     after = jobs_of(Path(answers_file).read_text(encoding="utf-8"))
-    files = tree_of("HEAD", workers)
+    files = tree_of("HEAD", ".")
     removed = [job for job in before if job not in after]
     added = [job for job in after if job not in before]
     kept = [job for job in removed if restore_job(job, workers, files)]
@@ -34,12 +37,13 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
             delete_what_came_back(job, workers, files)
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
-    restore_edited(workers, files, tree_of(release, MODULES, "-C", template))
-    report_links(files)
+    rendered = rendered_files(tree_of(release, "template", "-C", template), workers)
+    restore_edited(files, rendered)
+    report_links(files, rendered)
 
 
-def tree_of(commit: str, folder: str, *where: str) -> dict[str, tuple[str, str]]:
-    """The committed files below a folder, by name, each with its mode and its object.
+def tree_of(commit: str, folder: str, *where: str) -> dict[str, Blob]:
+    """The committed files below a folder, by name.
 
     Args:
         where: Options of git that name another repository.
@@ -47,6 +51,22 @@ def tree_of(commit: str, folder: str, *where: str) -> dict[str, tuple[str, str]]
     listed = git(*where, "ls-tree", "-r", "-z", commit, f"{folder}/")
     entries = [entry.split("\t", 1) for entry in listed.split("\0") if entry]
     return {name: (about.split()[0], about.split()[2]) for about, name in entries}
+
+
+def rendered_files(tree: Mapping[str, Blob], workers: str) -> dict[str, Blob]:
+    """The template's files by their names here, with .jinja; without those of jobs."""
+    found = {}
+    for name, blob in tree.items():
+        if "scope == 'backend'" in name and workers == "workers":
+            continue
+        below = name.removeprefix("template/").replace(
+            "{{ service_root }}/workers", workers
+        )
+        below = below.replace("{{ service_root }}", str(Path(workers).parent))
+        below = re.sub("{% if .*? %}(.*?){% endif %}", r"\1", below)
+        if "{" not in below:
+            found[os.path.normpath(below)] = blob
+    return found
 
 
 def jobs_of(text: str) -> dict[str, tuple[str, str]]:
@@ -77,7 +97,7 @@ def restore_job(job: str, workers: str, files: Mapping[str, object]) -> bool:
 
 def restore(names: Iterable[str]) -> list[str]:
     """Brings committed files back; returns those that were gone."""
-    gone = [name for name in names if not Path(name).exists()]
+    gone = [name for name in names if not os.path.lexists(name)]
     if gone:
         hooks = ("-c", f"core.hooksPath={os.devnull}")
         git(*hooks, "checkout", "HEAD", "--", *(f":(literal){name}" for name in gone))
@@ -128,40 +148,30 @@ def report_moved(
         )
 
 
-def restore_edited(
-    workers: str,
-    files: Mapping[str, tuple[str, str]],
-    modules: Mapping[str, tuple[str, str]],
-) -> None:
-    """Brings edited modules back that Copier deleted, and names them.
-
-    Args:
-        modules: The template's, as they were rendered.
-    """
-    rendered = {
-        name.replace(MODULES, workers, 1): blob for name, (_, blob) in modules.items()
-    }
+def restore_edited(files: Mapping[str, Blob], rendered: Mapping[str, Blob]) -> None:
+    """Brings edited files back that Copier deleted, and names them."""
     edited = {
         name
         for name, (_, blob) in files.items()
-        if name in rendered and blob != rendered[name]
+        if name in rendered and blob != rendered[name][1]
     }
     # An edited test needs its module.
     edited |= {name.replace("/tests/test_", "/") for name in edited} & files.keys()
     for name in restore(sorted(edited)):
         print(
-            f"{name} would go with this update, and stays, since it or its test was "
-            "edited: delete it when nothing of it is needed."
+            f"{name} would go with this update, and stays, since it or its test was edited "
+            "or laid out anew: delete it when nothing of it is needed."
         )
 
 
-def report_links(files: Mapping[str, tuple[str, str]]) -> None:
+def report_links(files: Mapping[str, Blob], rendered: Mapping[str, Blob]) -> None:
     """Names links: Copier merges files, and keeps a link with whatever it points to."""
     for name, (mode, _) in files.items():
-        if mode == LINK and not name.endswith("/worker.py"):
+        told = name in rendered or f"{name}{JINJA}" in rendered
+        if mode == LINK and told and Path(name).name != "main.py":
             print(
-                f"{name} is a link, and it stays with what it points to: if the template "
-                "has a file of this name, what the release changed in it is not there."
+                f"{name} is a link, and stays one: what the release changed in this file is "
+                "not in what it points to."
             )
 
 

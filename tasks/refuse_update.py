@@ -8,6 +8,7 @@ Copier leaves a part of them out, and neither says so.
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,8 @@ OF_WORKERS = re.compile(
     r"|tests/(__init__|conftest|test_chancy_\w+|test_main))\.py"
 )
 OF_BACKEND = re.compile(
-    r"README\.md|pyproject\.toml|\.gitignore|app/(__init__|observability|secret_values)\.py"
+    r"README\.md|pyproject\.toml|\.gitignore"
+    r"|app/(__init__|observability|secret_values)\.py"
     r"|tests/test_(observability|secret_values)\.py"
 )
 # Settings of git, with the values under which nothing is lost.
@@ -41,41 +43,41 @@ def main(answers_file: str, template: str) -> int:
     answers = yaml.safe_load(Path(answers_file).read_text(encoding="utf-8"))
     backend = answers["scope"] == "backend"
     service = f"app/{answers['service']}" if backend else "."
+    prefix = git("rev-parse", "--show-prefix").rstrip("\n")
     files = [*merged_files(service, backend)]
     for reason in chain(
-        of_folders(answers_file, service),
+        of_folders(answers_file, service, backend),
         of_settings(),
-        of_attributes(template, [name for _, name in files]),
+        of_attributes(template, [f"{prefix}{name}" for _, name in files]),
         of_names(),
-        of_files(files),
+        of_files(prefix, files),
     ):
         print(f"nothing is updated: {reason}", file=sys.stderr)
         return 1
     return 0
 
 
-def of_folders(answers_file: str, service: str) -> Iterator[str]:
-    """Folders that the template renders into and that are not there, or links."""
-    if not Path(service).is_dir():
-        yield (
-            f"{service} is not there: write the service's new name as service in "
-            f"{answers_file}, commit, then run chancy-workers update"
-        )
-    for folder in ("app", service, f"{service}/workers", f"{service}/workers/tests"):
-        if service == "." and folder in ("app", "."):
-            continue
+def of_folders(answers_file: str, service: str, backend: bool) -> Iterator[str]:
+    """Folders that the template renders into and that are links, or not there."""
+    above = ("app", "tests", service) if backend else ()
+    for folder in (*above, f"{service}/workers", f"{service}/workers/tests"):
         if Path(folder).is_symlink():
             yield (
                 f"{os.path.normpath(folder)} is a link to a folder, into which git writes "
                 "nothing: move that folder here, commit, then run this again"
             )
+    if not Path(service).is_dir():
+        yield (
+            f"{service} is not there: write the service's new name as service in "
+            f"{answers_file}, commit, then run chancy-workers update"
+        )
 
 
 def of_settings() -> Iterator[str]:
     """Settings under which git leaves edits out, or Copier what it has to look at."""
     for name, harmless in SETTINGS.items():
         value = git("config", "--get", name, check=False).strip()
-        if value.lower() not in harmless:
+        if value not in harmless:
             yield (
                 f"git has {name}={value}, with which edits are lost: take it out (git "
                 f"config --show-origin {name} tells where it is), or run chancy-workers "
@@ -97,31 +99,52 @@ def of_names() -> Iterator[str]:
 
 def of_attributes(template: str, files: Sequence[str]) -> Iterator[str]:
     """Files that a person's attributes make binary, in Copier's own folders too."""
+    if not files:
+        return
     told = git("-C", template, "check-attr", "-z", "diff", "--", *files).split("\0")
     for name, value in zip(told[::3], told[2::3], strict=False):
         if value == "unset":
             yield (
                 f"git takes {name} for binary by an attributes file of yours, and the edits "
-                "in it would be lost: take that out (git config core.attributesFile tells "
-                "where it is), or run chancy-workers update, which goes without it"
+                "in it would be lost: take that out (it is where git config "
+                "core.attributesFile says, or ~/.config/git/attributes), or run chancy-workers update, which goes without it"
             )
 
 
-def of_files(files: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Files that nobody sees the edits of, or that Copier misreads."""
+def of_files(prefix: str, files: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Files that nobody sees the edits of, or that Copier misreads.
+
+    Args:
+        prefix: From the repository's top folder to this one.
+    """
     for mark, name in files:
         if mark == "S" or mark.islower():
             yield (
-                f"{name} is one that git does not look at (skip-worktree, assume-unchanged "
-                "or a sparse checkout), and an edit of it would be lost: git update-index "
-                f"--no-skip-worktree --no-assume-unchanged {name}, or git sparse-checkout "
-                "disable"
+                f"git does not look at {prefix}{name}, and an edit of it would be lost: "
+                f"{shown_again(mark, prefix + name)}, then run this again"
             )
         elif Path(name).is_file() and not is_text(Path(name).read_bytes()):
             yield (
-                f"{name} is no UTF-8 text, and the edits in it would be lost: save it as "
+                f"{prefix}{name} is no UTF-8 text, and the edits in it would be lost: save it as "
                 "UTF-8 and without NUL, commit, then run this again"
             )
+
+
+def shown_again(mark: str, name: str) -> str:
+    """The commands after which git looks at a file again, by its mark in `ls-files -v`."""
+    commands = []
+    if mark in "Ss":
+        sparse = git(
+            "config", "--default=false", "--get", "core.sparseCheckout"
+        ).strip()
+        commands.append(
+            "git sparse-checkout disable"
+            if sparse == "true"
+            else f"git update-index --no-skip-worktree {shlex.quote(name)}"
+        )
+    if mark.islower():
+        commands.append(f"git update-index --no-assume-unchanged {shlex.quote(name)}")
+    return " && ".join(commands)
 
 
 def merged_files(service: str, backend: bool) -> Iterator[tuple[str, str]]:
@@ -130,7 +153,9 @@ def merged_files(service: str, backend: bool) -> Iterator[tuple[str, str]]:
         mark, name = entry.split(" ", 1)
         if OF_WORKERS.fullmatch(os.path.relpath(name, service)):
             yield mark, name
-        elif backend and OF_BACKEND.fullmatch(name):
+        elif backend and (
+            OF_BACKEND.fullmatch(name) or name == f"{service}/__init__.py"
+        ):
             yield mark, name
 
 

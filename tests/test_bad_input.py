@@ -114,6 +114,7 @@ def assert_says(line: str, words: str) -> None:
         ("queue_list=[]", "queue_list is computed … leave it out"),
         ("service_root=x", "service_root is computed … leave it out"),
         ("rendered_again=true", "rendered_again is computed … leave it out"),
+        ("checked_before=true", "checked_before is computed … leave it out"),
         ("main_was_there=true", "main_was_there is computed … leave it out"),
         ("observability=x.y", "observability is computed … leave it out"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from .releases import RELEASES, WORKING_TREE, commit_all
-from .support import PROGRAM, commit, copy, database, environment, migrate, run
+from .support import GIT, PROGRAM, commit, copy, database, environment, migrate, run
 
 WORKERS = "app/billing/workers"
 ANSWERS = ".copier-answers.yml"
@@ -231,7 +231,7 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
     [
         "from .report.worker import send_digest",
         "from app.billing.workers.report.worker import send_digest",
-        "from .report import worker",
+        "from .report import (\n    send_digest,\n    worker,\n)",
     ],
 )
 @pytest.mark.parametrize("by", ["workers/chancy_initialization.py", "main.py"])
@@ -245,11 +245,11 @@ def test_a_job_that_is_used_by_hand_is_none_that_nobody_registers(
     assert check(root) == []
 
 
-@pytest.mark.parametrize("declared", ['Queue(name="slow")', "Queue(SLOW)"])
+@pytest.mark.parametrize("declared", ['Queue(name="slow")', "Queue(SLOW)", "*OURS"])
 def test_a_queue_that_is_declared_by_hand_counts(declared: str, root: Path) -> None:
     replace(root / WORKERS / "send_digest/worker.py", '"default"', '"slow"')
     path = root / WORKERS / "chancy_initialization.py"
-    path.write_text(f'{path.read_text()}\nSLOW = "slow"\nMORE = {declared}\n')
+    replace(path, "\nQUEUES = [\n", f"\nQUEUES = [\n    {declared},\n")
 
     assert check(root) == []
 
@@ -275,6 +275,30 @@ def test_answers_are_read_past_a_conflict_that_was_committed(root: Path) -> None
     (finding,) = check(root, "app/billing")
 
     assert finding["mend"] == "chancy-workers update app/billing"
+
+
+def test_jobs_that_two_branches_added_are_not_told_to_be_given_up(root: Path) -> None:
+    run("git", "checkout", "-q", "-b", "other", cwd=root)
+    replace(root / ANSWERS, "jobs:\n", "jobs:\n- name: theirs\n")
+    commit_all(root)
+    run("git", "checkout", "-q", "-", cwd=root)
+    replace(root / ANSWERS, "jobs:\n", "jobs:\n- name: ours\n")
+    commit_all(root)
+    run(*GIT, "merge", "-q", "other", cwd=root, check=False)
+
+    found = [each for each in check(root) if "cannot be read" in each["problem"]]
+
+    assert [each["mend"].partition(" (")[0] for each in found] == ["mend it by hand"]
+
+
+def test_of_a_conflict_in_the_choices_only_the_conflict_is_told(root: Path) -> None:
+    replace(root / WORKERS / "send_digest/worker.py", '"default"', '"slow"')
+    path = root / WORKERS / "chancy_initialization.py"
+    add_line(path, "<<<<<<< before updating")
+
+    (finding,) = check(root)
+
+    assert finding["problem"] == "has the conflict of an update"
 
 
 def test_a_service_that_is_not_committed_yet_is_looked_at(root: Path) -> None:
@@ -408,10 +432,10 @@ def test_a_checkout_of_somebody_else_s_is_told_with_git_s_way_out(root: Path) ->
     """Git's own switch stands for the other owner."""
     env = environment(GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
 
-    result = run(PROGRAM, "check", cwd=root, env=env, check=False)
+    result = run(PROGRAM, "check", "app/billing", cwd=root, env=env, check=False)
 
     assert result.returncode == 1
-    assert f"git config --global --add safe.directory {root}" in result.stderr
+    assert f"git config --global --add safe.directory {root}\n" in result.stderr
 
 
 def test_outside_of_a_repository_it_says_so_in_one_line(tmp_path: Path) -> None:

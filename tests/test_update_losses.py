@@ -83,7 +83,7 @@ def test_chancy_workers_goes_without_the_settings_of_a_person(
         ("apply", "whitespace = error", "git has apply.whitespace=error"),
         ("apply", "whitespace = fix", "git has apply.whitespace=fix"),
         ("status", "showUntrackedFiles = no", "git has status.showUntrackedFiles=no"),
-        ("core", "attributesFile = {attributes}", "git takes workers/__init__.py for"),
+        ("core", "attributesFile = {attributes}", "git takes app/billing/workers/"),
     ],
 )
 def test_copier_alone_refuses_them_before_anything_is_changed(
@@ -142,13 +142,17 @@ def tests_linked(root: Path) -> None:
 
 
 def skipped(root: Path) -> None:
-    run("git", "update-index", "--skip-worktree", MODULE, cwd=root)
-    (root / MODULE).write_text("# Local.\n")
+    run("git", "update-index", "--skip-worktree", f"{BILLING}/{HOOKS}", cwd=root)
+    (root / BILLING / HOOKS).write_text("# Local.\n")
+
+
+def unchanged(root: Path) -> None:
+    run("git", "update-index", "--assume-unchanged", f"{BILLING}/{HOOKS}", cwd=root)
 
 
 def sparse(root: Path) -> None:
     run("git", "update-index", "-q", "--refresh", cwd=root)
-    without = ("/*", f"!/{BILLING}/workers/tests/")
+    without = ("/*", f"!/{BILLING}/workers/")
     run("git", "sparse-checkout", "set", "--no-cone", *without, cwd=root)
 
 
@@ -157,7 +161,8 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "nul": (with_nul, "chancy_queues.py is no UTF-8 text"),
     "name": (name_no_utf_8, r"caf\xe9.txt' is no UTF-8"),
     "linked-folder": (tests_linked, "workers/tests is a link to a folder"),
-    "skip-worktree": (skipped, "--no-skip-worktree"),
+    "skip-worktree": (skipped, f"git update-index --no-skip-worktree {BILLING}/"),
+    "assume-unchanged": (unchanged, "git update-index --no-assume-unchanged"),
     "sparse": (sparse, "git sparse-checkout disable"),
 }
 
@@ -182,9 +187,97 @@ def test_what_would_be_lost_is_refused_by_name(
     printed = result.stdout if program == "chancy-workers" else result.stderr
     lines = [line for line in printed.splitlines() if reason in line]
     assert len(lines) == result.returncode == 1, result
-    assert lines[0].count(": ") >= 2, "the reason has no way out"
+    about = lines[0].rpartition("refused: ")[2].removeprefix("nothing is updated: ")
+    assert ": " in about, "the reason has no way out"
     assert "Traceback" not in result.stderr
     assert contents(root) == before
+    _, _, command = about.removesuffix(", then run this again").partition(": ")
+    if command.startswith("git "):
+        run("sh", "-c", command, cwd=root)
+        marks = run("git", "ls-files", "-v", cwd=root).stdout.splitlines()
+        assert {line[0] for line in marks} == {"H"}
+
+
+def skip_pyproject(root: Path) -> None:
+    run("git", "update-index", "--skip-worktree", "pyproject.toml", cwd=root)
+
+
+def link_tests(root: Path) -> None:
+    (root / "tests").rename(root / "checks")
+    (root / "tests").symlink_to("checks")
+    commit_all(root)
+
+
+@pytest.fixture(scope="module")
+def whole(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole") / "backend"
+    told = ("--data=scope=backend", f"--vcs-ref={WORKING_TREE}")
+    copy(root, *told, cwd=root.parent, template=next_release)
+    commit(root)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("hide", "reason"),
+    [
+        (skip_pyproject, "git does not look at pyproject.toml"),
+        (link_tests, "tests is a link to a folder"),
+    ],
+)
+def test_in_a_backend_what_stands_beside_the_service_is_looked_at(
+    hide: Callable[[Path], None], reason: str, whole: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(whole, tmp_path / "backend"))
+    hide(root)
+    before = contents(root)
+
+    result = run(*UPDATES["copier"], ".", cwd=root, check=False)
+
+    assert result.returncode == 1
+    assert f"\nnothing is updated: {reason}" in result.stderr
+    assert contents(root) == before
+
+
+def test_a_hidden_file_that_the_update_leaves_alone_is_no_reason(root: Path) -> None:
+    run("git", "update-index", "--skip-worktree", MODULE, cwd=root)
+    (root / MODULE).write_text("# Local.\n")
+
+    result = run(PROGRAM, "update", BILLING, cwd=root, check=False)
+
+    assert f"conflict in {BILLING}/{HOOKS}" in result.stdout, result.stdout
+    assert (root / MODULE).read_text() == "# Local.\n"
+
+
+def test_workers_that_are_all_gone_stop_no_update(root: Path) -> None:
+    shutil.rmtree(root / BILLING / "workers")
+    commit_all(root)
+
+    run(*UPDATES["copier"], BILLING, cwd=root)
+
+    assert not (root / BILLING / HOOKS).exists()
+
+
+def test_an_answer_that_cannot_be_rendered_is_told_by_copier_alone_too(
+    root: Path,
+) -> None:
+    edits.change_answers(root / BILLING, jobs=[{"name": "late", "queue": "nowhere"}])
+    commit_all(root)
+    before = read_files(root)
+
+    result = run(*UPDATES["copier"], BILLING, cwd=root, check=False)
+
+    assert 'names the queue "nowhere", which nobody declared' in result.stderr
+    assert read_files(root) == before
+
+
+def test_without_git_it_is_told_to_be_installed(root: Path, tmp_path: Path) -> None:
+    env = environment(PATH=str(tmp_path))
+
+    result = run(PROGRAM, "check", cwd=root, env=env, check=False)
+
+    assert result.returncode == 1
+    assert "git is not installed: install it" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_hook_or_an_alias_does_not_lend_its_repository(
@@ -220,12 +313,9 @@ def move_service(root: Path) -> None:
 
 
 def test_a_backend_s_service_that_was_renamed_is_named_then_updated(
-    next_release: Path, tmp_path: Path
+    whole: Path, tmp_path: Path
 ) -> None:
-    root = tmp_path / "backend"
-    told = ("--data=scope=backend", f"--vcs-ref={WORKING_TREE}")
-    copy(root, *told, cwd=tmp_path, template=next_release)
-    commit(root)
+    root = Path(shutil.copytree(whole, tmp_path / "backend"))
     move_service(root)
     before = read_files(root)
 

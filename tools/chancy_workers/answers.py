@@ -65,16 +65,7 @@ class Project:
     @property
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs, each with its `name`; what is none, an update refuses and names."""
-        told = self.answers["jobs"]
-        jobs = [
-            {"name": job} if isinstance(job, str) else job
-            for job in (told if isinstance(told, list) else [])
-        ]
-        return [
-            job
-            for job in jobs
-            if isinstance(job, dict) and isinstance(job.get("name"), str)
-        ]
+        return jobs_of(self.answers)
 
     @cached_property
     def top(self) -> Path:
@@ -104,6 +95,20 @@ class Unreadable:
     mend: str
 
 
+def jobs_of(answers: Answers) -> list[dict[str, Any]]:
+    """The jobs in answers, each with its `name`; none of what is no job."""
+    told = answers.get("jobs")
+    jobs = [
+        {"name": job} if isinstance(job, str) else job
+        for job in (told if isinstance(told, list) else [])
+    ]
+    return [
+        job
+        for job in jobs
+        if isinstance(job, dict) and isinstance(job.get("name"), str)
+    ]
+
+
 def read(file: Path) -> Project | None:
     """The project of an answers file, None when that is another template's.
 
@@ -112,7 +117,7 @@ def read(file: Path) -> Project | None:
     """
     try:
         answers = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise Refused(f"cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(answers, dict):
         return None
@@ -139,7 +144,7 @@ def find(folder: Path) -> Project:
             try:
                 project = read(file)
             except Refused as refused:
-                raise Refused(f"{file} {refused}: {_mend(file)}") from refused
+                raise Refused(f"{file} {refused}: {_mend(file, file)}") from refused
             if project and (
                 above == start or project.service in (start, *start.parents)
             ):
@@ -171,11 +176,11 @@ def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
         f":(glob)**/{PATTERN}",
     )
     found: list[Project | Unreadable] = []
-    for name in sorted(names(git(top, *listed))):
+    for name in sorted({*names(git(top, *listed))}):
         try:
             project = read(top / name) if (top / name).is_file() else None
         except Refused as refused:
-            found.append(Unreadable(name, str(refused), _mend(top / name)))
+            found.append(Unreadable(name, str(refused), _mend(top / name, name)))
         else:
             found += [project] if project else []
     if not found:
@@ -186,16 +191,21 @@ def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
     return found
 
 
-def _mend(file: Path) -> str:
-    """How to get a readable answers file back."""
-    top = top_of(file.parent)
-    name = file.resolve().relative_to(top).as_posix()
-    if git(top, "status", "--porcelain", "--", f":(literal){name}"):
-        return f"git checkout HEAD -- {shlex.quote(name)}"
-    return (
-        'mend it by hand (README, "Change the answers", has what to do with a conflict), '
-        "and commit"
-    )
+def _mend(file: Path, shown: Path | str) -> str:
+    """How to get a readable answers file back.
+
+    Args:
+        shown: The file, as the command has to name it.
+    """
+    state = git(file.parent, "status", "--porcelain", "--", f":(literal){file.name}")[
+        :2
+    ]
+    if state in ("", "??", "AA", "DD") or "U" in state:
+        return (
+            'mend it by hand (README, "Change the answers", has what to do with a '
+            "conflict), and commit"
+        )
+    return f"git checkout HEAD -- {shlex.quote(str(shown))}"
 
 
 def fingerprint(answers: Answers) -> str:
@@ -265,8 +275,8 @@ def _history(project: Project) -> Iterator[Answers]:
         change, *_, path = line.split("\t")
         try:
             answers = yaml.safe_load(git(project.top, "show", f"{commit}:{path}"))
-        except yaml.YAMLError:
-            answers = None  # A conflict that was committed.
+        except (ValueError, yaml.YAMLError):
+            answers = None  # A conflict that was committed, say.
         if isinstance(answers, dict):
             yield answers
         if change.startswith("C"):

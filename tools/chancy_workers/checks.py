@@ -8,7 +8,7 @@ import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from io import StringIO
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion
 
-from .answers import Answers, Project, fingerprint
+from .answers import Answers, Project, fingerprint, jobs_of
 from .layout import statements
 from .template import Template
 from .wire import program
@@ -51,7 +51,7 @@ class Subject:
     """A service to look at.
 
     Args:
-        answers: Those that the files are from; none when that cannot be told.
+        answers: Those that the files are from; empty when that cannot be told.
         rendered: A fresh render of the same release with the same answers.
         template: The template's repository; None when it cannot be reached.
     """
@@ -216,14 +216,7 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
 
     One that is not rendered yet has none.
     """
-    rendered = {
-        job["name"]
-        for job in (
-            replace(subject.project, answers=subject.answers).jobs
-            if subject.answers
-            else []
-        )
-    }
+    rendered = {job["name"] for job in jobs_of(subject.answers)}
     for job in subject.project.jobs:
         worker = subject.workers / job["name"] / "worker.py"
         if job["name"] in rendered and not worker.is_file():
@@ -232,7 +225,7 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
                 f"the job {job['name']} is in the answers, and workers/{job['name']}/"
                 "worker.py is not there",
                 f"take it out of jobs in {subject.project.path}, commit, then "
-                f"{subject.update}",
+                + subject.update,
             )
 
 
@@ -248,7 +241,9 @@ def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
     for path in sorted(subject.workers.glob("*/worker.py")):
         name = path.parent.name
         test = subject.workers / "tests" / f"test_job_{name}.py"
-        named = re.compile(rf"\b{re.escape(name)}(\.worker\b| import worker\b)")
+        named = re.compile(
+            rf"\b{re.escape(name)}(\.worker\b| import (\([^)]*|.*)\bworker\b)"
+        )
         imported = any(
             named.search(text)
             for other, text in others.items()
@@ -266,9 +261,15 @@ def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
 
 
 def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
-    """A job names a queue that nobody declares, so that no worker ever takes it."""
+    """A job names a queue that nobody declares, so that no worker ever takes it.
+
+    Nothing is found where QUEUES is not a list of calls, which would have to be run.
+    """
     declared = {"default"}
-    for call in _calls(_parsed(subject.initialization), "Queue"):
+    tree = _parsed(subject.initialization)
+    if not _lists_calls(tree, "QUEUES"):
+        return
+    for call in _calls(tree, "Queue"):
         told = {keyword.arg: keyword.value for keyword in call.keywords}
         name = _text_of(told.get("name") or next(iter(call.args), None))
         if name is None:
@@ -283,7 +284,7 @@ def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
                     path,
                     f"the queue {queue} is not declared, and its jobs never run",
                     f"add it to queues in {subject.project.path}, commit, then "
-                    f"{subject.update}",
+                    + subject.update,
                     call.lineno,
                 )
 
@@ -294,6 +295,19 @@ def _parsed(text: str) -> ast.AST:
         return ast.parse(text)
     except (SyntaxError, ValueError):
         return ast.Module([], [])
+
+
+def _lists_calls(tree: ast.AST, name: str) -> bool:
+    """Whether a name is a list of calls and nothing else."""
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=found)], value=ast.List(elts=items))
+                | ast.AnnAssign(target=ast.Name(id=found), value=ast.List(elts=items))
+            ):
+                if found == name:
+                    return all(isinstance(item, ast.Call) for item in items)
+    return False
 
 
 def _calls(tree: ast.AST, function: str) -> Iterator[ast.Call]:

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from . import add_job, adopt, check, demo, update, wire
-from .repository import forget_the_caller_s_repository
+from .repository import leave_the_caller_s_repository
 
 # Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
 COMMANDS: tuple[ModuleType, ...] = (wire, adopt, add_job, update, check, demo)
@@ -22,7 +22,7 @@ def main() -> NoReturn:
     for command in COMMANDS:
         command.add_parser(commands)
     arguments = parser.parse_args()
-    forget_the_caller_s_repository()
+    leave_the_caller_s_repository()
     try:
         sys.exit(arguments.run(arguments))
     except KeyboardInterrupt:

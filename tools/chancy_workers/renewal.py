@@ -127,7 +127,7 @@ def check_clean(project: Project) -> None:
     """Makes sure that whatever the update changes can be seen and undone.
 
     Raises:
-        Refused: Something is not committed, ignored, hidden from git, or not there.
+        Refused: Something is not committed, ignored, or not there.
     """
     if not project.service.is_dir():
         problem, mend = absent(project)
@@ -140,13 +140,6 @@ def check_clean(project: Project) -> None:
             "this again"
         )
     refuse_ignored(project.top, [project.path, *rendered_files(project)])
-    if hidden := _hidden(project):
-        raise Refused(
-            f"git does not look at {first_of(hidden)} (skip-worktree, assume-unchanged or "
-            "a sparse checkout), so that an edit there would be lost: git update-index "
-            f"--no-skip-worktree --no-assume-unchanged {shlex.quote(hidden[0])}, or git "
-            "sparse-checkout disable, then run this again"
-        )
     if not git(project.top, "ls-files", "--", f":(literal){project.path}"):
         raise Refused(
             f"git does not know {project.path}: commit it, then run this again"
@@ -160,23 +153,6 @@ def absent(project: Project) -> tuple[str, str]:
         f"write the service's new name as service in {project.path}, or bring the folder "
         "back, and commit",
     )
-
-
-def _hidden(project: Project) -> list[str]:
-    """The files of the template's whose edits git does not show."""
-    listed = names(git(project.top, "ls-files", "-v", "-z"))
-    entries = [entry.split(" ", 1) for entry in listed]
-    workers = f"{(project.service / 'workers').relative_to(project.top).as_posix()}/"
-    return [
-        name
-        for mark, name in entries
-        if (mark == "S" or mark.islower())
-        and (
-            name == project.path
-            or name.startswith(workers)
-            and RENDERED.fullmatch(name.removeprefix(workers))
-        )
-    ]
 
 
 def rendered_files(project: Project) -> list[str]:
@@ -353,7 +329,7 @@ def _refuse_rejects(copy: Path) -> None:
     if left:
         raise Refused(
             f"Copier left edits in {first_of(left)} aside: please report it with the "
-            "settings that git config --list shows"
+            "settings that git config --list --name-only shows"
         )
 
 
@@ -407,6 +383,7 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     stages = unmerged(copy)
     conflicts = list(dict.fromkeys(stage.name for stage in stages))
     touched = sorted({*changed, *new})
+    _refuse_hidden(top, touched)
     beside: dict[Path, Path] = {}
     try:
         for name in touched:
@@ -432,12 +409,55 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     except OSError as error:
         for path in beside.values():
             _delete(path)
-        _take_back(copy, top, touched)
-        raise Refused(
-            f"{error.filename2 or error.filename} cannot be replaced ({error.strerror}): "
-            "mend that, then run this again"
-        ) from error
+        file = error.filename2 or error.filename
+        reason = f"{file} cannot be replaced ({error.strerror})"
+        try:
+            _take_back(copy, top, touched)
+        except (OSError, Refused) as more:
+            raise Refused(
+                f"{reason}, and what was replaced before not brought back ({more}): README, "
+                '"Stay current", has the command that undoes it'
+            ) from error
+        raise Refused(f"{reason}: mend that, then run this again") from error
     return touched, conflicts
+
+
+def _refuse_hidden(top: Path, touched: Sequence[str]) -> None:
+    """Makes sure that git shows what becomes of these files.
+
+    Raises:
+        Refused: It does not look at one, so that an edit of the team's may be in it.
+    """
+    marks = {
+        name: mark
+        for mark, name in (
+            entry.split(" ", 1) for entry in names(git(top, "ls-files", "-v", "-z"))
+        )
+    }
+    for name in touched:
+        mark = marks.get(name, "H")
+        if mark == "S" or mark.islower():
+            raise Refused(
+                f"git does not look at {name}, which this update changes, and an edit of it "
+                f"would be lost: {_shown_again(top, mark, name)}, then run this again"
+            )
+
+
+def _shown_again(top: Path, mark: str, name: str) -> str:
+    """The commands after which git looks at a file again, by its mark in `ls-files -v`."""
+    commands = []
+    if mark in "Ss":
+        sparse = git(
+            top, "config", "--default=false", "--get", "core.sparseCheckout"
+        ).strip()
+        commands.append(
+            "git sparse-checkout disable"
+            if sparse == "true"
+            else f"git update-index --no-skip-worktree {shlex.quote(name)}"
+        )
+    if mark.islower():
+        commands.append(f"git update-index --no-assume-unchanged {shlex.quote(name)}")
+    return " && ".join(commands)
 
 
 def _take_back(copy: Path, top: Path, touched: Sequence[str]) -> None:

@@ -57,14 +57,17 @@ def environment(**settings: str) -> dict[str, str]:
     return variables
 
 
-def forget_the_caller_s_repository() -> None:
+def leave_the_caller_s_repository() -> None:
     """Takes out of the environment what git gives its hooks and aliases.
 
     It would be the repository of every git that a command starts, in other folders too.
     """
-    listed = subprocess.run(
-        ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True
-    )
+    try:
+        listed = subprocess.run(
+            ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return  # What needs git says so.
     for name in listed.stdout.split():
         if not name.startswith("GIT_CONFIG"):
             os.environ.pop(name, None)
@@ -121,10 +124,14 @@ def top_of(folder: Path) -> Path:
         top = git(folder, "rev-parse", "--show-toplevel").rstrip("\n")
         git(folder, "rev-parse", "--verify", "HEAD")
     except Refused as error:
-        if "dubious ownership" in str(error):
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise
+        if owned := re.search(
+            r"(?:ownership .*at |unsafe repository \()'(.+?)'", str(error)
+        ):
             raise Refused(
-                f"{folder} belongs to somebody else, and git reads nothing there: run git "
-                f"config --global --add safe.directory {shlex.quote(str(folder))}"
+                f"{owned[1]} belongs to somebody else, and git reads nothing there: run git "
+                f"config --global --add safe.directory {shlex.quote(owned[1])}"
             ) from error
         raise Refused(
             f"{folder} is in no git repository with a commit in it, and what an update "

@@ -131,7 +131,7 @@ def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
         [sys.executable, "-m", "copier", command, "--trust", "--defaults", "--quiet"]
         + others,
         cwd=cwd,
-        env={**settings, "TMPDIR": str(scratch)},
+        env={**settings, "GIT_ATTR_NOSYSTEM": "1", "TMPDIR": str(scratch)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
