@@ -27,8 +27,9 @@ class Leadership(leadership.Leadership):
         worker.hub.on(_FREED, lambda _: self.wakeup_signal.set())
 
     async def on_worker_stopped(self, *, worker: Any) -> None:
-        if not worker.is_leader.is_set() or worker.chancy.monitor.database_is_lost:
+        if worker.chancy.monitor.database_is_lost:
             return
+        # Also without the flag: a stop can come between the commit of an election and it.
         worker.is_leader.clear()
         query = sql.SQL("DELETE FROM {} WHERE worker_id = %s")
         try:
@@ -40,7 +41,8 @@ class Leadership(leadership.Leadership):
                 await cursor.execute(
                     query.format(_table(worker.chancy)), [worker.worker_id]
                 )
-                await worker.chancy.notify(cursor, _FREED, {})
+                if cursor.rowcount:
+                    await worker.chancy.notify(cursor, _FREED, {})
         except (*DATABASE_ERRORS, TimeoutError):
             return  # The lease runs out by itself.
 
