@@ -107,7 +107,8 @@ def of_attributes(template: str, files: Sequence[str]) -> Iterator[str]:
             yield (
                 f"git takes {name} for binary by an attributes file of yours, and the edits "
                 "in it would be lost: take that out (it is where git config "
-                "core.attributesFile says, or ~/.config/git/attributes), or run chancy-workers update, which goes without it"
+                "core.attributesFile says, or ~/.config/git/attributes), or run chancy-workers "
+                "update, which goes without it"
             )
 
 
@@ -118,24 +119,29 @@ def of_files(prefix: str, files: Sequence[tuple[str, str]]) -> Iterator[str]:
         prefix: From the repository's top folder to this one.
     """
     for mark, name in files:
-        if mark == "S" or mark.islower():
+        if command := shown_again(mark, f"{prefix}{name}"):
             yield (
                 f"git does not look at {prefix}{name}, and an edit of it would be lost: "
-                f"{shown_again(mark, prefix + name)}, then run this again"
+                f"{command}, then run this again"
             )
         elif Path(name).is_file() and not is_text(Path(name).read_bytes()):
             yield (
-                f"{prefix}{name} is no UTF-8 text, and the edits in it would be lost: save it as "
-                "UTF-8 and without NUL, commit, then run this again"
+                f"{prefix}{name} is no UTF-8 text, and the edits in it would be lost: save "
+                "it as UTF-8 and without NUL, commit, then run this again"
             )
 
 
-def shown_again(mark: str, name: str) -> str:
-    """The commands after which git looks at a file again, by its mark in `ls-files -v`."""
+def shown_again(mark: str, name: str, *where: str) -> str:
+    """The commands after which git looks at a file again; nothing where it does.
+
+    Args:
+        mark: That of `git ls-files -v`.
+        where: Options of git that name the repository.
+    """
     commands = []
     if mark in "Ss":
         sparse = git(
-            "config", "--default=false", "--get", "core.sparseCheckout"
+            *where, "config", "--default=false", "--get", "core.sparseCheckout"
         ).strip()
         commands.append(
             "git sparse-checkout disable"

@@ -18,8 +18,8 @@ from packaging.version import InvalidVersion
 
 from .answers import Answers, Project, fingerprint, jobs_of
 from .layout import statements
+from .source import task
 from .template import Template
-from .wire import program
 
 STATUS_TIMEOUT = 60
 # A module of the template's own, without the one that holds the team's choices.
@@ -173,7 +173,7 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
             f"--package={subject.project.package}",
         ]
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            wired = program().main(["--check", *told, "--", str(main)]) == 0
+            wired = task("wire_lifespan").main(["--check", *told, "--", str(main)]) == 0
     else:
         wired = any(
             re.search(
@@ -270,15 +270,13 @@ def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
     if not _lists_calls(tree, "QUEUES"):
         return
     for call in _calls(tree, "Queue"):
-        told = {keyword.arg: keyword.value for keyword in call.keywords}
-        name = _text_of(told.get("name") or next(iter(call.args), None))
+        name = _text_of(_keyword(call, "name") or next(iter(call.args), None))
         if name is None:
             return
         declared.add(name)
     for path in sorted(subject.workers.glob("*/worker.py")):
         for call in _calls(_parsed(_text(path)), "job"):
-            told = {keyword.arg: keyword.value for keyword in call.keywords}
-            queue = _text_of(told.get("queue"))
+            queue = _text_of(_keyword(call, "queue"))
             if queue and queue not in declared:
                 yield subject.found(
                     path,
@@ -317,6 +315,11 @@ def _calls(tree: ast.AST, function: str) -> Iterator[ast.Call]:
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
                 if name == function:
                     yield node
+
+
+def _keyword(call: ast.Call, name: str) -> ast.expr | None:
+    """What a call gives to its argument of this name."""
+    return next((each.value for each in call.keywords if each.arg == name), None)
 
 
 def _text_of(node: ast.expr | None) -> str | None:

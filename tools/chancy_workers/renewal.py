@@ -22,6 +22,7 @@ import yaml
 from .answers import Answers, Project, fingerprint, read, rendered_answers
 from .layout import differ_in_layout_only
 from .repository import Refused, first_of, git, names, refuse_ignored
+from .source import task
 from .template import copier
 
 CURRENT = ":current:"
@@ -428,36 +429,14 @@ def _refuse_hidden(top: Path, touched: Sequence[str]) -> None:
     Raises:
         Refused: It does not look at one, so that an edit of the team's may be in it.
     """
-    marks = {
-        name: mark
-        for mark, name in (
-            entry.split(" ", 1) for entry in names(git(top, "ls-files", "-v", "-z"))
-        )
-    }
-    for name in touched:
-        mark = marks.get(name, "H")
-        if mark == "S" or mark.islower():
+    shown_again = task("refuse_update").shown_again
+    for entry in names(git(top, "ls-files", "-v", "-z")):
+        mark, name = entry.split(" ", 1)
+        if name in touched and (command := shown_again(mark, name, "-C", str(top))):
             raise Refused(
                 f"git does not look at {name}, which this update changes, and an edit of it "
-                f"would be lost: {_shown_again(top, mark, name)}, then run this again"
+                f"would be lost: {command}, then run this again"
             )
-
-
-def _shown_again(top: Path, mark: str, name: str) -> str:
-    """The commands after which git looks at a file again, by its mark in `ls-files -v`."""
-    commands = []
-    if mark in "Ss":
-        sparse = git(
-            top, "config", "--default=false", "--get", "core.sparseCheckout"
-        ).strip()
-        commands.append(
-            "git sparse-checkout disable"
-            if sparse == "true"
-            else f"git update-index --no-skip-worktree {shlex.quote(name)}"
-        )
-    if mark.islower():
-        commands.append(f"git update-index --no-assume-unchanged {shlex.quote(name)}")
-    return " && ".join(commands)
 
 
 def _take_back(copy: Path, top: Path, touched: Sequence[str]) -> None:

@@ -1,8 +1,11 @@
 """Where the template is that this program came with."""
 
+import importlib.util
 import json
+import sys
 from importlib.metadata import distribution
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -37,3 +40,15 @@ def place_of(noted: dict[str, Any]) -> str:
     if parts.scheme == "file":
         return unquote(parts.path)
     return f"git+{noted['url']}" if "vcs_info" in noted else str(noted["url"])
+
+
+def task(name: str) -> ModuleType:
+    """A program that Copier runs: beside this module, or where a checkout has it."""
+    beside = Path(__file__).with_name(f"{name}.py")
+    path = beside if beside.is_file() else CHECKOUT / "tasks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -2,16 +2,14 @@
 
 import argparse
 import fnmatch
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import yaml
 
-from .source import CHECKOUT
+from .source import task
 
 MODES = ("diff", "check", "remove")
 TOLD = ("service", "package", "app")
@@ -66,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         **(services[0] if services else {}),
         **({"app": arguments.app} if arguments.app else {}),
     }
-    status = program().main(
+    status = task("wire_lifespan").main(
         [
             *(f"--{mode}" for mode in modes),
             *(f"--{key}={named[key]}" for key in TOLD if named.get(key)),
@@ -124,15 +122,3 @@ def _answers_below(backend: Path) -> Iterator[tuple[Path, dict[str, str]]]:
                 )
             else:
                 yield Path(top), answers
-
-
-def program() -> ModuleType:
-    """The program that Copier runs: beside this module, or where a checkout has it."""
-    beside = Path(__file__).with_name("wire_lifespan.py")
-    path = beside if beside.is_file() else CHECKOUT / "tasks" / "wire_lifespan.py"
-    spec = importlib.util.spec_from_file_location("wire_lifespan", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
