@@ -1,14 +1,14 @@
 """Holds the service's one Chancy for everyone who pushes jobs."""
 
-from .chancy_app import Chancy
+from chancy_runtime import Chancy
 
-_chancy: Chancy | None = None
+# The last one that is open counts: two apps of a test may run at once.
+_instances: list[Chancy] = []
 
 
 def set_chancy(chancy: Chancy) -> None:
     """Makes `chancy` the one that `get_chancy()` returns while it is open."""
-    global _chancy
-    _chancy = chancy
+    _instances[:] = [*(each for each in _instances if each.is_open), chancy]
 
 
 def get_chancy() -> Chancy:
@@ -18,9 +18,10 @@ def get_chancy() -> Chancy:
         RuntimeError: Before the start, after the shutdown, and in the children of
             a process executor.
     """
-    if _chancy is None or _chancy.pool.closed:
-        raise RuntimeError(
-            "Chancy is not running in this process: enter initialize_workers() of "
-            f"{__package__}.chancy_initialization first, as the lifespan in main.py does."
-        )
-    return _chancy
+    for chancy in reversed(_instances):
+        if chancy.is_open:
+            return chancy
+    raise RuntimeError(
+        "Chancy is not running in this process: enter initialize_workers() of "
+        f"{__package__}.chancy_initialization first, as the lifespan in main.py does."
+    )

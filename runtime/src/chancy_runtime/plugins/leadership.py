@@ -8,7 +8,7 @@ from chancy.plugins import leadership
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from .chancy_monitor import DATABASE_ERRORS
+from chancy_runtime.supervision.monitor import DATABASE_ERRORS
 
 _FREED = "leadership.freed"
 _FREE_TIMEOUT = 2

@@ -9,9 +9,9 @@ from chancy.migrate import Migrator
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from .chancy_database import connect, target
-from .chancy_errors import WorkersError
-from .chancy_security import (
+from chancy_runtime.postgres.target import connect, target
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres.security import (
     PUBLIC_ROLES,
     close_tables,
     find_open_tables,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from chancy import QueuedJob
 
 if TYPE_CHECKING:
-    from .chancy_app import Chancy
+    from chancy_runtime.app import Chancy
 
 BLOCKED_AFTER = 2.0
 

@@ -11,7 +11,7 @@ from chancy.utils import lock_order_key
 from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
-from .chancy_jobs import changed, statement
+from chancy_runtime.jobs.rows import changed, statement
 
 _LONGEST_TEXT = 100_000
 # Python itself does not write out much longer ones (4,300 digits).

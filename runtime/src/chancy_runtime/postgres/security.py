@@ -10,8 +10,8 @@ from collections.abc import Collection
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from .chancy_database import target
-from .chancy_errors import WorkersError
+from chancy_runtime.postgres.target import target
+from chancy_runtime.errors import WorkersError
 
 # https://supabase.com/docs/guides/database/postgres/roles
 PUBLIC_ROLES = ("anon", "authenticated")

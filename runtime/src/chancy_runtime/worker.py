@@ -19,14 +19,14 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, TupleRow, dict_row
 
 from . import chancy_claims, chancy_results
-from .chancy_app import Chancy
-from .chancy_connections import autocommit
-from .chancy_database import reason_of
-from .chancy_errors import WorkersError
-from .chancy_feeding import Feeder
-from .chancy_hooks import with_hook
-from .chancy_listening import listen, listen_at_start, renew_when_silent
-from .chancy_supervisor import Retry, Supervisor
+from chancy_runtime.app import Chancy
+from chancy_runtime.postgres.connections import autocommit
+from chancy_runtime.postgres.target import reason_of
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.execution.feeder import Feeder
+from chancy_runtime.execution.hooks import with_hook
+from chancy_runtime.listening import listen, listen_at_start, renew_when_silent
+from chancy_runtime.supervision.supervisor import Retry, Supervisor
 
 # The first time after another at which a cron expression fires in a time zone.
 next_run = cron._next_run

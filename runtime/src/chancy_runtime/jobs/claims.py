@@ -10,10 +10,10 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Json
 
 from . import chancy_rate_limit
-from .chancy_jobs import UNREADABLE, as_running_job, statement
+from chancy_runtime.jobs.rows import UNREADABLE, as_running_job, statement
 
 if TYPE_CHECKING:
-    from .chancy_worker import Worker
+    from chancy_runtime.worker import Worker
 
 # Which jobs are next is Chancy's choice, to the letter.
 _TAKE = """

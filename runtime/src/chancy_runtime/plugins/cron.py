@@ -13,9 +13,9 @@ from chancy.plugins import cron
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow, dict_row
 
-from .chancy_deployment import deployment, server_time
-from .chancy_errors import WorkersError
-from .chancy_worker import next_run
+from chancy_runtime.queues.deployment import deployment, server_time
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.worker import next_run
 
 _OWNER = {"scheduled_by": "chancy_initialization"}
 # An unknown time zone is a KeyError, a folder of time zones an OSError.

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import psycopg
 from psycopg.errors import ReadOnlySqlTransaction
 
-from .chancy_tasks import backoff, end
+from chancy_runtime.supervision.tasks import backoff, end
 
 # What goes away by itself when the database is back. Chancy 0.26 leaves the last one out.
 DATABASE_ERRORS = (

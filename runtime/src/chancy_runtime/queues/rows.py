@@ -8,9 +8,9 @@ from chancy import Chancy, Queue
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow, dict_row
 
-from .chancy_deployment import deployment
-from .chancy_errors import WorkersError
-from .chancy_jobs import UNREADABLE
+from chancy_runtime.queues.deployment import deployment
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.jobs.rows import UNREADABLE
 
 
 async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:

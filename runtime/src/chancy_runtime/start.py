@@ -10,16 +10,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import psycopg
 from psycopg.rows import TupleRow
 
-from .chancy_app import Chancy
-from .chancy_children import is_executor_child
-from .chancy_database import connect, failed_start, harmless_write
-from .chancy_errors import WorkersError
-from .chancy_pooler import (
+from chancy_runtime.app import Chancy
+from chancy_runtime.execution.children import is_executor_child
+from chancy_runtime.postgres.target import connect, failed_start, harmless_write
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres.pooler import (
     refuse_transaction_pooler,
     refuse_transaction_port,
     warn_about_connections,
 )
-from .chancy_tables import check_tables
+from chancy_runtime.postgres.migrations import check_tables
 
 _TIMEOUT = 10
 _RETRY_INTERVAL = 5

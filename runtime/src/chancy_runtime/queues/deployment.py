@@ -17,11 +17,11 @@ from chancy import QueuedJob
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow, dict_row
 
-from .chancy_claims import postpone
-from .chancy_errors import WorkersError
+from chancy_runtime.jobs.claims import postpone
+from chancy_runtime.errors import WorkersError
 
 if TYPE_CHECKING:
-    from .chancy_worker import Worker
+    from chancy_runtime.worker import Worker
 
 VARIABLE = "WORKERS_DEPLOYED_AT"
 # Chancy's table of versions has room for it: four bytes, in seconds since this day.

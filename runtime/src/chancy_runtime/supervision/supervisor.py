@@ -8,8 +8,8 @@ from typing import Any
 from chancy.retry import DatabaseRetry
 from chancy.utils import TaskManager
 
-from .chancy_monitor import DATABASE_ERRORS, Monitor
-from .chancy_tasks import end, is_cancelled
+from chancy_runtime.supervision.monitor import DATABASE_ERRORS, Monitor
+from chancy_runtime.supervision.tasks import end, is_cancelled
 
 _LONGEST_PAUSE = 60.0
 # How long a task that was started again has to live before it counts as working.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from chancy import Queue
 from chancy.executors.base import Executor
 
-from .chancy_connections import autocommit
-from .chancy_executors import create_executor
-from .chancy_queues import check_numbers, resume_when_due
-from .chancy_tasks import backoff
+from chancy_runtime.postgres.connections import autocommit
+from chancy_runtime.execution.executors import create_executor
+from chancy_runtime.queues.rows import check_numbers, resume_when_due
+from chancy_runtime.supervision.tasks import backoff
 
 if TYPE_CHECKING:
-    from .chancy_worker import Worker
+    from chancy_runtime.worker import Worker
 
 _LARGEST_CLAIM = 500
 _DRAIN_INTERVAL = 0.02

@@ -11,8 +11,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 from psycopg.rows import TupleRow
 
-from .chancy_connections import DroppableConnection
-from .chancy_errors import WorkersError
+from chancy_runtime.postgres.connections import DroppableConnection
+from chancy_runtime.errors import WorkersError
 
 CONNECT_TIMEOUT = 5
 URL_FORM = "postgresql://user:password@host:5432/database"

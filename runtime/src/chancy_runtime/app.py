@@ -12,19 +12,19 @@ import psycopg
 from chancy import Queue
 from psycopg_pool import AsyncConnectionPool
 
-from .chancy_connections import Connection, check, configure, shut_down, with_timeouts
-from .chancy_database import failed_start, harmless_write, target_of
-from .chancy_errors import WorkersError
-from .chancy_hooks import contain_hooks
-from .chancy_jobs import UNREADABLE
-from .chancy_monitor import Monitor
-from .chancy_queues import check_tags, readable_queues
-from .chancy_settings import Settings, check_range
-from .chancy_signals import on_sigterm
-from .chancy_watchdog import Watchdog
+from chancy_runtime.postgres.connections import Connection, check, configure, shut_down, with_timeouts
+from chancy_runtime.postgres.target import failed_start, harmless_write, target_of
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.execution.hooks import contain_hooks
+from chancy_runtime.jobs.rows import UNREADABLE
+from chancy_runtime.supervision.monitor import Monitor
+from chancy_runtime.queues.rows import check_tags, readable_queues
+from chancy_runtime.settings import Settings, check_range
+from chancy_runtime.supervision.signals import on_sigterm
+from chancy_runtime.supervision.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from .chancy_worker import Worker
+    from chancy_runtime.worker import Worker
 
 _OPEN_TIMEOUT = 8
 _LEND_TIMEOUT = 10

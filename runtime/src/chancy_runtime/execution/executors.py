@@ -20,14 +20,14 @@ from chancy.executors.base import Executor
 from chancy.job import Limit
 from chancy.plugin import Plugin
 
-from .chancy_children import Children, Context, end_with_parent
-from .chancy_deployment import leave_to_later
-from .chancy_hooks import with_hook
-from .chancy_jobs import changed
-from .chancy_tasks import finish
+from chancy_runtime.execution.children import Children, Context, end_with_parent
+from chancy_runtime.queues.deployment import leave_to_later
+from chancy_runtime.execution.hooks import with_hook
+from chancy_runtime.jobs.rows import changed
+from chancy_runtime.supervision.tasks import finish
 
 if TYPE_CHECKING:
-    from .chancy_worker import Worker
+    from chancy_runtime.worker import Worker
 
 # How long jobs that the stop of the worker cut short may clean up.
 _CANCEL_TIMEOUT = 1.0

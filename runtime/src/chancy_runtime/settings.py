@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .chancy_errors import WorkersError
+from chancy_runtime.errors import WorkersError
 
 # lowest and highest value of each setting
 _RANGES = {

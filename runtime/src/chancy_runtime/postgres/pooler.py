@@ -9,9 +9,9 @@ from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from .chancy_app import Chancy
-from .chancy_database import connect, target
-from .chancy_errors import WorkersError
+from chancy_runtime.app import Chancy
+from chancy_runtime.postgres.target import connect, target
+from chancy_runtime.errors import WorkersError
 
 # https://supabase.com/docs/guides/database/connecting-to-postgres
 _POOLER = ".pooler.supabase.com"

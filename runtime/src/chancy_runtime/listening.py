@@ -9,13 +9,13 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from .chancy_app import Chancy
-from .chancy_connections import DroppableConnection
-from .chancy_database import reason_of
-from .chancy_errors import WorkersError
+from chancy_runtime.app import Chancy
+from chancy_runtime.postgres.connections import DroppableConnection
+from chancy_runtime.postgres.target import reason_of
+from chancy_runtime.errors import WorkersError
 
 if TYPE_CHECKING:
-    from .chancy_worker import Worker
+    from chancy_runtime.worker import Worker
 
 _LISTEN_TIMEOUT = 5
 _LISTEN_INTERVAL = 0.2

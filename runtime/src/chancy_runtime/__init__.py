@@ -1,0 +1,1 @@
+"""Chancy for services that have to keep running."""
