@@ -1,0 +1,15 @@
+from chancy.app import Chancy
+from chancy.job import Job, Limit, QueuedJob, Reference, job
+from chancy.queue import Queue
+from chancy.worker import Worker
+
+__all__ = (
+    "Chancy",
+    "Job",
+    "Limit",
+    "Queue",
+    "QueuedJob",
+    "Reference",
+    "Worker",
+    "job",
+)
