@@ -33,12 +33,13 @@ class Plugin(abc.ABC):
     async def cleanup(self, chancy: Chancy) -> int | None: ...
     def api_plugin(self) -> str | None: ...
     async def on_job_starting(self, *, job: QueuedJob, worker: Worker) -> QueuedJob: ...
+    # exc is Any: Chancy annotates Exception | None, but also passes a CancelledError.
     async def on_job_completed(
         self,
         *,
         worker: Worker,
         job: QueuedJob,
-        exc: Exception | None = None,
+        exc: Any = None,
         result: Any | None = None,
     ) -> QueuedJob: ...
     async def on_jobs_updated_in_transaction(
