@@ -83,6 +83,7 @@ class Worker:
     _notifications_ready_event: asyncio.Event
     _outgoing_lock: asyncio.Lock
     _pending_updates: list[QueuedJob]
+    _drain_result: bool | None
     _queues: dict[str, Queue]
     async def _drain(self, timeout: float) -> bool: ...
     async def _maintain_heartbeat(self) -> None: ...

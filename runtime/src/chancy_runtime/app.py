@@ -241,7 +241,9 @@ class Chancy(chancy.Chancy):
                     yield
             except (psycopg.Error, TimeoutError) as error:
                 if limit.expired():
-                    silence = TimeoutError(f"no answer in the {START_SECONDS:.0f} s of a start")
+                    silence = TimeoutError(
+                        f"no answer in the {START_SECONDS:.0f} s of a start"
+                    )
                     raise failed_start(self.monitor.database, silence) from error
                 if isinstance(error, psycopg.Error):
                     raise failed_start(self.monitor.database, error) from error

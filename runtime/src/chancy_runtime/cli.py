@@ -41,7 +41,10 @@ def main(create_chancy: Callable[[], chancy.Chancy], package: str | None) -> NoR
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, text in (
         ("migrate", "create or upgrade the tables, then show them"),
-        ("status", "show the database and what is due; exit status 1 when something is"),
+        (
+            "status",
+            "show the database and what is due; exit status 1 when something is",
+        ),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(

@@ -60,9 +60,10 @@ class OpenWorker(chancy.Worker):
         Returns:
             Whether all jobs ended within `timeout` seconds.
         """
-        if self._drain_result is None:
-            self._drain_result = await self._drain(timeout)
-        return self._drain_result
+        result: bool | None = self._drain_result
+        if result is None:
+            self._drain_result = result = await self._drain(timeout)
+        return result
 
     async def stop_within(self, timeout: float) -> bool:
         """Stops; returns whether all jobs ended within `timeout` seconds."""
@@ -71,26 +72,26 @@ class OpenWorker(chancy.Worker):
     async def _stop(self, timeout: float) -> bool:
         return await self.stop_within(timeout)
 
-    def feed_queue(self, queue: Queue) -> Coroutine[Any, Any, None]:
-        """Returns the loop that takes the jobs of a queue."""
-        return super()._maintain_queue(queue)
+    async def feed_queue(self, queue: Queue) -> None:
+        """Takes the jobs of a queue."""
+        raise NotImplementedError
 
-    def _maintain_queue(self, queue: Queue) -> Coroutine[Any, Any, None]:
-        return self.feed_queue(queue)
+    async def _maintain_queue(self, queue: Queue) -> None:
+        await self.feed_queue(queue)
 
-    def save_results(self) -> Coroutine[Any, Any, None]:
-        """Returns the loop that saves the results of jobs."""
-        return super()._maintain_updates()
+    async def save_results(self) -> None:
+        """Saves the results of jobs."""
+        raise NotImplementedError
 
-    def _maintain_updates(self) -> Coroutine[Any, Any, None]:
-        return self.save_results()
+    async def _maintain_updates(self) -> None:
+        await self.save_results()
 
-    def hear_events(self) -> Coroutine[Any, Any, None]:
-        """Returns the loop that listens for notifications."""
-        return super()._maintain_notifications()
+    async def hear_events(self) -> None:
+        """Listens for notifications."""
+        raise NotImplementedError
 
-    def _maintain_notifications(self) -> Coroutine[Any, Any, None]:
-        return self.hear_events()
+    async def _maintain_notifications(self) -> None:
+        await self.hear_events()
 
     def is_listening(self) -> None:
         """Tells the start, which waits for it, that notifications arrive."""

@@ -58,7 +58,9 @@ class Settings:
             check_range(field.name, value, *_RANGES[field.name], where=where)
 
 
-def check_range(name: str, value: Any, lowest: int, highest: int, *, where: str) -> None:
+def check_range(
+    name: str, value: Any, lowest: int, highest: int, *, where: str
+) -> None:
     """Makes sure that a setting is a whole number in its range.
 
     Args:

@@ -85,7 +85,9 @@ def join_when_database_is_there(
     `initialize_workers`.
     """
 
-    log = logging.getLogger(initialize.__module__.rpartition(".")[0] or "chancy_runtime")
+    log = logging.getLogger(
+        initialize.__module__.rpartition(".")[0] or "chancy_runtime"
+    )
 
     @asynccontextmanager
     async def initialize_in_background() -> AsyncIterator[None]:

@@ -225,8 +225,8 @@ class Worker(OpenWorker):
             return self._renew_listening
         return functools.partial(self.loop, name) if name in _OF_CHANCY else None
 
-    def feed_queue(self, queue: Queue) -> Coroutine[Any, Any, None]:
-        return Feeder(self, queue.name).run()
+    async def feed_queue(self, queue: Queue) -> None:
+        await Feeder(self, queue.name).run()
 
     async def save_results(self) -> None:
         """Saves results a moment after they come, and waits for them without polling."""
@@ -373,7 +373,9 @@ class Worker(OpenWorker):
     async def save_batch(self, batch: list[QueuedJob]) -> Sequence[QueuedJob]:
         while len(batch) < _LARGEST_BATCH and not self.outgoing.empty():
             batch.append(self.outgoing.get_nowait())
-        hooks = with_hook("on_jobs_updated_in_transaction", self.chancy.plugins.values())
+        hooks = with_hook(
+            "on_jobs_updated_in_transaction", self.chancy.plugins.values()
+        )
         async with (
             autocommit(self.chancy.pool) as connection,
             connection.transaction() if hooks else nullcontext(),

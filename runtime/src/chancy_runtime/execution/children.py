@@ -65,9 +65,7 @@ class Children(concurrent.futures.Executor):
             number.
     """
 
-    def __init__(
-        self, initializer: Callable[[], None], most: int | None
-    ) -> None:
+    def __init__(self, initializer: Callable[[], None], most: int | None) -> None:
         self._initializer = initializer
         self._most = most
         self._idle: list[_Child] = []

@@ -113,7 +113,7 @@ class _Contained(Executor):
 
         A subclass that finds functions or arguments in its own way is always asked.
         """
-        own_way = cls.get_function_and_kwargs.__func__ is not _OWN_WAY
+        own_way = _found_by(cls) is not _found_by(_Contained)
         if (
             own_way
             or job.limits
@@ -129,7 +129,9 @@ class _Contained(Executor):
         return job, function, kwargs
 
 
-_OWN_WAY = _Contained.get_function_and_kwargs.__func__
+def _found_by(executor: Any) -> object:
+    """The function with which an executor finds the functions of jobs."""
+    return getattr(executor.get_function_and_kwargs, "__func__", None)
 
 
 def _succeeded(job: QueuedJob) -> QueuedJob:

@@ -25,8 +25,10 @@ class Host(Protocol):
 
     fetching_since: dict[str, float]
     hub: Hub
-    queue_wake_events: dict[str, asyncio.Event]
     shutdown_event: asyncio.Event
+
+    @property
+    def queue_wake_events(self) -> Mapping[str, asyncio.Event]: ...
 
     @property
     def app(self) -> chancy.Chancy: ...
@@ -43,10 +45,12 @@ class Host(Protocol):
     @property
     def queues(self) -> Mapping[str, Queue]:
         """The queues that the Worker serves now, by name."""
+        ...
 
     @property
     def gives_back(self) -> bool:
         """Whether the grace is over: running jobs go back to their queues."""
+        ...
 
     def claims_are_in_doubt(self) -> None:
         """Notes that the answer to a claim was lost."""
@@ -63,6 +67,7 @@ class Host(Protocol):
         Returns:
             Whether there was a later deployment; otherwise nobody has the job.
         """
+        ...
 
     async def on_job_completed(self, *, queue: Queue, job: QueuedJob) -> None: ...
 

@@ -179,6 +179,4 @@ class Claims:
 
     async def postpone(self, cursor: AsyncCursor[DictRow], job: QueuedJob) -> None:
         """Puts a job back for five seconds; no attempt is used up."""
-        await cursor.execute(
-            statement(_POSTPONE, self.prefix), [job.id, job.claim_id]
-        )
+        await cursor.execute(statement(_POSTPONE, self.prefix), [job.id, job.claim_id])

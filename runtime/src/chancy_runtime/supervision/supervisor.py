@@ -27,7 +27,7 @@ class Retry(DatabaseRetry):
     """
 
     # Chancy's tuple plus ReadOnlySqlTransaction.
-    errors: tuple[type[Exception], ...] = DATABASE_ERRORS  # type: ignore[assignment]
+    errors: tuple[type[Exception], ...] = DATABASE_ERRORS
 
     def __init__(self, name: str, monitor: Monitor) -> None:
         self.name = name
