@@ -4,6 +4,7 @@ The names below are public; `chancy_runtime.web`, `.testing` and `.cli` are too.
 module is internal and may change in any release.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from chancy import Job, Limit, Queue, QueuedJob, Reference, job
@@ -67,6 +68,6 @@ if not TYPE_CHECKING:  # To a type checker, a name that is not there is an error
                     "chancy-runtime[sentry], or take the plugin out"
                 ) from error
             return SentryPlugin
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name.startswith("__") or find_spec(f"{__name__}.{name}"):
+            raise AttributeError(name)  # Python then looks for a submodule.
         raise missing_name(name)
