@@ -365,7 +365,7 @@ def test_a_service_that_is_not_to_be_adopted_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    "name", ["chancy_queues.py", "tests/conftest.py", "__main__.py"]
+    "name", ["tests/test_workers.py", "tests/conftest.py", "__main__.py"]
 )
 def test_a_file_of_the_team_s_is_not_replaced_by_one_of_the_template_s(
     name: str, document: Path, released: Path

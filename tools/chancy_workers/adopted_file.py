@@ -238,7 +238,8 @@ class _Adoption:
         options = self._house.options
         self._file.replace(keywords["prefix"], repr(self._house.prefix))
         if "log" in options and evaluate(options["log"]) is not None:
-            self._file.replace(keywords["log"], self._carry.text(options["log"]))
+            end = self._file.offset(keywords["settings"], end=True)
+            self._file.insert(end, f",\nlog={self._carry.text(options['log'])}")
         if (
             "notifications" in options
             and evaluate(options["notifications"]) is not True
