@@ -14,6 +14,7 @@ from chancy import Chancy
 from chancy.plugins.cron import Cron
 
 from .support import (
+    COPIER,
     PROGRAM,
     SECRET_VARIABLE,
     Service,
@@ -31,6 +32,7 @@ from .test_matrix import MYPY
 HOUSES = Path(__file__).parent / "house"
 APP = "app.billing.main:app"
 BILLING = Path("app", "billing")
+BUILDS = "Builds the service's one Chancy"
 ODD_TIME = "2031-02-03 04:05:06+00"
 
 
@@ -317,3 +319,35 @@ def test_the_rendered_tests_and_the_team_s_pass(story: Story, server_url: str) -
     )
 
     assert "skipped" not in result.stdout
+
+
+def test_one_more_job_and_the_next_release_merge_with_it(
+    story: Story, released: Path, tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    run("git", "clone", "--quiet", released, later, cwd=tmp_path)
+    template = next(later.glob("template/*/workers/chancy_initialization.py.jinja"))
+    text = template.read_text()
+    assert text.count(BUILDS) == 1
+    template.write_text(text.replace(BUILDS, "Builds it as a later release does"))
+    commit(later)
+    run("git", "tag", "v0.2.0", cwd=later)
+    root = tmp_path / "backend"
+    shutil.copytree(story.root, root)
+    answers = root / BILLING / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace(str(released), str(later)))
+    commit(root)
+
+    run(PROGRAM, "add-job", BILLING, "tidy", "--schedule=0 4 * * *", cwd=root)
+    commit(root)
+    run(*COPIER, "update", "--trust", "--defaults", BILLING, cwd=root)
+
+    text = (root / BILLING / "workers" / "chancy_initialization.py").read_text()
+    assert "as a later release does" in text
+    assert not [name for name, each in contents(root).items() if b"<<<<<<<" in each]
+    code = (
+        "from app.billing.workers.chancy_initialization import CRON_JOBS\n"
+        "print(*(each.unique_key for each in CRON_JOBS))"
+    )
+    printed = run(sys.executable, "-c", code, cwd=root).stdout.split()
+    assert sorted(printed) == sorted([*story.house.cron, "cron:tidy"])

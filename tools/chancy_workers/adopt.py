@@ -7,7 +7,6 @@ only when all of it could be read does anything come into the service's folder.
 import argparse
 import ast
 import difflib
-import os
 import re
 import shutil
 import subprocess
@@ -212,6 +211,8 @@ def _refuse_what_is_no_service(service: Path) -> None:
 
 def _refuse_what_git_does_not_have(service: Path, files: dict[Path, bytes]) -> None:
     for path in files:
+        if path.is_symlink():
+            raise Refusal(f"{path} would be replaced and is a link: put a file there")
         if path.exists() and not _git(service, "ls-files", "--", str(path)):
             raise Refusal(
                 f"{path} would be replaced and is not in git, which ignores it: commit "
@@ -450,25 +451,22 @@ def _test_of(folder: str, functions: list[JobFunction], house: House) -> str:
 def _diff(adoption: Adoption, path: Path) -> bytes:
     """A patch of one file, as `git apply` takes it."""
     before = path.read_bytes() if path.is_file() else None
-    name = path.relative_to(adoption.repository).as_posix()
-    lines = difflib.unified_diff(
+    name = path.relative_to(adoption.repository).as_posix().encode()
+    lines = difflib.diff_bytes(
+        difflib.unified_diff,
         _lines(before or b""),
         _lines(adoption.files[path]),
-        f"a/{name}" if before is not None else "/dev/null",
-        f"b/{name}",
+        b"/dev/null" if before is None else b"a/" + name,
+        b"b/" + name,
     )
-    text = "".join(
-        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+    return b"".join(
+        line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"
         for line in lines
     )
-    return text.encode(errors="surrogateescape")
 
 
-def _lines(content: bytes) -> list[str]:
-    text = content.decode(errors="surrogateescape")
-    return [line + "\n" for line in text.split("\n")[:-1]] + (
-        [last] if (last := text.rpartition("\n")[2]) else []
-    )
+def _lines(content: bytes) -> list[bytes]:
+    return re.findall(rb"[^\n]*\n|[^\n]+", content)
 
 
 def _show(adoption: Adoption) -> None:
@@ -507,40 +505,19 @@ def write_all(files: dict[Path, bytes]) -> None:
     Raises:
         OSError: One could not be written, and those before it are as they were.
     """
-    before = {path: path.read_bytes() if path.exists() else None for path in files}
-    written: list[Path] = []
+    before: dict[Path, bytes | None] = {}
     try:
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, content)
-            written.append(path)
+            before[path] = path.read_bytes() if path.exists() else None
+            path.write_bytes(content)
     except OSError:
-        for path in written:
-            content_before = before[path]
+        for path, content_before in before.items():
             if content_before is None:
-                path.unlink()
-            else:
-                _replace(path, content_before)
+                path.unlink(missing_ok=True)
+            elif path.read_bytes() != content_before:
+                path.write_bytes(content_before)
         raise
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
-        try:
-            temporary.write(content)
-            temporary.close()
-            mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-            os.chmod(temporary.name, mode)
-            os.replace(temporary.name, path)
-        except BaseException:
-            os.unlink(temporary.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _next_steps(service: Path, root: Path, answers: dict[str, Any]) -> list[str]:

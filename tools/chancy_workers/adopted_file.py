@@ -6,18 +6,19 @@ from collections.abc import Iterable
 
 from ruff import find_ruff_bin  # type: ignore[import-untyped]
 
-from .carried import Carried, NotCarriedOver, imports_a_job
+from .carried import Carried, NotCarriedOver
 from .house_answers import (
     LIMITS,
     MEMBERS,
     QueueFacts,
+    folder_of,
     member_of,
     plugin_name,
     plugin_names,
     queue_facts,
     tags_of,
 )
-from .house_pattern import House, Unread
+from .house_pattern import WORKER_OPTIONS, House, Unread
 from .python_files import Backend, Bound, arguments, called, dotted, evaluate
 
 _POSITIONAL = {"Pruner": ("rule",), "Leadership": ("poll_interval", "timeout")}
@@ -27,6 +28,7 @@ _RANGES = {
     "leader_lease": (10, 3600),
     "poll_interval": (1, 3600),
 }
+_BY_HAND = "# These are not in the answers, and updates leave them alone."
 
 
 def adopted(rendered: str, house: House, kept: Iterable[str]) -> str:
@@ -75,6 +77,11 @@ class _Rendered:
     def queue_name(call: ast.expr) -> str:
         assert isinstance(call, ast.Call)
         return str(ast.literal_eval(call.args[0]))
+
+    @staticmethod
+    def job_name(call: ast.expr) -> str:
+        assert isinstance(call, ast.Call)
+        return ast.unparse(call.keywords[0].value)
 
     def offset(self, node: ast.expr | ast.stmt, *, end: bool = False) -> int:
         """Where a node begins or ends, in bytes."""
@@ -170,35 +177,23 @@ class _Adoption:
         self._file.replace(self._file.assigned("DATABASE_SECRET"), repr(house.secret))
 
     def _queues(self) -> None:
-        written = self._file.assigned("QUEUES")
-        assert isinstance(written, ast.List)
-        calls = {self._file.queue_name(each): each for each in written.elts}
         texts = []
         for facts in queue_facts(self._house):
-            keywords = self._answered(facts)
-            if call := calls.get(facts.name):
-                assert isinstance(call, ast.Call)
-                keywords |= {
-                    str(each.arg): self._file.segment(each.value)
-                    for each in call.keywords
-                }
-            keywords |= {"eager_polling": "True"} | {
+            keywords = self._answered(facts) | {
                 key: self._carry.value(each) for key, each in facts.by_hand.items()
             }
-            if (
+            if "executor" in facts.by_hand and (
                 member := member_of(facts.by_hand["executor"])
-                if "executor" in facts.by_hand
-                else ""
             ):
                 keywords["executor"] = f"Chancy.Executor.{member}"
             # As in the template: eager_polling is the last.
-            keywords["eager_polling"] = keywords.pop("eager_polling")
+            keywords["eager_polling"] = keywords.pop("eager_polling", "True")
             texts.append(_call("Queue", [repr(facts.name)], keywords))
-        self._file.replace(written, _list(texts))
+        self._file.replace(self._file.assigned("QUEUES"), _list(texts))
 
     @staticmethod
     def _answered(facts: QueueFacts) -> dict[str, str]:
-        """The arguments that the template renders where it takes the queue's name."""
+        """The arguments that the template renders for a queue."""
         member = {kind: name for name, kind in MEMBERS.items()}[
             facts.answer["executor"]
         ]
@@ -212,8 +207,13 @@ class _Adoption:
         return keywords
 
     def _cron_jobs(self) -> None:
-        texts = [
-            _call(
+        """Those of the answers stay in the template's list, to which it adds others."""
+        written = self._file.assigned("CRON_JOBS")
+        assert isinstance(written, ast.List)
+        texts = {self._file.job_name(each): "" for each in written.elts}
+        by_hand = []
+        for each in self._house.schedules:
+            text = _call(
                 "CronJob",
                 [],
                 {
@@ -222,15 +222,14 @@ class _Adoption:
                     "timezone": repr(each.timezone),
                 },
             )
-            for each in self._house.schedules
-        ]
-        statement = self._file.statement("CRON_JOBS")
-        if texts:
-            # Also where it is an annotated empty list.
-            self._file.replace(statement, f"CRON_JOBS = {_list(texts)}")
-        for node in self._file.tree.body:
-            if imports_a_job(node):
-                self._file.replace(node, "")
+            if texts.get(folder := folder_of(each, self._house)) == "":
+                texts[folder] = text
+            else:
+                by_hand.append(text)
+        self._file.replace(written, _list(texts.values()))
+        if by_hand:
+            end = self._file.offset(written, end=True)
+            self._file.insert(end, f"\n\n{_BY_HAND}\nCRON_JOBS += {_list(by_hand)}")
 
     def _chancy(self) -> None:
         call = self._file.call_in("create_chancy", "Chancy")
@@ -283,13 +282,7 @@ class _Adoption:
                 texts[name] = self._standard(name, *given)
             elif name != "SentryPlugin":
                 texts[name or plugin.text] = self._carry.text(plugin)
-        if texts.keys() != {
-            ast.unparse(each).partition("(")[0] for each in written.elts
-        } or any(
-            ast.dump(ast.parse(a)) != ast.dump(ast.parse(self._file.segment(b)))
-            for a, b in zip(texts.values(), written.elts, strict=False)
-        ):
-            self._file.replace(written, _list(texts.values()))
+        self._file.replace(written, _list(texts.values()))
 
     def _standard(
         self, name: str, positional: list[Bound], named: dict[str, Bound]
@@ -329,19 +322,16 @@ class _Adoption:
         ]
         calls.sort(key=lambda node: node.lineno)
         for call, worker in zip(calls, self._house.workers, strict=True):
-            tags = tags_of(worker)
             given = arguments(worker)
-            written = {each.arg: each.value for each in call.keywords}.get("tags")
-            present = sorted(ast.literal_eval(written)) if written else []
-            if tags == present:
-                continue
             assert given
-            text = self._carry.value(given[1]["tags"])
-            end = self._file.offset(call.keywords[-1].value, end=True)
-            if written:
-                self._file.replace(written, text)
-            else:
-                self._file.insert(end, f", tags={text}")
+            keywords = {"register_signal_handlers": "False"} | {
+                name: self._carry.value(given[1][name])
+                for name in WORKER_OPTIONS
+                if name in given[1]
+            }
+            if tags_of(worker) == []:
+                keywords.pop("tags", None)
+            self._file.replace(call, _call("Worker", ["chancy"], keywords))
 
     def _write_settings(self) -> None:
         for name, value in self._settings.items():
@@ -438,13 +428,11 @@ def prove(text: str, house: House) -> None:
     assert [rendered.queue_name(each) for each in queues.elts] == [
         facts.name for facts in queue_facts(house)
     ]
-    cron_jobs = rendered.assigned("CRON_JOBS")
-    assert isinstance(cron_jobs, ast.List)
-    assert [
+    assert sorted(
         [ast.literal_eval(each.value) for each in call.keywords[1:]]
-        for call in cron_jobs.elts
-        if isinstance(call, ast.Call)
-    ] == [[schedule.cron, schedule.timezone] for schedule in house.schedules]
+        for call in ast.walk(rendered.tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "CronJob"
+    ) == sorted([schedule.cron, schedule.timezone] for schedule in house.schedules)
     keywords = {
         each.arg: each.value
         for each in rendered.call_in("create_chancy", "Chancy").keywords

@@ -37,8 +37,7 @@ class Carried:
         scope = module.scope
         self._rendered: dict[str, Any] = {}
         for statement in rendered.body:
-            if not imports_a_job(statement):
-                self._rendered.update(bindings_of(statement, scope))
+            self._rendered.update(bindings_of(statement, scope))
         self.imports: dict[str, None] = {}
         self._statements: dict[ast.stmt, None] = {}
 
@@ -132,30 +131,25 @@ class Carried:
                 return self._statement(name, module)
 
     def _imported(self, name: str, imported: Imported, module: Module) -> str:
-        last = imported.path.rpartition(".")[2]
-        if imported.path.startswith("chancy.") and isinstance(
-            self._rendered.get(last), Imported
-        ):
-            return last
-        line = self._import_line(name, imported, module)
-        present = self._rendered.get(name)
-        if present is not None:
-            if isinstance(present, Imported) and present.path == imported.path:
-                return name
+        for rendered, present in self._rendered.items():
+            if isinstance(present, Imported) and present.path in (
+                imported.path,
+                _of_the_library(imported.path),
+            ):
+                return rendered
+        if name in self._rendered:
             raise NotCarriedOver(
                 f"the rendered file has another {name}: give yours a name of its own"
             )
-        self.imports[line] = None
+        self.imports[self._import_line(name, imported, module)] = None
         return name
 
     def _import_line(self, name: str, imported: Imported, module: Module) -> str:
+        """An import by its full path: the template adds jobs among the relative ones."""
         match imported.statement:
             case ast.ImportFrom() as statement:
                 base = absolute(statement, module.package)
                 original = imported.path.rpartition(".")[2]
-                workers = f"{self._house.package}.workers"
-                if base == workers or base.startswith(f"{workers}."):
-                    base = "." + base.removeprefix(workers).removeprefix(".")
                 alias = f" as {name}" if name != original else ""
                 return f"from {base} import {original}{alias}"
             case ast.Import(names=aliases):
@@ -194,13 +188,20 @@ class Carried:
             self._statements[statement] = None
             for node in ast.walk(statement):
                 if isinstance(node, ast.Name) and node.id in module_names(module):
-                    self.name(node.id, module.scope)
+                    found = module.look_up(node.id)
+                    if self.name(node.id, module.scope) != node.id and isinstance(
+                        found, Imported
+                    ):
+                        # The rendered file has another name for it.
+                        self.imports[self._import_line(node.id, found, module)] = None
 
 
-def imports_a_job(statement: ast.stmt) -> bool:
-    """Whether a statement of the rendered file imports a job; adoption writes its own."""
-    return isinstance(statement, ast.ImportFrom) and (statement.module or "").endswith(
-        ".worker"
+def _of_the_library(path: str) -> str:
+    """The library's own in the place of something of Chancy's."""
+    return (
+        f"chancy_runtime.{path.rpartition('.')[2]}"
+        if path.startswith("chancy.")
+        else path
     )
 
 

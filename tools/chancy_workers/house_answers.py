@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .carried import NotCarriedOver
-from .house_pattern import INITIALIZATION, House
+from .house_pattern import INITIALIZATION, House, Schedule
 from .python_files import (
     Bound,
     arguments,
@@ -174,13 +174,10 @@ def _jobs(house: House, queues: set[str]) -> list[dict[str, str]]:
     """The jobs, those with a schedule first and in the order of their schedules."""
     when: dict[str, dict[str, str]] = {}
     for schedule in house.schedules:
-        for path in imports_in(schedule.job):
-            folder = path.removeprefix(f"{house.package}.workers.").partition(".")[0]
-            if folder in house.jobs and folder not in when:
-                when[folder] = {
-                    "schedule": schedule.cron,
-                    "timezone": schedule.timezone,
-                }
+        if folder := folder_of(schedule, house):
+            when.setdefault(
+                folder, {"schedule": schedule.cron, "timezone": schedule.timezone}
+            )
     jobs = []
     for folder in sorted(house.jobs, key=lambda each: [*when, *house.jobs].index(each)):
         functions = house.jobs[folder]
@@ -188,6 +185,14 @@ def _jobs(house: House, queues: set[str]) -> list[dict[str, str]]:
         known = {"queue": queue} if queue in queues else {}
         jobs.append({"name": folder, **known, **when.get(folder, {})})
     return jobs
+
+
+def folder_of(schedule: Schedule, house: House) -> str:
+    """Returns the folder of a job whose function has its name, as in the template."""
+    paths = imports_in(schedule.job)
+    workers = f"{house.package}.workers"
+    found = (name for name in house.jobs if f"{workers}.{name}.worker.{name}" in paths)
+    return next(found, "")
 
 
 def demote(answers: dict[str, Any], question: str, reason: str) -> str:

@@ -36,6 +36,8 @@ _OPTIONS = {
     "notifications",
     "log",
 }
+# Arguments of a Worker that the library's takes too.
+WORKER_OPTIONS = ("tags", "worker_id", "queue_change_poll_interval")
 # Arguments of a Worker that have a place in the rendered settings.
 _SETTINGS = {
     "shutdown_timeout": "shutdown_grace",
@@ -463,9 +465,9 @@ class _Reader:
             return
         for name, value in given[1].items():
             match name:
-                case "chancy" | "tags" | "heartbeat_poll_interval":
+                case "chancy" | "register_signal_handlers" | "heartbeat_poll_interval":
                     pass
-                case "register_signal_handlers":
+                case _ if name in WORKER_OPTIONS:
                     pass
                 case _ if name in _SETTINGS:
                     self._set(_SETTINGS[name], value)
