@@ -321,6 +321,15 @@ def test_the_rendered_tests_and_the_team_s_pass(story: Story, server_url: str) -
     assert "skipped" not in result.stdout
 
 
+def test_the_library_is_named_with_the_extras_that_the_service_needs(
+    story: Story,
+) -> None:
+    file = story.root / BILLING / "workers" / "chancy_initialization.py"
+    extras = "fastapi,sentry" if "SentryPlugin(" in file.read_text() else "fastapi"
+
+    assert f'"chancy-runtime[{extras}]' in story.printed
+
+
 def test_one_more_job_and_the_next_release_merge_with_it(
     story: Story, released: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from .test_adopt import BILLING, adopt, contents, settle
 
 FILE = Path("workers", "chancy_initialization.py")
 SECRET = 'get_secret_value("POSTGRES-SUPABASE-SESSION-POOLER-URL")'
+OURS = "from .chancy_queues import ours\n"
 DECLARE = "        # Declare queues\n"
 
 
@@ -118,6 +120,18 @@ def refused(service: Path, template: Path, *options: str) -> str:
             id="a Worker that took the signals",
         ),
         pytest.param(
+            "Worker(chancy, register_signal_handlers=False)",
+            'Worker(chancy, worker_id="one", queue_change_poll_interval=5)',
+            '            worker_id="one",\n            queue_change_poll_interval=5,\n',
+            id="arguments of a Worker that the library takes too",
+        ),
+        pytest.param(
+            "Recovery(), ",
+            "Rescue(), ",
+            "class Rescue(ChancyRecovery):",
+            id="a plugin of the team's with a name of its own for Chancy's",
+        ),
+        pytest.param(
             "0 7 * * mon-fri",
             "0 7-7 * * mon-fri",
             'cron="0 7-7 * * mon-fri",',
@@ -131,11 +145,17 @@ def test_it_is_taken_over(
     more = """import asyncio
 import os
 
+from chancy.plugins.recovery import Recovery as ChancyRecovery
+
 A_DAY = 86_400
 MORE = [Queue("one"), Queue("two")]
 
 
 class PatientCron(Cron):
+    pass
+
+
+class Rescue(ChancyRecovery):
     pass
 
 
@@ -156,6 +176,26 @@ CHANCY_MIN_POOL_SIZE"""
         ),
         cwd=document.parents[1],
     )
+
+
+def test_arguments_without_an_effect_are_left_out_and_named(
+    document: Path, released: Path
+) -> None:
+    rewrite(
+        document / FILE,
+        ('prefix="billing_"', 'prefix="billing_", poll_reconnect_timeout=9'),
+        ("no_default", "notifications=False, no_default"),
+        ("Leadership()", "Leadership(poll_interval=15, timeout=30)"),
+        ("Worker(chancy, ", "Worker(chancy, heartbeat_poll_interval=20, "),
+    )
+
+    said = adopt(document.parents[1], released, "--yes").stdout
+
+    text = (document / FILE).read_text()
+    assert "leader_lease=30" in text
+    for name in ("Leadership(poll", "heartbeat_poll", "notifications", "reconnect"):
+        assert re.search(f"^ .*{re.escape(name)}.* left out", said, re.MULTILINE), said
+        assert name not in text
 
 
 def test_a_tag_stays_a_pattern_where_it_takes_more_than_its_namesake(
@@ -239,7 +279,7 @@ def test_everything_that_cannot_be_read_is_named(
         (26, "`os.environ['QUEUES'].split(',')`", "write the list out"),
         (28, "`os.environ.get('CRON')`", "do without the condition"),
         (30, "`chancy.push(send_digest)`", "move it into main.py's lifespan"),
-        (31, "`'one'`: Worker(… worker_id=…)", "take it out"),
+        (31, "`2`: Worker(… backoff_max=…)", "take it out"),
     ]:
         assert f"chancy_initialization.py, line {line}: {what}" in said
         assert way_out in said
@@ -256,8 +296,8 @@ def test_everything_that_cannot_be_read_is_named(
         ),
         ("            yield", "            yield chancy", "`chancy` … yields nothing"),
         ("            yield", "            pass", "yields 0 times"),
-        (SECRET, '"postgresql://u:hunter2@h/d"', "the URL stands in the code"),
-        (SECRET, 'f"postgresql://u:hunter2@{h}/d"', "the URL stands in the code"),
+        (SECRET, '"postgresql://u:hunter2@h/d"', "the URL is written in the code"),
+        (SECRET, 'f"postgresql://u:hunter2@{h}/d"', "the URL is written in the code"),
         (SECRET, '__import__("os").environ["X"]', "write such a function"),
         (SECRET, 'await get_secret_value("A")', "write such a function"),
         (SECRET, "settings.url", "write such a function"),
@@ -269,13 +309,18 @@ def test_everything_that_cannot_be_read_is_named(
             "write it as a value",
         ),
         ('prefix="billing_"', "sharding=3", "Chancy(… sharding=…) … take it out"),
-        ("Recovery()", "*others()", "it is no list … write it out"),
+        ("Recovery()", "*others()", "it is not a list … write it out"),
         ("Recovery()", "recovery", "`recovery` … write its call into the list"),
         ("Recovery()", "Recovery(pace=LOST)", "the arguments of Chancy … LOST"),
         ('Queue("default"', "Queue(NAME", "its name is known only when it runs"),
         ("concurrency=20", "concurrency=chancy.limit", "the rendered Chancy is made"),
-        ("concurrency=20", "concurrency=LOST", "the queues … LOST cannot be told"),
+        (
+            "concurrency=20",
+            "concurrency=LOST",
+            "the queues … LOST cannot be determined",
+        ),
         ('"0 7 * * mon-fri"', "CRON", "its schedule or … write them as texts"),
+        ("send_digest.job", "*JOBS, send_digest.job", "its schedule or … each job by"),
         ("_worker:", "_worker, lock():", "`lock()` … move it into main.py's lifespan"),
         (
             DECLARE,
@@ -293,7 +338,7 @@ def test_everything_that_cannot_be_read_is_named(
         (
             "set_chancy(chancy)",
             "set_chancy(chancy) = 3",
-            "it is no Python (cannot assign",
+            "cannot be parsed as Python (cannot assign",
         ),
     ],
 )
@@ -339,14 +384,17 @@ def test_what_other_files_could_import_no_longer_is_named(
 @pytest.mark.parametrize(
     ("prepare", "words"),
     [
-        (lambda s: shutil.rmtree(s.parents[1] / ".git"), "is not in git … commit it"),
+        (
+            lambda s: shutil.rmtree(s.parents[1] / ".git"),
+            "is not in a git repository … commit it",
+        ),
         (lambda s: (s / "new.py").touch(), "not committed … ?? app/billing/new.py"),
         (
             lambda s: (s / "main.py").write_text(""),
             "not committed … M app/billing/main.py",
         ),
-        (lambda s: (s / FILE).unlink(), "nothing of the house pattern … copier copy"),
-        (lambda s: shutil.rmtree(s), "is no folder: name the service's"),
+        (lambda s: (s / FILE).unlink(), "no workers to adopt … copier copy"),
+        (lambda s: shutil.rmtree(s), "is not a folder: name the folder of the service"),
         (
             lambda s: (s / ".copier-answers.yml").touch(),
             "rendered already … copier update",
@@ -377,6 +425,35 @@ def test_a_file_of_the_team_s_is_not_replaced_by_one_of_the_template_s(
 
     assert f"workers/{name}: the file: the template has one of the same name" in said
     assert "git mv" in said
+
+
+def test_a_module_of_the_team_s_may_have_a_name_like_chancy_s(
+    document: Path, released: Path
+) -> None:
+    path = document / "workers" / "chancy_queues.py"
+    path.write_text("def ours(): ...\n")
+    rewrite(
+        document / FILE, ("Pruner()", "Pruner(ours())"), ("CHANCY_M", f"{OURS}CHANCY_M")
+    )
+    commit(document.parents[1])
+
+    adopt(document.parents[1], released, "--yes")
+
+    assert path.read_text() == "def ours(): ...\n"
+    assert (
+        "from app.billing.workers.chancy_queues import" in (document / FILE).read_text()
+    )
+
+
+def test_a_link_is_not_replaced(document: Path, released: Path) -> None:
+    path = document / "workers" / "chancy_instance.py"
+    path.rename(document / "instance.py")
+    path.symlink_to("../instance.py")
+    commit(document.parents[1])
+
+    assert "chancy_instance.py would be replaced and is a link" in refused(
+        document, released
+    )
 
 
 def test_a_file_that_git_ignores_is_not_replaced(

@@ -1,4 +1,4 @@
-"""Makes a rendered service of one that has the house pattern written by hand.
+"""Turns a service with the house pattern written by hand into a rendered one.
 
 The template is rendered into a scratch folder; what the team wrote goes into that, and
 only when all of it could be read does anything come into the service's folder.
@@ -23,7 +23,7 @@ import yaml
 from . import source
 from .adopted_file import adopted, tidied
 from .carried import NotCarriedOver
-from .house_answers import Untold, answers_of, demote, queue_facts
+from .house_answers import RefusedAnswer, answers_of, demote, queue_facts
 from .house_pattern import (
     ENTRY,
     INITIALIZATION,
@@ -61,7 +61,7 @@ def add_parser(commands: Any) -> None:
     """Adds the command to the console program's."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "adopt",
-        help="make a rendered service of one with the house pattern written by hand",
+        help="turn hand-written workers of the house pattern into rendered ones",
         description="Renders the workers of a service that has them written by hand, with "
         "the same tables, queues, cron jobs and job files. Shows what changes and asks; "
         "writes nothing when it could not read something.",
@@ -121,17 +121,17 @@ def plan(service: Path, template: str | None) -> Adoption:
     Raises:
         Refusal: It is not to be adopted, or not all of it could be read.
     """
-    _refuse_what_is_no_service(service)
+    _refuse_unless_adoptable(service)
     package, root = _package_of(service)
     house = _house(service, package, root)
-    _refuse_what_is_unread(house)
+    _refuse_if_unread(house)
     listed = _git(root, "ls-files", "-z", "--", "*.py") or ""
     users = users_of(root, package, filter(None, listed.split("\0")))
     with _scratch(service, package, users.main(service)) as folder:
         answers = _render(house, service, folder, template, users.main(service))
         files = _files(house, service, folder, users.names)
-    _refuse_what_is_unread(house)
-    _refuse_what_git_does_not_have(service, files)
+    _refuse_if_unread(house)
+    _refuse_unless_in_git(service, files)
     house.notes += _what_is_new(house, users)
     repository = Path(_git(service, "rev-parse", "--show-toplevel") or "").resolve()
     return Adoption(
@@ -144,17 +144,17 @@ def _house(service: Path, package: str, root: Path) -> House:
         return read_house(service, package, Backend(root))
     except SyntaxError as error:
         raise Refusal(
-            f"{error.filename}, line {error.lineno}: it is no Python "
-            f"({error.msg}): mend it first"
+            f"{error.filename}, line {error.lineno}: it cannot be parsed as "
+            f"Python ({error.msg}): correct it first"
         ) from None
     except OSError as error:
-        raise Refusal(f"{error}: mend it first") from None
+        raise Refusal(f"{error}: correct it first") from None
     except NoHouse as error:
         raise Refusal(str(error)) from None
 
 
 def _what_is_new(house: House, users: Users) -> list[str]:
-    """What the rendered workers do otherwise, whatever the house was like."""
+    """What the rendered workers always do differently."""
     notes = [
         "The rows of queues follow QUEUES at each start now, and queues poll eagerly."
     ]
@@ -172,7 +172,7 @@ def _what_is_new(house: House, users: Users) -> list[str]:
     return notes
 
 
-def _refuse_what_is_unread(house: House) -> None:
+def _refuse_if_unread(house: House) -> None:
     if house.unread:
         raise Refusal(
             "what would change its behaviour could not be read:\n"
@@ -180,11 +180,11 @@ def _refuse_what_is_unread(house: House) -> None:
         )
 
 
-def _refuse_what_is_no_service(service: Path) -> None:
+def _refuse_unless_adoptable(service: Path) -> None:
     initialization = service / "workers" / f"{INITIALIZATION}.py"
     if not service.is_dir():
         raise Refusal(
-            f"{service} is no folder: name the service's, such as app/billing"
+            f"{service} is not a folder: name the folder of the service, such as app/billing"
         )
     if (service / ANSWERS).exists():
         raise Refusal(
@@ -193,14 +193,14 @@ def _refuse_what_is_no_service(service: Path) -> None:
         )
     if not initialization.is_file():
         raise Refusal(
-            f"there is no {initialization}, and so nothing of the house pattern: "
+            f"there is no {initialization}, so there are no workers to adopt: "
             f"`copier copy --trust TEMPLATE {service.name}` puts workers in"
         )
     if (service / "workers").is_symlink() or initialization.is_symlink():
         raise Refusal(f"{service / 'workers'} is a link: adopt what it leads to")
     if _git(service, "rev-parse", "--show-toplevel") is None:
         raise Refusal(
-            f"{service} is not in git, which keeps what is replaced: commit it first"
+            f"{service} is not in a git repository, and adopting replaces files: commit it first"
         )
     if changed := _git(service, "status", "--porcelain", "-uall", "--", "."):
         raise Refusal(
@@ -209,7 +209,7 @@ def _refuse_what_is_no_service(service: Path) -> None:
         )
 
 
-def _refuse_what_git_does_not_have(service: Path, files: dict[Path, bytes]) -> None:
+def _refuse_unless_in_git(service: Path, files: dict[Path, bytes]) -> None:
     for path in files:
         if path.is_symlink():
             raise Refusal(f"{path} would be replaced and is a link: put a file there")
@@ -227,7 +227,9 @@ def _git(folder: Path, *command: str) -> str | None:
             ["git", *command], cwd=folder, capture_output=True, text=True
         )
     except FileNotFoundError:
-        raise Refusal("git is not installed, and keeps what is replaced") from None
+        raise Refusal(
+            "git is not installed, and adopting replaces files: install it"
+        ) from None
     return result.stdout.rstrip() if result.returncode == 0 else None
 
 
@@ -280,7 +282,7 @@ def _scratch(service: Path, package: str, main: str) -> Iterator[Path]:
 def _render(
     house: House, service: Path, folder: Path, template: str | None, main: str
 ) -> dict[str, Any]:
-    """Renders the house's answers; what the template does not take stays by hand."""
+    """Renders the answers; what the template refuses stays written by hand."""
     try:
         where = template or source.template()
         answers = answers_of(house, service.name, main)
@@ -302,8 +304,8 @@ def _render(
                 ) from None
             try:
                 note = demote(answers, refused[1], refused[2].strip())
-            except Untold as untold:
-                raise Refusal(str(untold)) from None
+            except RefusedAnswer as fatal:
+                raise Refusal(str(fatal)) from None
             if note not in house.notes:
                 house.notes.append(note)
     written: dict[str, Any] = yaml.safe_load((folder / ANSWERS).read_text())
@@ -391,7 +393,7 @@ def _instance(house: House, path: Path, rendered: bytes, used: set[str]) -> byte
                     Unread(
                         path.name,
                         f"`{name}`, which other files import",
-                        "it is no function that gets or sets the Chancy",
+                        "it is not a function that gets or sets the Chancy",
                         "let them call get_chancy() instead",
                     )
                 )
@@ -494,7 +496,10 @@ def _print_lines(lines: list[str], title: str, stream: Any = None) -> None:
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        print("There is no terminal to ask on: add --yes to write it.", file=sys.stderr)
+        print(
+            "There is no terminal to ask on: add --yes to write the files.",
+            file=sys.stderr,
+        )
         return False
     return input("\nWrite this? [y/N] ").strip().lower() in ("y", "yes")
 

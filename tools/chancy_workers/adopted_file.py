@@ -157,8 +157,7 @@ class _Adoption:
                 self._house.module.path.name,
                 what,
                 str(problem),
-                "write it so that it stands in the file, or take it out, and write it in "
-                "again when the service is adopted",
+                "define it in this file, or take it out, adopt, and write it in again",
             )
         )
 
@@ -244,7 +243,7 @@ class _Adoption:
             and evaluate(options["notifications"]) is not True
         ):
             self._house.notes.append(
-                "notifications=False is left out: the rendered workers stand on LISTEN."
+                "notifications=False is left out: the rendered workers need LISTEN."
             )
         if "poll_reconnect_timeout" in options:
             self._house.notes.append(
@@ -276,7 +275,7 @@ class _Adoption:
             given = arguments(plugin)
             if given is None:
                 raise NotCarriedOver(
-                    f"{plugin.text}: its arguments cannot be told apart"
+                    f"{plugin.text}: its arguments cannot be determined statically"
                 )
             if name in ("Pruner", "Recovery", "Cron", "Leadership"):
                 texts[name] = self._standard(name, *given)
@@ -293,11 +292,14 @@ class _Adoption:
             **named,
         }
         interval = named.pop("poll_interval", None)
-        if name == "Leadership":
-            if timeout := named.pop("timeout", None):
-                self._set("leader_lease", timeout)
-        elif interval:
+        if timeout := named.pop("timeout", None):
+            self._set("leader_lease", timeout)
+        if interval and name != "Leadership":
             self._set("poll_interval", interval)
+        elif interval:
+            self._house.notes.append(
+                "Leadership(poll_interval=…) is left out: it looks twice in a lease."
+            )
         rule = named.pop("rule", None)
         keywords = {key: self._carry.text(each) for key, each in named.items()}
         return _call(name, [self._carry.text(rule)] if rule else [], keywords)
@@ -362,7 +364,7 @@ class _Adoption:
 
 
 def _replaced_by(plugin: Bound) -> str:
-    """The plugin of Chancy's that a team's own one derives from, and stands for."""
+    """The plugin of Chancy that a plugin of the team derives from and replaces."""
     path = called(plugin)
     module_path, _, name = path.rpartition(".")
     module = plugin.scope.module

@@ -1,4 +1,4 @@
-"""Takes expressions of a file by hand over into a rendered one, with what they stand on."""
+"""Moves expressions of a hand-written file into a rendered one, with what they need."""
 
 import ast
 import builtins
@@ -124,7 +124,7 @@ class Carried:
                     if name in ("__name__", "__package__", "__file__"):
                         return name
                     raise NotCarriedOver(
-                        f"{name} cannot be told: it is bound more than once, or nowhere"
+                        f"{name} cannot be determined: it is bound more than once, or not at all"
                     )
                 return name
             case _:
@@ -197,7 +197,7 @@ class Carried:
 
 
 def _of_the_library(path: str) -> str:
-    """The library's own in the place of something of Chancy's."""
+    """The path of the class of the library that replaces one of Chancy."""
     return (
         f"chancy_runtime.{path.rpartition('.')[2]}"
         if path.startswith("chancy.")

@@ -1,4 +1,4 @@
-"""The answers with which the template renders what a house has, as far as it asks."""
+"""The answers that make the template render the workers that were written by hand."""
 
 import ast
 import re
@@ -28,8 +28,8 @@ _ALL_TAGS = {".*"}
 _DEFAULT_PLUGINS = ("Leadership", "Pruner", "Recovery", "Metrics", "WorkflowPlugin")
 
 
-class Untold(Exception):
-    """The template does not take an answer, and there is no other way to say it."""
+class RefusedAnswer(Exception):
+    """The template refuses an answer of which nothing can be left out."""
 
 
 @dataclass
@@ -52,7 +52,9 @@ def queue_facts(house: House) -> list[QueueFacts]:
     for call in house.queues:
         given = arguments(call)
         if given is None:
-            raise NotCarriedOver(f"{call.text}: its arguments cannot be told apart")
+            raise NotCarriedOver(
+                f"{call.text}: its arguments cannot be determined statically"
+            )
         named = {**given[1], **dict(zip(["name"], given[0], strict=False))}
         name = evaluate(named.pop("name")) if "name" in named else None
         if not isinstance(name, str):
@@ -131,7 +133,7 @@ def tags_of(worker: Bound) -> list[str] | None:
 
 
 def plugin_names(house: House) -> list[str]:
-    """Returns the names of a house's plugins of Chancy's, also of its default ones."""
+    """Returns the names of the plugins that come from Chancy, also of its default ones."""
     names = [plugin_name(each) for each in house.plugins]
     if house.has_default_plugins:
         names += [each for each in _DEFAULT_PLUGINS if each not in names]
@@ -199,7 +201,7 @@ def demote(answers: dict[str, Any], question: str, reason: str) -> str:
     """Makes an answer one that the template takes; returns what stays by hand.
 
     Raises:
-        Untold: There is no other way to say it.
+        RefusedAnswer: Nothing of the answer can be left out.
     """
     jobs, queues, workers = answers["jobs"], answers["queues"], answers["workers"]
     fault = re.split(": (?:write|give|add|leave|take) ", reason)[0]
@@ -235,7 +237,7 @@ def demote(answers: dict[str, Any], question: str, reason: str) -> str:
             for queue in queues:
                 queue.pop("tags", None)
         case _:
-            raise Untold(f"the template does not take {question}: {reason}")
+            raise RefusedAnswer(f"the template refuses the answer {question}: {reason}")
     return f"{INITIALIZATION}.py has what the answer {question} cannot hold: {fault}."
 
 

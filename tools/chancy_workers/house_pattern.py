@@ -51,7 +51,7 @@ _INTO_MAIN = (
 
 
 class NoHouse(Exception):
-    """A file is not of the house pattern, and how that shows."""
+    """A file does not have the house pattern, and why."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def read_house(service: Path, package: str, backend: Backend) -> House:
 
 
 def is_chancy(bound: Any, name: str) -> bool:
-    """Whether this is a call of something of Chancy's, such as Queue."""
+    """Whether this is a call of a class or function of Chancy, such as Queue."""
     if not isinstance(bound, Bound) or not isinstance(bound.node, ast.Call):
         return False
     path = called(bound)
@@ -332,7 +332,7 @@ class _Reader:
                     self._house.queues.append(queue)
                 else:
                     self._not_read(
-                        call, "it is no Queue(…) that stands in a file", "write it out"
+                        call, "it is not a Queue(…) written in the file", "write it out"
                     )
             case "migrate" | "is_up_to_date":
                 self._not_read(
@@ -350,8 +350,8 @@ class _Reader:
         if given is None or not isinstance(cron, str) or timezone is None:
             self._not_read(
                 call,
-                "its schedule or its time zone is known only when it runs",
-                "write them as texts",
+                "its schedule or what else it takes is known only when it runs",
+                "write them as texts, and each job by its name",
             )
             return
         for job in given[0][2:]:
@@ -397,7 +397,7 @@ class _Reader:
         scope = entered(call, function, module)
         if scope is None or self._depth > 5:
             self._not_read(
-                call, "its arguments cannot be told apart", "call it plainly"
+                call, "its arguments cannot be determined statically", "call it plainly"
             )
             return
         self._depth += 1
@@ -443,7 +443,9 @@ class _Reader:
     def _plugins(self, value: Bound) -> None:
         plugins = evaluate(value)
         if not isinstance(plugins, list | tuple):
-            self._not_read(value, "it is no list that stands in a file", "write it out")
+            self._not_read(
+                value, "it is not a list written in the file", "write it out"
+            )
             return
         for plugin in plugins:
             if isinstance(plugin, Bound) and isinstance(plugin.node, ast.Call):
@@ -465,8 +467,13 @@ class _Reader:
             return
         for name, value in given[1].items():
             match name:
-                case "chancy" | "register_signal_handlers" | "heartbeat_poll_interval":
+                case "chancy" | "register_signal_handlers":
                     pass
+                case "heartbeat_poll_interval":
+                    self._house.notes.append(
+                        "heartbeat_poll_interval is left out: it is a third of the "
+                        "setting heartbeat_timeout."
+                    )
                 case _ if name in WORKER_OPTIONS:
                     pass
                 case _ if name in _SETTINGS:
@@ -500,7 +507,7 @@ class _Reader:
             case Bound(node=ast.Constant() | ast.JoinedStr() | ast.BinOp()):
                 self._not_read(
                     dsn,
-                    "the URL stands in the code",
+                    "the URL is written in the code",
                     "keep it as a secret, and read it with get_secret_value(NAME)",
                     hidden=True,
                 )

@@ -20,9 +20,6 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.BitOr: operator.or_,
 }
-_COLLECTIONS: dict[str, Callable[[Any], Any]] = {
-    each.__name__: each for each in (list, tuple, set, frozenset)
-}
 # Deep enough for what people write, and an end for what refers to itself.
 _DEEPEST = 50
 
@@ -255,12 +252,6 @@ def evaluate(bound: Bound, depth: int = 0) -> Any:
                 return _OPERATORS[type(op)](*operands)
             except (ArithmeticError, TypeError, ValueError):
                 return bound
-        case ast.UnaryOp(op=op, operand=operand):
-            inner = value(operand)
-            if isinstance(op, ast.Not) and is_plain(inner):
-                return not inner
-            negative = isinstance(op, ast.USub) and isinstance(inner, int | float)
-            return -inner if negative else bound
         case ast.Subscript(value=container, slice=index):
             both = value(container), value(index)
             try:
@@ -271,12 +262,6 @@ def evaluate(bound: Bound, depth: int = 0) -> Any:
             return _comprehended(bound, node.elt, each, depth)
         case ast.Name() | ast.Attribute():
             return _named(bound, depth)
-        case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if (
-            name in _COLLECTIONS and scope.look_up(name) is None
-        ):
-            inner = value(argument)
-            is_items = isinstance(inner, list | tuple | set) and is_plain(inner)
-            return _COLLECTIONS[name](inner) if is_items else bound
         case ast.Call():
             return _returned(bound, depth)
     return bound
@@ -296,15 +281,9 @@ def arguments(
 ) -> tuple[list[Bound], dict[str, Bound]] | None:
     """Returns the arguments of a call, None when a run alone could tell which they are."""
     assert isinstance(call.node, ast.Call)
-    positional: list[Bound] = []
-    for argument in call.node.args:
-        if not isinstance(argument, ast.Starred):
-            positional.append(Bound(argument, call.scope))
-            continue
-        sequence = _elements(Bound(argument.value, call.scope))
-        if sequence is None:
-            return None
-        positional += sequence
+    if any(isinstance(each, ast.Starred) for each in call.node.args):
+        return None
+    positional = [Bound(each, call.scope) for each in call.node.args]
     named: dict[str, Bound] = {}
     for keyword in call.node.keywords:
         if keyword.arg:
@@ -539,14 +518,3 @@ def _returned(bound: Bound, depth: int) -> Any:
             case _:
                 return bound
     return bound
-
-
-def _elements(bound: Bound) -> list[Bound] | None:
-    """The elements of a list or tuple, each where its names are known."""
-    match followed(bound):
-        case Bound(
-            node=ast.List(elts=elements) | ast.Tuple(elts=elements), scope=scope
-        ):
-            if not any(isinstance(each, ast.Starred) for each in elements):
-                return [Bound(each, scope) for each in elements]
-    return None

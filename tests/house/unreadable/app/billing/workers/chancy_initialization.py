@@ -28,5 +28,5 @@ async def initialize_workers() -> AsyncIterator[None]:
         if os.environ.get("CRON"):
             await Cron.schedule(chancy, "0 7 * * *", send_digest.job.with_unique_key("d"))
         await chancy.push(send_digest)
-        async with Worker(chancy, worker_id="one", register_signal_handlers=False):
+        async with Worker(chancy, backoff_max=2, register_signal_handlers=False):
             yield
