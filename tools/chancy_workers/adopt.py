@@ -23,14 +23,14 @@ import yaml
 from . import source
 from .adopted_file import adopted, tidied
 from .carried import NotCarriedOver
-from .house_answers import RefusedAnswer, answers_of, demote, queue_facts
+from .house_answers import answers_of, demote, queue_facts
 from .house_pattern import (
     ENTRY,
     INITIALIZATION,
     INSTANCE,
     House,
     JobFunction,
-    NoHouse,
+    Refusal,
     Unread,
     read_house,
 )
@@ -40,10 +40,6 @@ from .python_files import Backend
 ANSWERS = ".copier-answers.yml"
 _ROOT_MARKERS = ("pyproject.toml", ".git", "setup.py", "requirements.txt")
 _REFUSED_ANSWER = re.compile(r"Validation error for question '(\w+)': (.*)", re.DOTALL)
-
-
-class Refusal(Exception):
-    """Why nothing is written, in lines for the person."""
 
 
 @dataclass
@@ -149,8 +145,6 @@ def _house(service: Path, package: str, root: Path) -> House:
         ) from None
     except OSError as error:
         raise Refusal(f"{error}: correct it first") from None
-    except NoHouse as error:
-        raise Refusal(str(error)) from None
 
 
 def _what_is_new(house: House, users: Users) -> list[str]:
@@ -302,10 +296,7 @@ def _render(
                 raise Refusal(
                     f"the template {where} cannot be rendered: {error}"
                 ) from None
-            try:
-                note = demote(answers, refused[1], refused[2].strip())
-            except RefusedAnswer as fatal:
-                raise Refusal(str(fatal)) from None
+            note = demote(answers, refused[1], refused[2].strip())
             if note not in house.notes:
                 house.notes.append(note)
     written: dict[str, Any] = yaml.safe_load((folder / ANSWERS).read_text())

@@ -19,7 +19,7 @@ from .house_answers import (
     tags_of,
 )
 from .house_pattern import WORKER_OPTIONS, House, Unread
-from .python_files import Backend, Bound, arguments, called, dotted, evaluate
+from .python_files import Backend, Bound, arguments, definition_of, dotted, evaluate
 
 _POSITIONAL = {"Pruner": ("rule",), "Leadership": ("poll_interval", "timeout")}
 _RANGES = {
@@ -365,16 +365,8 @@ class _Adoption:
 
 def _replaced_by(plugin: Bound) -> str:
     """The plugin of Chancy that a plugin of the team derives from and replaces."""
-    path = called(plugin)
-    module_path, _, name = path.rpartition(".")
-    module = plugin.scope.module
-    if module_path != module.dotted:
-        found = module.backend.module(module_path) if module_path else None
-        if found is None:
-            return ""
-        module = found
-    match module.look_up(name):
-        case ast.ClassDef(bases=bases):
+    match definition_of(plugin):
+        case (ast.ClassDef(bases=bases), module):
             for base in bases:
                 path = dotted(base, module.scope)
                 if path.startswith("chancy.plugins."):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .carried import NotCarriedOver
-from .house_pattern import INITIALIZATION, House, Schedule
+from .house_pattern import INITIALIZATION, House, Refusal, Schedule
 from .python_files import (
     Bound,
     arguments,
@@ -26,10 +26,6 @@ _EXECUTORS = {
 MEMBERS = {"Async": "async", "Threaded": "thread", "Process": "process"}
 _ALL_TAGS = {".*"}
 _DEFAULT_PLUGINS = ("Leadership", "Pruner", "Recovery", "Metrics", "WorkflowPlugin")
-
-
-class RefusedAnswer(Exception):
-    """The template refuses an answer of which nothing can be left out."""
 
 
 @dataclass
@@ -201,7 +197,7 @@ def demote(answers: dict[str, Any], question: str, reason: str) -> str:
     """Makes an answer one that the template takes; returns what stays by hand.
 
     Raises:
-        RefusedAnswer: Nothing of the answer can be left out.
+        Refusal: Nothing of the answer can be left out.
     """
     jobs, queues, workers = answers["jobs"], answers["queues"], answers["workers"]
     fault = re.split(": (?:write|give|add|leave|take) ", reason)[0]
@@ -237,7 +233,7 @@ def demote(answers: dict[str, Any], question: str, reason: str) -> str:
             for queue in queues:
                 queue.pop("tags", None)
         case _:
-            raise RefusedAnswer(f"the template refuses the answer {question}: {reason}")
+            raise Refusal(f"the template refuses the answer {question}: {reason}")
     return f"{INITIALIZATION}.py has what the answer {question} cannot hold: {fault}."
 
 

@@ -50,8 +50,8 @@ _INTO_MAIN = (
 )
 
 
-class NoHouse(Exception):
-    """A file does not have the house pattern, and why."""
+class Refusal(Exception):
+    """Why nothing is written, in lines for the person."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ def read_house(service: Path, package: str, backend: Backend) -> House:
     Raises:
         OSError: chancy_initialization.py cannot be read.
         SyntaxError: It is not Python.
-        NoHouse: It is not of the house pattern.
+        Refusal: It does not have the house pattern.
     """
     workers = service / "workers"
     path = workers / f"{INITIALIZATION}.py"
     module = Module(backend, path, f"{package}.workers.{INITIALIZATION}")
     entry = module.look_up(ENTRY)
     if not isinstance(entry, ast.AsyncFunctionDef):
-        raise NoHouse(
+        raise Refusal(
             f"{path} has no `async def {ENTRY}()`, the heart of the house pattern"
         )
     house = House(module, package)
@@ -156,11 +156,11 @@ class _Reader:
         names: dict[str, Any] = dict.fromkeys(each.arg for each in given.args)
         self._block(entry.body, Scope(module, names))
         if self._chancy is None:
-            raise NoHouse(f"{ENTRY}() in {module.path} creates no Chancy")
+            raise Refusal(f"{ENTRY}() in {module.path} creates no Chancy")
         if not self._house.workers:
-            raise NoHouse(f"{ENTRY}() in {module.path} enters no Worker")
+            raise Refusal(f"{ENTRY}() in {module.path} enters no Worker")
         if self._yields != 1:
-            raise NoHouse(
+            raise Refusal(
                 f"{ENTRY}() in {module.path} yields {self._yields} times, not once"
             )
 

@@ -91,6 +91,12 @@ class Module:
                 found.setdefault(name, []).append(binding)
         return found
 
+    def at(self, dotted: str) -> "Module | None":
+        """Returns this module or another of the backend, by its dotted path."""
+        if dotted == self.dotted:
+            return self
+        return self.backend.module(dotted) if dotted else None
+
     def look_up(self, name: str) -> Any:
         bindings = self._bindings.get(name, [])
         return bindings[0] if len(bindings) == 1 else None
@@ -332,18 +338,19 @@ def imports_in(bound: Bound) -> list[str]:
     return paths
 
 
+def definition_of(call: Bound) -> tuple[Any, Module] | None:
+    """Returns what a call calls, as a file of the backend defines it, and the file."""
+    path, _, name = called(call).rpartition(".")
+    module = call.scope.module.at(path)
+    return (module.look_up(name), module) if module else None
+
+
 def function_of(call: Bound) -> tuple[FunctionDef, Module] | None:
     """Returns the function of the backend that a call calls."""
-    path = called(call)
-    module_path, _, name = path.rpartition(".")
-    module = call.scope.module
-    if module_path != module.dotted:
-        found = module.backend.module(module_path) if module_path else None
-        if found is None:
-            return None
-        module = found
-    function = module.look_up(name)
-    return (function, module) if isinstance(function, FunctionDef) else None
+    match definition_of(call):
+        case (ast.FunctionDef() | ast.AsyncFunctionDef() as function, module):
+            return function, module
+    return None
 
 
 def entered(call: Bound, function: FunctionDef, module: Module) -> Scope | None:
@@ -461,17 +468,15 @@ def _named(bound: Bound, depth: int) -> Any:
         inner = evaluate(Bound(node.value, scope), depth + 1)
         if is_plain(inner):
             return inner
-    path = dotted(node, scope)
-    for depth_of_module in range(path.count("."), 0, -1):
-        parts = path.split(".")
-        module_path, names = parts[:depth_of_module], parts[depth_of_module:]
-        module = scope.module
-        if ".".join(module_path) != module.dotted:
-            found = module.backend.module(".".join(module_path))
-            if found is None:
-                continue
-            module = found
-        return _member(bound, module, names, depth)
+    return _at(dotted(node, scope), bound, depth)
+
+
+def _at(path: str, bound: Bound, depth: int) -> Any:
+    """The value at a full path in the backend."""
+    parts = path.split(".") if depth <= _DEEPEST else []
+    for split in range(len(parts) - 1, 0, -1):
+        if module := bound.scope.module.at(".".join(parts[:split])):
+            return _member(bound, module, parts[split:], depth)
     return bound
 
 
@@ -481,21 +486,13 @@ def _member(bound: Bound, module: Module, names: list[str], depth: int) -> Any:
         case Bound() as inner, []:
             return evaluate(inner, depth + 1)
         case Imported(path=path), []:
-            return _reexported(bound, module, path, depth)
+            return _at(path, bound, depth + 1)
         case ast.ClassDef(body=body), [attribute]:
             for statement in body:
                 for name, binding in bindings_of(statement, module.scope):
                     if name == attribute and isinstance(binding, Bound):
                         return evaluate(binding, depth + 1)
     return bound
-
-
-def _reexported(bound: Bound, module: Module, path: str, depth: int) -> Any:
-    module_path, _, name = path.rpartition(".")
-    found = module.backend.module(module_path) if module_path else None
-    if found is None or depth > _DEEPEST:
-        return bound
-    return _member(bound, found, [name], depth + 1)
 
 
 def _returned(bound: Bound, depth: int) -> Any:
