@@ -127,7 +127,9 @@ def test_each_page_or_section_that_code_names_is_there() -> None:
         for name in re.findall(r"\bdocs/[\w.-]+\.(?:md|svg)", text):
             assert (TEMPLATE / name).is_file(), f"{ids(path)}: {name}"
         # A long line of Python is two strings.
-        text = re.sub(r'"\s*\n\s*[f\']*"?', "", text) if path.suffix == ".py" else text
+        text = (
+            re.sub(r"""["']\n\s*f?["']""", "", text) if path.suffix == ".py" else text
+        )
         for heading in re.findall(r'README(?:\.md)?,\s*["“]([^"”]+)["”]', text):
             assert "-".join(heading.lower().split()) in readme, (
                 f"{ids(path)}: {heading}"
