@@ -162,7 +162,7 @@ def test_each_question_has_a_row() -> None:
     }
     told = [row[0] for row in rows("docs/questions.md", "# Questions")]
 
-    assert asked <= set(re.findall(r"`(\w+)`", " ".join(told)))
+    assert asked == set(re.findall(r"`(\w+)`", " ".join(told)))
 
 
 def test_the_settings_have_their_defaults_and_ranges() -> None:
@@ -197,3 +197,11 @@ def test_the_promises_name_tests_that_are_there() -> None:
     for _, files in rows("CONTRIBUTING.md", "## One promise, one test"):
         for name in re.findall(r"`([^`]+)`", files):
             assert (TEMPLATE / name).is_file(), name
+
+
+def test_the_library_s_page_lists_its_public_names() -> None:
+    told = dict(rows("runtime/README.md", "## Public names"))
+
+    for module in (chancy_runtime, web):
+        names = set(re.findall(r"`(\w+)`", told[f"`{module.__name__}`"]))
+        assert names == set(module.__all__) - {"__version__"}
