@@ -51,8 +51,7 @@ def service_with(folder: Path, text: str) -> Path:
     file = folder / "app" / "billing" / "main.py"
     workers = file.parent / "workers"
     workers.mkdir(parents=True)
-    for name in ("chancy_initialization.py", "chancy_router.py"):
-        (workers / name).touch()
+    (workers / "chancy_initialization.py").touch()
     file.write_text(text)
     (folder / "uv.lock").write_text('name = "fastapi"\nversion = "0.115.0"\n')
     return file

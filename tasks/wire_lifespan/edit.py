@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from .app import App, find_app, find_apps
-from .imports import import_edit
+from .imports import import_edit, router_edit
 from .last_line import last_mention
 from .lifespan import (
     check_handlers,
@@ -19,18 +19,18 @@ from .lifespan import (
 )
 from .service import Service, project_modules
 from .source import Source, indent_of, strings_over_lines
-from .texts import ENTER, ENTERED, INCLUDE, INCLUDED, LEFT, Form, Stop
+from .texts import ENTER, ENTERED, INCLUDE, LEFT, Stop
 from .version import check_version
 
 
 class Edit(NamedTuple):
     """What is put into a file: lines before rows, and rows that move to the right."""
 
-    form: Form
     name: str
     insertions: list[tuple[int, list[str]]]
     moved: frozenset[int] = frozenset()
     unit: str = ""
+    router: str = ""
     note: str = ""
 
 
@@ -99,7 +99,6 @@ def wrap(source: Source, service: Service, statement: ast.stmt) -> Edit:
     text = source.lines[row:end]
     inside = strings_over_lines(text)
     return Edit(
-        ENTERED,
         name,
         [*imports, (row, [indent + ENTER.format(name=name)])],
         frozenset(
@@ -116,9 +115,11 @@ def include(source: Source, service: Service, app: App) -> Edit:
     while row < len(source.lines) and re.match(r"[^#]*\\\Z", source.lines[row - 1]):
         row += 1
     indent = indent_of(source.lines[last.lineno - 1])
-    name, imports = import_edit(source, service, INCLUDED, app.bindings[0])
-    line = indent + INCLUDE.format(app=app.target, name=name)
-    return Edit(INCLUDED, name, [*imports, (row, [line])])
+    name, imports = import_edit(source, service, ENTERED, app.bindings[0])
+    router, library = router_edit(source, service, app.bindings[0])
+    line = indent + INCLUDE.format(app=app.target, router=router, name=name)
+    # Of what goes before one row, the last in the list comes to stand first.
+    return Edit(name, [*imports, *library, (row, [line])], router=router)
 
 
 def unit_of(source: Source, statement: ast.stmt, indent: str) -> str:

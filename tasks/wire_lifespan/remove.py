@@ -6,7 +6,14 @@ import ast
 from collections.abc import Iterator
 
 from .edit import choose_edit, make
-from .proof import is_enter, is_include, outline, service_import, without_wiring
+from .proof import (
+    is_enter,
+    is_include,
+    outline,
+    service_import,
+    unused_routers,
+    without_wiring,
+)
 from .service import Service
 from .source import Source, indent_of, rows_of, strings_over_lines, top_imports
 from .texts import LEFT, NOTHING, NotProven, Stop
@@ -42,7 +49,32 @@ def take_out(source: Source, service: Service) -> Source:
         if node not in top_imports(source) or not is_ours(source, node):
             raise in_own_words(node)
         drop.update(rows_of(node))
+    for node, alias in unused_routers(source, service):
+        if (
+            len(node.names) == 1
+            and node in top_imports(source)
+            and is_ours(source, node)
+        ):
+            drop.update(rows_of(node))
+            imports.append(node)
+        else:
+            left[node.lineno - 1] = without_name(source, node, alias)
     return original(source, service, drop, left, imports)
+
+
+def without_name(source: Source, node: ast.ImportFrom, alias: ast.alias) -> str:
+    """The line of an import without one of its names.
+
+    Raises:
+        Stop: The import has several lines, or shares its line.
+    """
+    line = source.lines[node.lineno - 1]
+    others = [ast.unparse(each) for each in node.names if each is not alias]
+    head, word, _ = line.partition(" import ")
+    if len(rows_of(node)) > 1 or not others or not source.has_its_lines(node):
+        raise in_own_words(node)
+    tail = source.after(node)
+    return f"{head}{word}{', '.join(others)}{'  ' if tail else ''}{tail}"
 
 
 def is_ours(source: Source, statement: ast.stmt) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .source import Source, full_name, module_of, read, row_of
-from .texts import ENTERED, INCLUDED, OTHERS, Form, Stop
+from .texts import ENTERED, OLD_ROUTER, OTHERS, Form, Stop
 
 
 class Service(NamedTuple):
@@ -20,15 +20,15 @@ class Service(NamedTuple):
     name: str
     folder: Path
     file: Path
-    app: str
+    app: str = ""
 
     def is_meant(self, origin: str) -> bool:
         """Whether a dotted name is one of this service's workers' two entries."""
         *path, name = origin.lstrip(".").split(".")
-        if name not in (ENTERED.name, INCLUDED.name):
+        if name not in (ENTERED.name, OLD_ROUTER.name):
             return False
         workers = self.folder / "workers"
-        places = (workers, workers / ENTERED.module, workers / INCLUDED.module)
+        places = (workers, workers / ENTERED.module, workers / OLD_ROUTER.module)
         level = len(origin) - len(origin.lstrip("."))
         base = folder_above(self.file, max(level, 1))
         if level or path[:1] == ["workers"]:
@@ -168,5 +168,8 @@ def roots_of(file: Path, module: str) -> list[Path]:
 
 
 # Folders are called like these, too, and their files are not what is imported.
-LIBRARIES = {"fastapi", "starlette", "pydantic", "uvicorn", "chancy", *OTHERS}
+LIBRARIES = {
+    *("fastapi", "starlette", "pydantic", "uvicorn", "chancy", "chancy_runtime"),
+    *OTHERS,
+}
 MOST_LEVELS = 8
