@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -210,6 +211,8 @@ def difference(old: bytes, new: bytes) -> tuple[list[bytes], int]:
         AssertionError: A line is not there any more or not where it was, or what is new
             has line ends or an indentation that the file had not.
     """
+    assert old.startswith(BOM_UTF8) == new.startswith(BOM_UTF8)
+    old, new = old.removeprefix(BOM_UTF8), new.removeprefix(BOM_UTF8)
     rest, moved, added = lines_of(old), 0, []
     for line in lines_of(new):
         if rest and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"):

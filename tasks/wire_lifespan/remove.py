@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import combinations
 
 from .edit import choose_edit, make
 from .proof import (
@@ -104,18 +105,20 @@ def original(
     imports: list[ast.stmt],
 ) -> Source:
     """Of the ways to take the wiring out, the one that wiring again turns back."""
-    blank = {
-        row
-        for node in imports
-        for row in (node.lineno - 2, node.end_lineno or 0)
-        if 0 <= row < len(source.lines) and not source.lines[row].strip()
-    }
-    choices = [set(), *({row} for row in sorted(blank)), blank]
+    blank = sorted(
+        {
+            row
+            for node in imports
+            for row in (node.lineno - 2, node.end_lineno or 0)
+            if 0 <= row < len(source.lines) and not source.lines[row].strip()
+        }
+    )
+    choices = [rows for n in range(len(blank) + 1) for rows in combinations(blank, n)]
     results = []
     expected = without_wiring(source, service)
-    for end in ("", None):
+    for end in ("", None) if source.ends[-1] == "" else (None,):
         for rows in choices:
-            result = without(source, drop | rows, left, end)
+            result = without(source, drop.union(rows), left, end)
             if result and outline(result.tree) == expected:
                 results.append(result)
                 if rewired(result, service) == source.text:
