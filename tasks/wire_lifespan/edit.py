@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
+from itertools import compress
 from typing import NamedTuple
 
 from .app import App, find_app, find_apps
@@ -135,13 +137,22 @@ def unit_of(source: Source, statement: ast.stmt, indent: str) -> str:
 
 def make(source: Source, edit: Edit) -> Source:
     """The file with the edit in it."""
-    lines = [
-        move(line, edit.unit) if row in edit.moved else line
-        for row, line in enumerate(source.lines)
-    ]
+    moved = {row: move(source.lines[row], edit.unit) for row in edit.moved}
+    return rebuilt(source, edit.insertions, moved)
+
+
+def rebuilt(
+    source: Source,
+    insertions: list[tuple[int, list[str]]],
+    texts: dict[int, str],
+    drop: Collection[int] = (),
+) -> Source:
+    """The file with lines before rows, other texts in rows, and without some rows."""
+    lines = [texts.get(row, line) for row, line in enumerate(source.lines)]
     ends = list(source.ends)
+    kept = [row not in drop for row in range(len(lines))]
     usual = max(("\n", "\r\n", "\r"), key=ends.count)
-    for row, new in sorted(edit.insertions, key=lambda item: item[0], reverse=True):
+    for row, new in sorted(insertions, key=lambda item: item[0], reverse=True):
         end = ends[row - 1] if row else (ends or [usual])[0] or usual
         if not end:
             ends[row - 1], new_ends = usual, [usual] * (len(new) - 1) + [""]
@@ -149,7 +160,8 @@ def make(source: Source, edit: Edit) -> Source:
             new_ends = [end] * len(new)
         lines[row:row] = new
         ends[row:row] = new_ends
-    return Source(lines, ends)
+        kept[row:row] = [True] * len(new)
+    return Source(list(compress(lines, kept)), list(compress(ends, kept)))
 
 
 def move(line: str, unit: str) -> str:

@@ -18,17 +18,7 @@ from .source import (
     top_imports,
     top_level,
 )
-from .texts import (
-    CLOSED,
-    IMPORT,
-    IMPORT_AS,
-    LEFT,
-    OLD_ROUTER,
-    OPENED,
-    ROUTER,
-    Form,
-    Stop,
-)
+from .texts import ENTERED, IMPORT, IMPORT_AS, LEFT, OLD_ROUTER, ROUTER, Form, Stop
 
 
 def import_edit(
@@ -37,11 +27,27 @@ def import_edit(
     """The name to use, and the import that has to be put before a row, if any."""
     if name := service.imported(source, form):
         return name, []
+    name = free_name(source, service, form)
+    module = f"{package_for(source, service)}.{form.module}"
+    row, before, after = import_place(source, service, module, use)
+    text = import_lines(module, form, name, line_length(service.file))
+    return name, [(row, [*before, *text, *after])]
+
+
+def free_name(source: Source, service: Service, form: Form) -> str:
+    """The name for an import of the service's workers: an alias where it is taken.
+
+    Raises:
+        Stop: The alias is taken, too.
+    """
     module = f"{package_for(source, service)}.{form.module}"
     taken = {name for name, _ in bound_names(source)}
     imported = {module_of(each) for each in top_imports(source)}
+    endings = [f".{form.name}"]
+    if form is ENTERED:  # Another service may have its old router on the same app.
+        endings.append(f".{OLD_ROUTER.module}.{OLD_ROUTER.name}")
     others = any(
-        origin.endswith((f".{form.name}", f".{OLD_ROUTER.module}.{OLD_ROUTER.name}"))
+        origin.endswith(tuple(endings)) and not service.is_meant(origin)
         for origin in source.origins.values()
     )
     name = form.name
@@ -53,9 +59,7 @@ def import_edit(
                 f"the name {form.name} is taken in it, and so is {name}: rename one",
                 by_hand=True,
             )
-    row, before, after = import_place(source, service, module, use)
-    text = import_lines(module, form, name, line_length(service.file))
-    return name, [(row, [*before, *text, *after])]
+    return name
 
 
 def router_edit(
@@ -135,10 +139,15 @@ def is_of_package(node: ast.stmt, service: Service) -> bool:
 def import_lines(module: str, form: Form, name: str, length: int) -> list[str]:
     template = IMPORT if name == form.name else IMPORT_AS
     line = template.format(module=module, name=form.name, alias=name)
+    return wrapped(line, length)
+
+
+def wrapped(line: str, length: int) -> list[str]:
+    """An import on one line, or in parentheses where that would be too long."""
     if len(line) <= length:
         return [line]
-    item = line.partition(" import ")[2]
-    return [OPENED.format(module=module), f"    {item},", CLOSED]
+    head, _, names = line.partition(" import ")
+    return [f"{head} import (", *(f"    {each}," for each in names.split(", ")), ")"]
 
 
 def package_for(source: Source, service: Service) -> str:

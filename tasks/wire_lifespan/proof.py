@@ -86,13 +86,18 @@ def without_wiring(source: Source, service: Service) -> list[object]:
     for node, alias in unused_routers(source, service):
         node.names.remove(alias)
         left[id(node)] = [node] if node.names else []
+    replace_statements(source, left)
+    return outline(source.tree)
+
+
+def replace_statements(source: Source, left: dict[int, list[ast.stmt]]) -> None:
+    """Puts what is left of some statements in their places, by their ids."""
     for node in source.nodes:
         for _, suite in ast.iter_fields(node):
             if isinstance(suite, list):
                 suite[:] = [
                     kept for each in suite for kept in left.get(id(each), [each])
                 ]
-    return outline(source.tree)
 
 
 def unused_routers(

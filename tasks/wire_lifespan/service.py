@@ -24,11 +24,15 @@ class Service(NamedTuple):
 
     def is_meant(self, origin: str) -> bool:
         """Whether a dotted name is one of this service's workers' two entries."""
+        return self.has(origin, ENTERED, OLD_ROUTER)
+
+    def has(self, origin: str, *forms: Form) -> bool:
+        """Whether a dotted name is one of these names of the service's workers."""
         *path, name = origin.lstrip(".").split(".")
-        if name not in (ENTERED.name, OLD_ROUTER.name):
+        if name not in {form.name for form in forms}:
             return False
         workers = self.folder / "workers"
-        places = (workers, workers / ENTERED.module, workers / OLD_ROUTER.module)
+        places = (workers, *(workers / form.module for form in forms))
         level = len(origin) - len(origin.lstrip("."))
         base = folder_above(self.file, max(level, 1))
         if level or path[:1] == ["workers"]:
@@ -52,7 +56,7 @@ class Service(NamedTuple):
         for node in source.tree.body:
             if isinstance(node, ast.ImportFrom):
                 for each in node.names:
-                    if each.name == form.name and self.is_meant(full_name(node, each)):
+                    if self.has(full_name(node, each), form):
                         return each.asname or each.name
         return ""
 

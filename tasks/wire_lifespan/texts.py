@@ -8,8 +8,6 @@ ENTER = "async with {name}():"
 INCLUDE = "{app}.include_router({router}({name}))"
 IMPORT = "from {module} import {name}"
 IMPORT_AS = "from {module} import {name} as {alias}"
-OPENED = "from {module} import ("
-CLOSED = ")"
 
 
 class Form(NamedTuple):
