@@ -279,7 +279,9 @@ class Edits:
     def pass_arguments(self, switches: list[Switch]) -> None:
         """Changes the uses of what takes a function now, and imports these functions."""
         self.switches = switches
-        for form in {TAKES[name.name] for name in self.taking(switches)}:
+        # Of what goes before one row, the last in the list comes to stand first.
+        forms = {TAKES[name.name] for name in self.taking(switches)}
+        for form in sorted(forms, key=lambda form: form.module, reverse=True):
             taking = [
                 each.node
                 for each in switches
