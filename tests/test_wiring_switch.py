@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .support import run
-from .test_wiring_random import many_examples
-from .wiring_cases import ALREADY, LEFT, program, run_program
+from .test_wiring_random import delete, duplicate, many_examples, shift, swap
+from .wiring_cases import ALREADY, LEFT, lines_of, program, run_program
 
 FOLDER = Path(__file__).parent / "wiring"
 
@@ -226,6 +226,51 @@ def test_any_file_is_switched_whole_or_told(data: bytes) -> None:
     assert len(again.problems) == len(told.problems)
     assert comments(told.data) == comments(data)
     assert loads(told.data) == loads(data)
+
+
+@st.composite
+def broken_files(draw: st.DrawFn) -> tuple[Case, bytes]:
+    """A file of the corpus after some mutations of its lines."""
+    case = draw(st.sampled_from(CASES))
+    lines = lines_of(case.source.encode())
+    chance = draw(st.randoms(use_true_random=False))
+    mutations = (delete, duplicate, swap, shift)
+    for mutate in draw(st.lists(st.sampled_from(mutations), min_size=1, max_size=4)):
+        if lines:
+            mutate(lines, chance)
+    return case, b"".join(lines)
+
+
+@many_examples
+@given(broken_files())
+def test_a_broken_file_is_never_damaged_further(broken: tuple[Case, bytes]) -> None:
+    case, data = broken
+    file = Path("/backend", case.at)
+    service = program.Service("billing", Path("/backend/app/billing"), file)
+    told = program.switch_imports(data, service)
+    if told.data is not None:
+        assert comments(told.data) == comments(data)
+        assert loads(told.data) == loads(data)
+        assert program.switch_imports(told.data, service).data is None
+
+
+def test_a_switch_that_cannot_be_proven_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switching = sys.modules[program.switch_imports.__module__]
+    rebuilt = switching.rebuilt
+
+    def forgetful(*edits: Any) -> Any:
+        new = rebuilt(*edits)
+        return type(new)(new.lines[:-1], new.ends[:-1])
+
+    case = case_named("router_and_health")
+    file = backend(tmp_path, case)
+    assert switch(case.source.encode(), file).data
+    monkeypatch.setattr(switching, "rebuilt", forgetful)
+    told = switch(case.source.encode(), file)
+    assert told.data is None and told.lines == []
+    assert [each.partition(":")[0] for each in told.problems] == ["3", "4"]
 
 
 def comments(data: bytes) -> list[bytes]:

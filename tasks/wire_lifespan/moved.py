@@ -1,4 +1,4 @@
-"""What moved from the `workers` of v0.1.0 to v0.4.1 into the library, and who uses it."""
+"""What moved from a service's `workers` into the library in v0.5.0, and who imports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .texts import ENTERED, ROUTER, Form, Stop
 
 LIBRARY = "chancy_runtime"
 GET_CHANCY = Form("chancy_instance", "get_chancy", "get_{}_chancy")
-# The names of each module that is gone; those of the private modules moved nowhere.
+# The names of each old module that the library has; private modules have none.
 MOVED: dict[str, tuple[str, ...]] = {
     "chancy_app": ("Chancy",),
     "chancy_cron": ("Cron", "CronJob", "schedule_cron_jobs"),
@@ -42,7 +42,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
 }
 OF_WEB = ("chancy_health", "chancy_router")
-# What is a function now, and the function of the service that it takes.
+# Names that are functions now, each with the function of the service that it takes.
 TAKES = {
     "find_problems": GET_CHANCY,
     "health_router": GET_CHANCY,
@@ -51,7 +51,7 @@ TAKES = {
 
 
 class OldImport(NamedTuple):
-    """What a file has of a module that is gone, and what to write in its place."""
+    """A line that names an old module, and what to write in its place."""
 
     line: int
     text: str
@@ -62,7 +62,7 @@ class OldImport(NamedTuple):
 
 
 def old_module(service: Service, module: str) -> str:
-    """The module of the service that is gone and that a dotted name means, or ""."""
+    """Returns the old module of the service that a dotted name means, or ""."""
     *path, name = module.lstrip(".").split(".")
     if name not in MOVED:
         return ""
@@ -78,7 +78,7 @@ def old_module(service: Service, module: str) -> str:
 
 
 def is_old_module(service: Service) -> bool:
-    """Whether the file itself is one of them: one that was edited stays."""
+    """Whether the file is an old module itself; an update keeps one that was edited."""
     file = service.file
     return file.stem in MOVED and file.parent == service.folder / "workers"
 
@@ -88,7 +88,7 @@ def new_module(old: str) -> str:
 
 
 def find_old_imports(data: bytes, service: Service) -> list[OldImport]:
-    """Everything in a file that names a module that is gone, in the order of its lines."""
+    """Returns everything in a file that names an old module, in the order of the lines."""
     if is_old_module(service):
         return []
     try:
@@ -103,7 +103,7 @@ def find_old_imports(data: bytes, service: Service) -> list[OldImport]:
 
 
 def old_imports(source: Source, service: Service) -> list[tuple[ast.ImportFrom, str]]:
-    """The imports from modules that are gone, each with its module."""
+    """Returns the imports from old modules, each with the module."""
     found = [
         (node, old_module(service, module_of(node)))
         for node in source.nodes
@@ -136,7 +136,7 @@ def in_place_of(old: str, names: list[ast.alias]) -> str:
 
 
 def in_other_words(source: Source, service: Service) -> Iterator[OldImport]:
-    """Imports of the modules themselves, and strings that name them."""
+    """Yields imports of whole old modules, and strings that name them."""
     for node in source.nodes:
         if isinstance(node, ast.Import):
             names = [each.name for each in node.names]
@@ -164,7 +164,7 @@ def names_of(old: str) -> str:
 
 
 def in_lines(data: bytes, service: Service) -> list[OldImport]:
-    """The imports of a file that cannot be parsed, as one with conflict markers."""
+    """Returns the imports of a file that cannot be parsed, such as one with conflicts."""
     found = []
     for row, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         parts = re.match(r"\s*from\s+([.\w]+)\s+import\s+([^#]+)", line)

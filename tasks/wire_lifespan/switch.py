@@ -1,7 +1,8 @@
 """Switches the imports of what moved from the service's `workers` into the library.
 
-Only the names of `moved.MOVED` change, and the uses of those that are functions now. What
-cannot be switched, or not proven, stays and is told.
+Only imports of the names in `moved.MOVED` change, and the uses of those names that are
+functions now. An import that cannot be switched, or whose switch cannot be proven, stays
+and is reported.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from .texts import IMPORT, OLD_ROUTER, ROUTER, Form, NotProven, Stop
 
 
 class Switched(NamedTuple):
-    """What becomes of a file: its new bytes, the lines switched, what is left to do."""
+    """The new bytes of a file, the lines that changed, and what a person has to do."""
 
     data: bytes | None
     lines: list[int]
@@ -58,7 +59,7 @@ class Switched(NamedTuple):
 
 
 class Name(NamedTuple):
-    """A name that moved: as what it was imported, and as what it is imported now."""
+    """A name that moved, with its name in the file before and after."""
 
     module: str
     name: str
@@ -130,9 +131,9 @@ def choose(source: Source, service: Service) -> tuple[list[Switch], list[OldImpo
 
 
 def new_name(source: Source, service: Service, alias: ast.alias) -> str:
-    """The name by which a file has what it imported: the old one, but for the router.
+    """Returns the name in the file after the switch.
 
-    The library's router is imported once, for all services.
+    It stays, except for the router: the library's is imported once for all services.
     """
     old = alias.asname or alias.name
     if alias.name != ROUTER.name:
@@ -161,7 +162,7 @@ def is_old_name(source: Source, service: Service, node: ast.AST, name: str) -> b
 
 
 def can_follow(source: Source, service: Service, name: Name) -> bool:
-    """Whether each use of a name can be changed as the name has changed."""
+    """Whether each use of a name can be changed along with its import."""
     if name.name not in TAKES:
         return True
     uses = uses_of(source, name.old)
@@ -173,11 +174,23 @@ def can_follow(source: Source, service: Service, name: Name) -> bool:
             for each, node in bound_names(source)
             if each == name.old
         )
-        and not any(
-            isinstance(node, ast.Constant) and node.value == name.old
-            for node in source.nodes
-        )
+        and name.old not in exported(source)
     )
+
+
+def exported(source: Source) -> set[str]:
+    """The names in `__all__`, which other modules may import from this one."""
+    return {
+        each.value
+        for node in source.tree.body
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign))
+        if any(
+            isinstance(each, ast.Name) and each.id == "__all__"
+            for each in ast.walk(node)
+        )
+        for each in ast.walk(node)
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    }
 
 
 def uses_of(source: Source, name: str) -> list[ast.Name]:
@@ -241,7 +254,7 @@ def switched(source: Source, service: Service, switches: list[Switch]) -> Source
 
 
 def can_move(source: Source, node: ast.ImportFrom) -> bool:
-    """Whether an import of the module itself has no comment that would be parted."""
+    """Whether an import is at module level and has no comment that belongs to it."""
     above = source.lines[node.lineno - 2].lstrip() if node.lineno > 1 else ""
     return (
         node in top_imports(source)
@@ -260,14 +273,18 @@ class Edits:
         self.insertions: list[tuple[int, list[str]]] = []
         self.drop: set[int] = set()
         self.heads: dict[int, str] = {}
-        # What goes into the rows: the columns in bytes, and the text for them.
+        # By row: the first and last column in bytes, and the text that goes there.
         self.spans: dict[int, list[tuple[int, int, str]]] = {}
         self.arguments: dict[Form, str] = {}
-        # What is imported that was not: the module, the name, and as what.
-        self.added: set[tuple[str, str, str]] = set()
+        self.added: set[Import] = set()
+
+    def add(self, node: ast.stmt, module: str, name: str, as_name: str) -> None:
+        """Notes an import that is new in the scope of a statement."""
+        path = path_of(self.source, node)
+        self.added.add(Import(path, module, name, as_name))
 
     def texts(self) -> dict[int, str]:
-        """The rows that have another text."""
+        """The rows that change, with their new text."""
         texts = dict(self.heads)
         for row, spans in self.spans.items():
             line = texts.get(row, self.source.lines[row]).encode()
@@ -277,7 +294,7 @@ class Edits:
         return texts
 
     def pass_arguments(self, switches: list[Switch]) -> None:
-        """Changes the uses of what takes a function now, and imports these functions."""
+        """Passes each new function its argument, and imports the arguments."""
         self.switches = switches
         # Of what goes before one row, the last in the list comes to stand first.
         forms = {TAKES[name.name] for name in self.taking(switches)}
@@ -304,19 +321,19 @@ class Edits:
     def import_argument(
         self, form: Form, name: str, taking: list[ast.ImportFrom]
     ) -> None:
-        """Imports the function that a form names, beside the imports of what takes it."""
+        """Imports the argument beside the imports of the functions that take it."""
         source, body = self.source, self.source.tree.body
         text = form.name if name == form.name else f"{form.name} as {name}"
         for node in taking:
             module = beside(node, form)
             if node not in body:
-                self.added.add((module, form.name, name))
+                self.add(node, module, form.name, name)
                 line = IMPORT.format(module=module, name=text)
                 self.insert(node.end_lineno or 0, ["", line], node)
         of_module = [node for node in taking if node in body]
         if of_module:
             module = beside(of_module[0], form)
-            self.added.add((module, form.name, name))
+            self.add(of_module[0], module, form.name, name)
             uses = [
                 top_level(source, use)
                 for node in of_module
@@ -352,10 +369,11 @@ class Edits:
         self.spans.setdefault(row, []).append((start, end, text))
 
     def switch_in_place(self, switch: Switch) -> None:
-        """Switches an import where it stands: one in a block, or with a comment."""
+        """Switches an import that is in a block or has a comment; it keeps its place."""
         node = switch.node
         names = [each for each in switch.names if not self.is_imported(each)]
-        self.added.update((each.module, each.name, each.new) for each in names)
+        for each in names:
+            self.add(node, each.module, each.name, each.new)
         row = node.lineno - 1
         if is_plain(self.source, node):
             self.drop.update(rows_of(node))
@@ -373,7 +391,7 @@ class Edits:
         return name.name == ROUTER.name and router_of(self.source) == name.new
 
     def lines_of(self, names: list[Name]) -> list[str]:
-        """The imports of names: one for each module, and one for each alias."""
+        """One import for each module, and one for each alias, as isort has them."""
         length = line_length(self.service.file)
         groups: dict[tuple[str, str], set[str]] = {}
         for each in names:
@@ -393,14 +411,15 @@ class Edits:
         ]
 
     def move(self, switches: list[Switch], run: list[ast.stmt]) -> None:
-        """Moves imports of the module to those of other packages."""
+        """Moves imports at module level to the imports of installed packages."""
         names = [
             name
             for each in switches
             for name in each.names
             if not self.is_imported(name)
         ]
-        self.added.update((each.module, each.name, each.new) for each in names)
+        for name in names:
+            self.add(switches[0].node, name.module, name.name, name.new)
         for each in switches:
             self.drop.update(rows_of(each.node))
         rest = [node for node in run if rows_of(node)[0] not in self.drop]
@@ -421,7 +440,7 @@ class Edits:
     def new_place(
         self, first: ast.stmt, run: list[ast.stmt], rest: list[ast.stmt]
     ) -> tuple[int, list[str], list[str]]:
-        """Where imports of the library go that are the only ones of other packages."""
+        """Where the imports go when no installed package is imported here."""
         if self.is_empty(self.section(first)):
             return first.lineno - 1, [], []
         standard = [node for node in rest if is_of_python(node)]
@@ -430,7 +449,7 @@ class Edits:
         return row_before(self.source, run[0]), [], [""]
 
     def section(self, node: ast.stmt) -> range:
-        """The rows around a statement that no blank line parts from it."""
+        """The rows around a statement up to the next blank lines."""
         rows = rows_of(node)
         start, end = rows.start, rows.stop
         while start and self.source.lines[start - 1].strip():
@@ -440,13 +459,13 @@ class Edits:
         return range(start, end)
 
     def is_empty(self, section: range) -> bool:
-        """Whether nothing is left of these rows, and nothing goes there."""
+        """Whether all these rows are dropped and no new line goes there."""
         return self.drop.issuperset(section) and not any(
             section.start <= row <= section.stop for row, _ in self.insertions
         )
 
     def close_gap(self, node: ast.stmt) -> None:
-        """Drops the blank lines above what leaves nothing behind."""
+        """Drops the blank lines above a section of which nothing is left."""
         section = self.section(node)
         if not self.is_empty(section):
             return
@@ -461,7 +480,7 @@ class Edits:
 
 
 def beside(node: ast.ImportFrom, form: Form) -> str:
-    """The module of a form, named as an import names the old one beside it."""
+    """The module of a form, with the package written as in another import."""
     return f"{module_of(node).rpartition('.')[0]}.{form.module}"
 
 
@@ -484,8 +503,20 @@ def prove(old: Source, new: Source, edit: Edits) -> None:
     service, switches = edit.service, edit.switches
     if len(old_imports(new, service)) != len(old_imports(old, service)) - len(switches):
         raise NotProven("an old import is still there")
-    if not edit.added <= {key for key, _, _ in imported(new)}:
+    found = {key: node for key, node, _ in imported(new)}
+    if not edit.added <= found.keys():
         raise NotProven("a new import is not there")
+    for use in new.nodes:
+        if (
+            isinstance(use, ast.Name)
+            and use.id in edit.arguments.values()
+            and isinstance(new.scope(use), ast.Module)
+            and not any(
+                key.as_name == use.id and node.lineno < use.lineno
+                for key, node in found.items()
+            )
+        ):
+            raise NotProven(f"{use.id} is used above its import")
     if undone(new, edit) != before(old, edit):
         raise NotProven("the rest of the syntax tree is another")
     texts = edit.texts()
@@ -499,19 +530,37 @@ def prove(old: Source, new: Source, edit: Edits) -> None:
             raise NotProven(f"line {row + 1} is not there any more")
 
 
-def imported(
-    source: Source,
-) -> Iterator[tuple[tuple[str, str, str], ast.ImportFrom, ast.alias]]:
+class Import(NamedTuple):
+    """A name that is imported, and the names of the scopes around it."""
+
+    path: tuple[str, ...]
+    module: str
+    name: str
+    as_name: str
+
+
+def path_of(source: Source, node: ast.AST) -> tuple[str, ...]:
+    path: list[str] = []
+    while not isinstance(node, ast.Module):
+        node = source.scope(node)
+        path.insert(0, getattr(node, "name", ""))
+    return tuple(path)
+
+
+def imported(source: Source) -> Iterator[tuple[Import, ast.ImportFrom, ast.alias]]:
     for node in source.nodes:
         if isinstance(node, ast.ImportFrom):
+            path = path_of(source, node)
             for each in node.names:
-                key = (module_of(node), each.name, each.asname or each.name)
-                yield key, node, each
+                name = each.asname or each.name
+                yield Import(path, module_of(node), each.name, name), node, each
 
 
 def before(old: Source, edit: Edits) -> list[object]:
-    """The outline of the old tree without what was switched, its uses marked."""
-    source = Source(old.lines, old.ends)  # Its tree is taken to pieces.
+    """The outline of the old tree without the switched imports, their uses marked."""
+    source = Source(
+        old.lines, old.ends
+    )  # Another copy of the tree, which changes here.
     starts = {each.node.lineno for each in edit.switches}
     for name in edit.taking(edit.switches):
         for use in uses_of(source, name.old):
@@ -525,7 +574,7 @@ def before(old: Source, edit: Edits) -> list[object]:
 
 
 def undone(new: Source, edit: Edits) -> list[object]:
-    """The outline of the new tree without the new imports, the uses marked."""
+    """The outline of the new tree without the new imports, their uses marked."""
     source = Source(new.lines, new.ends)
     names = {each.new: each for each in edit.taking(edit.switches)}
     for node in source.nodes:
