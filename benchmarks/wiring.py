@@ -17,7 +17,7 @@ from pathlib import Path
 
 TEMPLATE = Path(__file__).parents[1]
 COPIER = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet"]
-TASK = [sys.executable, "-I", str(TEMPLATE / "tasks" / "wire_lifespan.py"), "--task"]
+TASK = [sys.executable, "-I", str(TEMPLATE / "tasks" / "wire_lifespan"), "--task"]
 MAIN = '''\
 """The billing service."""
 

@@ -92,8 +92,16 @@ def test_the_wheel_holds_the_program_that_copier_runs(
     wheel: Path, released: Path
 ) -> None:
     with ZipFile(wheel) as archive:
-        held = archive.read("chancy_workers/wire_lifespan.py")
-    assert held == (released / "tasks" / "wire_lifespan.py").read_bytes()
+        held = {
+            name.removeprefix("chancy_workers/"): archive.read(name)
+            for name in archive.namelist()
+            if name.startswith("chancy_workers/wire_lifespan/")
+        }
+    tasks = released / "tasks"
+    assert held == {
+        str(path.relative_to(tasks)): path.read_bytes()
+        for path in (tasks / "wire_lifespan").glob("*.py")
+    }
 
 
 @pytest.mark.parametrize(

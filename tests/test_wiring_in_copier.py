@@ -369,7 +369,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_the_task_touches_the_one_file_and_nothing_else(old_backend: Path) -> None:
-    program = TEMPLATE / "tasks" / "wire_lifespan.py"
+    program = TEMPLATE / "tasks" / "wire_lifespan"
     folder = old_backend / "app" / "billing"
     (folder / "workers").mkdir()
     (folder / "workers" / "chancy_initialization.py").touch()

@@ -13,7 +13,7 @@ import pytest
 
 from .support import GIT, TEMPLATE, environment, run
 
-PROGRAM = TEMPLATE / "tasks" / "wire_lifespan.py"
+PROGRAM = TEMPLATE / "tasks" / "wire_lifespan"
 WIRED, ALREADY, LEFT, NOTHING = 0, 3, 4, 5
 LIFESPAN = '''\
 from contextlib import asynccontextmanager

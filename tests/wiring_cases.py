@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import importlib.util
 import io
 import re
 import sys
@@ -10,8 +9,9 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import Any
+
+from chancy_workers.source import task
 
 from .support import TEMPLATE
 
@@ -37,18 +37,7 @@ FAILING_STUB = STUB.replace(
 )
 
 
-def load_program() -> ModuleType:
-    """tasks/wire_lifespan.py as a module; it is in no package."""
-    name, path = "wire_lifespan", TEMPLATE / "tasks" / "wire_lifespan.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-program = load_program()
+program = task("wire_lifespan")
 
 
 @dataclass(frozen=True)
