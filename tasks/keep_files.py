@@ -52,7 +52,7 @@ ELSE = "open an issue at the template's repository"
 
 def main(answers_file: str, workers: str, template: str, release: str) -> None:
     """Puts the files of the current folder right and says what became of them."""
-    merge_anew(f"{workers}/chancy_initialization.py")
+    merge_anew(workers)
     before = jobs_of(git("show", f"HEAD:./{answers_file}"))
     after = jobs_of(Path(answers_file).read_text(encoding="utf-8"))
     files = tree_of("HEAD", ".")
@@ -191,7 +191,10 @@ def restore_edited(
         ):
             continue
         restore([name])
-        print(f"{name} was edited, and stays though the template no longer has it: ", end="")
+        print(
+            f"{name} was edited, and stays though the template no longer has it: ",
+            end="",
+        )
         if machinery := re.fullmatch(r"chancy_(\w+)\.py", Path(name).name):
             instead = INSTEAD.get(machinery[1], ELSE)
             print(
@@ -202,25 +205,40 @@ def restore_edited(
             print("keep what is about your own code, then delete the rest.")
 
 
-def merge_anew(name: str) -> None:
-    """Merges a file that has a conflict once more, with the new imports on both sides."""
-    stages = git("ls-files", "--unmerged", "-z", "--", f":(literal){name}").split("\0")
-    if len(stages) != 4:  # The last one is empty.
-        return
-    base, team, new = (git_bytes("show", f":{number}:./{name}") for number in (1, 2, 3))
+def merge_anew(workers: str) -> None:
+    """Merges files that have a conflict in a second way, which may have none."""
+    stages: dict[str, int] = {}
+    listed = git("ls-files", "--unmerged", "-z", "--", f":(literal){workers}")
+    for entry in filter(None, listed.split("\0")):
+        name = entry.split("\t", 1)[1]
+        stages[name] = stages.get(name, 0) + 1
+    for name in (name for name, number in stages.items() if number == 3):
+        base, team, new = (git_bytes("show", f":{n}:./{name}") for n in (1, 2, 3))
+        merged, conflicts = merge_otherwise(Path(name).name, base, team, new)
+        if merged:
+            Path(name).write_bytes(merged)
+        if merged and not conflicts:
+            hooks = ("-c", f"core.hooksPath={os.devnull}")
+            git(*hooks, "reset", "--quiet", "--", f":(literal){name}")
+
+
+def merge_otherwise(
+    name: str, base: bytes, team: bytes, new: bytes
+) -> tuple[bytes, int]:
+    """A merge that knows more than git's, and its conflicts; nothing when there is none."""
+    if team.startswith(base):
+        return new + team[len(base) :], 0
+    if name != "chancy_initialization.py" or b"\r" in team:
+        return b"", 0
     try:
         switched = with_library(base.decode(), team.decode(), new.decode())
     except UnicodeDecodeError:
-        return
-    if switched is None or b"\r" in team:
-        return
+        return b"", 0
+    if switched is None:
+        return b"", 0
     base, team = (text.encode() for text in switched)
     with tempfile.TemporaryDirectory() as folder:
-        merged, conflicts = merge(Path(folder), team, base, new)
-    Path(name).write_bytes(merged)
-    if not conflicts:
-        hooks = ("-c", f"core.hooksPath={os.devnull}")
-        git(*hooks, "reset", "--quiet", "--", f":(literal){name}")
+        return merge(Path(folder), team, base, new)
 
 
 def merge(folder: Path, team: bytes, base: bytes, new: bytes) -> tuple[bytes, int]:

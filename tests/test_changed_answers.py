@@ -114,7 +114,7 @@ def test_one_command_adds_a_job_with_its_test(
         *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio"),
         *(
             f"{WORKERS}/tests/test_job_archive.py",
-            f"{WORKERS}/tests/test_chancy_cron.py",
+            f"{WORKERS}/tests/test_workers.py",
         ),
         cwd=root,
         env=environment(WORKERS_TEST_DATABASE_URL=server_url, PYTHONPATH="."),
@@ -230,34 +230,6 @@ def test_changed_answers_give_what_a_fresh_render_gives_and_back(
     assert read_files(root) == before
 
 
-@pytest.mark.parametrize("module", ["chancy_sentry.py", "tests/test_chancy_sentry.py"])
-@pytest.mark.parametrize("by_hand", [False, True], ids=["copier", "by-hand"])
-def test_a_module_that_goes_with_an_answer_stays_where_it_was_edited(
-    by_hand: bool, module: str, scope: str, root: Path, render: Callable[..., Path]
-) -> None:
-    """A test that was edited stays with its module."""
-    edited = root / WORKERS / module
-    edited.write_text(f"{edited.read_text()}\n# The team's.\n")
-    commit_all(root)
-    before = read_files(root)
-
-    if by_hand:
-        edit_answers(root, scope, sentry=False)
-        printed = chancy_workers("update", cwd=root)
-    else:
-        printed = answer(root, scope, sentry=False)
-
-    assert f"{module} would go with this update" in printed
-    after = without_answers(read_files(root))
-    fresh = without_answers(read_files(render(scope, sentry=False)))
-    theirs = {
-        f"{WORKERS}/{module}",
-        f"{WORKERS}/chancy_sentry.py",
-        "app/billing/main.py",
-    }
-    assert after == {**fresh, **{name: before[name] for name in theirs}}
-
-
 def test_files_that_the_team_deleted_or_moved_do_not_come_back(
     scope: str, root: Path
 ) -> None:
@@ -267,7 +239,7 @@ def test_files_that_the_team_deleted_or_moved_do_not_come_back(
     shutil.rmtree(workers / "send_digest")
     (workers / "tests" / "__init__.py").unlink()
     (workers / "tests" / "test_job_report.py").unlink()
-    (workers / "tests" / "test_chancy_jobs.py").unlink()
+    (workers / "tests" / "test_workers.py").unlink()
     (root / "app" / "billing" / "main.py").unlink()
     commit_all(root)
     before = list_files(root)

@@ -11,9 +11,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from .answers import Project
-from .renewal import template_of
 from .repository import Refused, git
-from .template import SHORT, version_of
+from .template import SHORT, template_of, version_of
 
 NAME = "chancy-runtime"
 NEEDED = re.compile(r"""^require_version\(["'](\d+\.\d+)["']\)""", re.M)
@@ -143,7 +142,9 @@ def _locked(path: Path) -> Iterator[str]:
             yield str(package.get("version", ""))
 
 
-def _versions(path: Path, told: Iterator[str] | list[str]) -> Iterator[tuple[Path, Version]]:
+def _versions(
+    path: Path, told: Iterator[str] | list[str]
+) -> Iterator[tuple[Path, Version]]:
     for each in told:
         try:
             yield path, Version(each)
@@ -157,7 +158,9 @@ def has_dependency(project: Project) -> bool | None:
     for folder in folders_of(project):
         for path in sorted(folder.glob("requirements*.*")):
             text = path.read_text(errors="replace")
-            found = bool(found) or bool(re.search(r"^chancy[-_.]runtime\b", text, re.M | re.I))
+            found = bool(found) or bool(
+                re.search(r"^chancy[-_.]runtime\b", text, re.M | re.I)
+            )
         names = declared(folder / "pyproject.toml")
         if names is not None:
             found = bool(found) or NAME in names
@@ -175,7 +178,7 @@ def declared(pyproject: Path) -> set[str] | None:
     lists += project.get("optional-dependencies", {}).values()
     lists += content.get("dependency-groups", {}).values()
     poetry = content.get("tool", {}).get("poetry", {}).get("dependencies", {})
-    names = {canonicalize_name(name) for name in poetry}
+    names: set[str] = {canonicalize_name(name) for name in poetry}
     for each in (each for told in lists for each in told if isinstance(each, str)):
         try:
             names.add(canonicalize_name(Requirement(each).name))

@@ -55,7 +55,9 @@ class Upgrade:
     @classmethod
     def of(cls, top: Path) -> "Upgrade":
         """Looks at what is not committed before anything is updated."""
-        status = git(top, "status", "--porcelain", "-z", "--", ":/*pyproject.toml", ":/*uv.lock")
+        status = git(
+            top, "status", "--porcelain", "-z", "--", ":/*pyproject.toml", ":/*uv.lock"
+        )
         return cls(top, {top / entry[3:] for entry in names(status)})
 
     def raise_for(self, projects: Sequence[Project]) -> list[str]:
@@ -89,7 +91,7 @@ class Upgrade:
             yield from self._raise(homes[0], pin, old)
         elif not found or any(is_older(version, needed) for _, version in found):
             verb = "raise" if homes or has_dependency(project) else "add"
-            yield f"{verb} the library: {_line_of(project, pin)}"
+            yield f"{verb} the library: {add_command(project, pin)}"
 
     def _raise(self, pyproject: Path, pin: Pin, old: bool) -> Iterator[str]:
         """Raises the library in one project, once.
@@ -131,7 +133,9 @@ class Upgrade:
 
     def _there(self, folder: Path) -> str:
         """The command that goes to a folder from the repository's top."""
-        return f"cd {shlex.quote(self._shown(folder))} && " if folder != self.top else ""
+        return (
+            f"cd {shlex.quote(self._shown(folder))} && " if folder != self.top else ""
+        )
 
     def _differs(self, file: Path) -> bool:
         """Whether the update has changed a file, as it does in a rendered backend."""
@@ -186,13 +190,16 @@ def _is_poetry(folder: Path) -> bool:
     )
 
 
-def _line_of(project: Project, pin: Pin) -> str:
-    """The line for the tool whose files are near a service; uv's where there are none."""
+def add_command(project: Project, pin: Pin) -> str:
+    """What to type or write for the tool whose files are near a service; uv's where there are none."""
     for folder in folders_of(project):
         if (folder / "pyproject.toml").is_file():
             if _is_poetry(folder):
                 return f'poetry add "{pin.requirement}"'
-            if not [*folder.glob("requirements*.txt")] or (folder / "uv.lock").is_file():
+            if (
+                not [*folder.glob("requirements*.txt")]
+                or (folder / "uv.lock").is_file()
+            ):
                 break
         for path in sorted(folder.glob("requirements*.txt")):
             return f"write {pin.requirement} into {os.path.relpath(path, project.top)}"
