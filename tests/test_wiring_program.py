@@ -51,8 +51,7 @@ def service_with(folder: Path, text: str) -> Path:
     file = folder / "app" / "billing" / "main.py"
     workers = file.parent / "workers"
     workers.mkdir(parents=True)
-    for name in ("chancy_initialization.py", "chancy_router.py"):
-        (workers / name).touch()
+    (workers / "chancy_initialization.py").touch()
     file.write_text(text)
     (folder / "uv.lock").write_text('name = "fastapi"\nversion = "0.115.0"\n')
     return file
@@ -277,17 +276,21 @@ def test_reformatted_lines_are_known_again(main_py: Path, length: int) -> None:
     assert main_py.read_bytes() == formatted
 
 
+NAMES = {"initialize_workers": "jobs", "workers_router": "router_of_jobs"}
+
+
 def test_another_alias_is_known_again_and_comes_out(main_py: Path) -> None:
     before = main_py.read_text()
     wire(main_py)
     text = re.sub(
         r"import (\w*workers\w*)$",
-        r"import \1 as jobs",
+        lambda found: f"import {found[1]} as {NAMES[found[1]]}",
         main_py.read_text(),
         flags=re.M,
     )
-    text = re.sub(r"initialize_workers\(\)", "jobs()", text)
-    main_py.write_text(text.replace("(workers_router)", "(jobs)"))
+    for old, new in NAMES.items():
+        text = re.sub(rf"(?<!import ){old}\b(?=[()])", new, text)
+    main_py.write_text(text)
     assert "jobs" in main_py.read_text()
     assert wire(main_py).returncode == ALREADY
     assert wire(main_py, "--remove").returncode == WIRED

@@ -1,9 +1,10 @@
 """Wires a service's workers into its FastAPI app, and switches imports that moved."""
 
 from .disk import write
+from .moved import OldImport, find_old_imports
 from .program import main
 from .service import Service, service_of
-from .switch import OldImport, Switched, find_old_imports, switch_imports
+from .switch import Switched, switch_imports
 from .texts import Stop
 
 __all__ = [

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from .service import Service
-from .texts import LEFT, NOTHING, Stop
+from .texts import ENTERED, LEFT, NOTHING, Stop
 
 
 def check_file(service: Service, path: Path) -> None:
@@ -39,14 +39,14 @@ def repository_of(folder: Path) -> Path | None:
     return None
 
 
-def check_workers(service: Service, module: str) -> None:
+def check_workers(service: Service) -> None:
     """Makes sure that what the wired file imports is there.
 
     Raises:
         Stop: It is not.
     """
-    path = service.folder / "workers" / f"{module}.py"
-    if module and not path.is_file():
+    path = service.folder / "workers" / f"{ENTERED.module}.py"
+    if not path.is_file():
         raise Stop(
             LEFT,
             f"there is no {path} yet, which it would import: render the workers first "

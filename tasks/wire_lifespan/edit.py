@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
+from itertools import compress
 from typing import NamedTuple
 
 from .app import App, find_app, find_apps
-from .imports import import_edit
+from .imports import import_edit, router_edit
 from .last_line import last_mention
 from .lifespan import (
     check_handlers,
@@ -19,18 +21,18 @@ from .lifespan import (
 )
 from .service import Service, project_modules
 from .source import Source, indent_of, strings_over_lines
-from .texts import ENTER, ENTERED, INCLUDE, INCLUDED, LEFT, Form, Stop
+from .texts import ENTER, ENTERED, INCLUDE, LEFT, Stop
 from .version import check_version
 
 
 class Edit(NamedTuple):
     """What is put into a file: lines before rows, and rows that move to the right."""
 
-    form: Form
     name: str
     insertions: list[tuple[int, list[str]]]
     moved: frozenset[int] = frozenset()
     unit: str = ""
+    router: str = ""
     note: str = ""
 
 
@@ -99,7 +101,6 @@ def wrap(source: Source, service: Service, statement: ast.stmt) -> Edit:
     text = source.lines[row:end]
     inside = strings_over_lines(text)
     return Edit(
-        ENTERED,
         name,
         [*imports, (row, [indent + ENTER.format(name=name)])],
         frozenset(
@@ -116,9 +117,11 @@ def include(source: Source, service: Service, app: App) -> Edit:
     while row < len(source.lines) and re.match(r"[^#]*\\\Z", source.lines[row - 1]):
         row += 1
     indent = indent_of(source.lines[last.lineno - 1])
-    name, imports = import_edit(source, service, INCLUDED, app.bindings[0])
-    line = indent + INCLUDE.format(app=app.target, name=name)
-    return Edit(INCLUDED, name, [*imports, (row, [line])])
+    name, imports = import_edit(source, service, ENTERED, app.bindings[0])
+    router, library = router_edit(source, service, app.bindings[0])
+    line = indent + INCLUDE.format(app=app.target, router=router, name=name)
+    # Of what goes before one row, the last in the list comes to stand first.
+    return Edit(name, [*imports, *library, (row, [line])], router=router)
 
 
 def unit_of(source: Source, statement: ast.stmt, indent: str) -> str:
@@ -134,13 +137,22 @@ def unit_of(source: Source, statement: ast.stmt, indent: str) -> str:
 
 def make(source: Source, edit: Edit) -> Source:
     """The file with the edit in it."""
-    lines = [
-        move(line, edit.unit) if row in edit.moved else line
-        for row, line in enumerate(source.lines)
-    ]
+    moved = {row: move(source.lines[row], edit.unit) for row in edit.moved}
+    return rebuilt(source, edit.insertions, moved)
+
+
+def rebuilt(
+    source: Source,
+    insertions: list[tuple[int, list[str]]],
+    texts: dict[int, str],
+    drop: Collection[int] = (),
+) -> Source:
+    """The file with lines before rows, other texts in rows, and without some rows."""
+    lines = [texts.get(row, line) for row, line in enumerate(source.lines)]
     ends = list(source.ends)
+    kept = [row not in drop for row in range(len(lines))]
     usual = max(("\n", "\r\n", "\r"), key=ends.count)
-    for row, new in sorted(edit.insertions, key=lambda item: item[0], reverse=True):
+    for row, new in sorted(insertions, key=lambda item: item[0], reverse=True):
         end = ends[row - 1] if row else (ends or [usual])[0] or usual
         if not end:
             ends[row - 1], new_ends = usual, [usual] * (len(new) - 1) + [""]
@@ -148,7 +160,8 @@ def make(source: Source, edit: Edit) -> Source:
             new_ends = [end] * len(new)
         lines[row:row] = new
         ends[row:row] = new_ends
-    return Source(lines, ends)
+        kept[row:row] = [True] * len(new)
+    return Source(list(compress(lines, kept)), list(compress(ends, kept)))
 
 
 def move(line: str, unit: str) -> str:

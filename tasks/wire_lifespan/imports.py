@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 from pathlib import Path
 
-from .service import Service, found_in, imports_of, roots_of
+from .service import LIBRARIES, Service, found_in, imports_of, roots_of
 from .source import (
     Source,
     bound_names,
@@ -17,7 +18,7 @@ from .source import (
     top_imports,
     top_level,
 )
-from .texts import CLOSED, IMPORT, IMPORT_AS, LEFT, OPENED, Form, Stop
+from .texts import ENTERED, IMPORT, IMPORT_AS, LEFT, OLD_ROUTER, ROUTER, Form, Stop
 
 
 def import_edit(
@@ -26,10 +27,29 @@ def import_edit(
     """The name to use, and the import that has to be put before a row, if any."""
     if name := service.imported(source, form):
         return name, []
+    name = free_name(source, service, form)
+    module = f"{package_for(source, service)}.{form.module}"
+    row, before, after = import_place(source, service, module, use)
+    text = import_lines(module, form, name, line_length(service.file))
+    return name, [(row, [*before, *text, *after])]
+
+
+def free_name(source: Source, service: Service, form: Form) -> str:
+    """The name for an import of the service's workers: an alias where it is taken.
+
+    Raises:
+        Stop: The alias is taken, too.
+    """
     module = f"{package_for(source, service)}.{form.module}"
     taken = {name for name, _ in bound_names(source)}
     imported = {module_of(each) for each in top_imports(source)}
-    others = any(origin.endswith(f".{form.name}") for origin in source.origins.values())
+    endings = [f".{form.name}"]
+    if form is ENTERED:  # Another service may have its old router on the same app.
+        endings.append(f".{OLD_ROUTER.module}.{OLD_ROUTER.name}")
+    others = any(
+        origin.endswith(tuple(endings)) and not service.is_meant(origin)
+        for origin in source.origins.values()
+    )
     name = form.name
     if name in taken or module in imported or others:
         name = form.alias.format(re.sub(r"[^0-9A-Za-z_]", "_", service.name))
@@ -39,18 +59,95 @@ def import_edit(
                 f"the name {form.name} is taken in it, and so is {name}: rename one",
                 by_hand=True,
             )
-    row, before, after = import_place(source, service, module, use)
-    text = import_lines(module, form, name, line_length(service.file))
+    return name
+
+
+def router_edit(
+    source: Source, service: Service, use: ast.stmt
+) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The same for the router of the library, which a file imports once."""
+    if name := router_of(source):
+        return name, []
+    imported = {module_of(each) for each in top_imports(source)}
+    taken = {name for name, _ in bound_names(source)}
+    name = ROUTER.name
+    if name in taken or ROUTER.module in imported:
+        name = ROUTER.alias
+        if name in taken:
+            raise Stop(
+                LEFT,
+                f"the name {ROUTER.name} is taken in it, and so is {name}: rename one",
+                by_hand=True,
+            )
+    text = import_lines(ROUTER.module, ROUTER, name, line_length(service.file))
+    imports = imports_before(source, use)
+    if not imports:
+        row = first_row(source)
+        return name, [(row, ["", *text] if row else [*text, ""])]
+    run = run_with_fastapi(runs_of(source, imports))
+    row, before, after = library_place(source, service, run, ROUTER.module)
     return name, [(row, [*before, *text, *after])]
+
+
+def router_of(source: Source) -> str:
+    """The name under which a module imports the library's router, "" for none."""
+    for node in source.tree.body:
+        if isinstance(node, ast.ImportFrom) and module_of(node) == ROUTER.module:
+            for each in node.names:
+                if each.name == ROUTER.name:
+                    return each.asname or each.name
+    return ""
+
+
+def library_place(
+    source: Source, service: Service, run: list[ast.stmt], module: str
+) -> tuple[int, list[str], list[str]]:
+    """Where an import of the library goes among others: to those of other packages."""
+    packages = [each for each in run if is_of_package(each, service)]
+    if packages:
+        keys = [sort_key(each) for each in packages]
+        later = [each for each in packages if sort_key(each) > from_key(module)]
+        if not later or keys != sorted(keys):
+            return packages[-1].end_lineno or 0, [], []
+        if later[0] is packages[0]:  # A comment above it is about all of them.
+            return later[0].lineno - 1, [], []
+        return row_before(source, later[0]), [], []
+    standard = [each for each in run if is_of_python(each)]
+    if standard:
+        return standard[-1].end_lineno or 0, [""], []
+    return row_before(source, run[0]), [], [""]
+
+
+def is_of_python(node: ast.stmt) -> bool:
+    """Whether an import is of the standard library."""
+    return module_of(node).partition(".")[0] in sys.stdlib_module_names
+
+
+def is_of_package(node: ast.stmt, service: Service) -> bool:
+    """Whether an import is of an installed package, not of the project."""
+    first = module_of(node).partition(".")[0]
+    if first in LIBRARIES:
+        return True
+    return not (
+        not first
+        or is_of_python(node)
+        or first in {folder.name for folder in service.file.parents}
+        or any(found_in(service.file, *each)[1] for each in imports_of(node))
+    )
 
 
 def import_lines(module: str, form: Form, name: str, length: int) -> list[str]:
     template = IMPORT if name == form.name else IMPORT_AS
     line = template.format(module=module, name=form.name, alias=name)
+    return wrapped(line, length)
+
+
+def wrapped(line: str, length: int) -> list[str]:
+    """An import on one line, or in parentheses where that would be too long."""
     if len(line) <= length:
         return [line]
-    item = line.partition(" import ")[2]
-    return [OPENED.format(module=module), f"    {item},", CLOSED]
+    head, _, names = line.partition(" import ")
+    return [f"{head} import (", *(f"    {each}," for each in names.split(", ")), ")"]
 
 
 def package_for(source: Source, service: Service) -> str:
@@ -119,12 +216,7 @@ def import_place(
     source: Source, service: Service, module: str, use: ast.stmt
 ) -> tuple[int, list[str], list[str]]:
     """The row before which the import goes, and the blank lines before and after it."""
-    imports = [
-        each
-        for each in top_imports(source)
-        if each.lineno < top_level(source, use).lineno
-        and module_of(each) != "__future__"
-    ]
+    imports = imports_before(source, use)
     if not imports:
         row = first_row(source)
         return row, [""] if row else [], [] if row else [""]
@@ -148,6 +240,15 @@ def import_place(
     if local and not module.startswith("."):
         return row_before(source, local[0]), [], [""]
     return run[-1].end_lineno or 0, [""], []
+
+
+def imports_before(source: Source, use: ast.stmt) -> list[ast.stmt]:
+    return [
+        each
+        for each in top_imports(source)
+        if each.lineno < top_level(source, use).lineno
+        and module_of(each) != "__future__"
+    ]
 
 
 def last_settings(

@@ -37,8 +37,8 @@ from .texts import (
     ENTERED,
     IMPORT,
     INCLUDE,
-    INCLUDED,
     LEFT,
+    ROUTER,
     STATUS,
     WIRED,
     NotProven,
@@ -52,7 +52,6 @@ class Result(NamedTuple):
     outcome: str
     text: str
     data: bytes
-    module: str = ""
 
 
 def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
@@ -62,10 +61,10 @@ def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
         source, encoding = read(data)
         if remove:
             new = take_out(source, service)
-            text, module = f"{name} is without the workers of {service.name} again.", ""
+            text = f"{name} is without the workers of {service.name} again."
         else:
-            new, text, module = wire(source, service)
-        return Result(WIRED, text, new.text.encode(encoding), module)
+            new, text = wire(source, service)
+        return Result(WIRED, text, new.text.encode(encoding))
     except Stop as stop:
         text = str(stop)
         if stop.outcome == LEFT:
@@ -78,8 +77,8 @@ def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
         return Result(LEFT, f"{text}\n{lines_by_hand(source, service)}", data)
 
 
-def wire(source: Source, service: Service) -> tuple[Source, str, str]:
-    """Returns the wired file, what is said about it, and the module that it imports.
+def wire(source: Source, service: Service) -> tuple[Source, str]:
+    """Returns the wired file and what is said about it.
 
     Raises:
         Stop: It is wired already, or cannot be.
@@ -97,11 +96,12 @@ def wire(source: Source, service: Service) -> tuple[Source, str, str]:
     row = row_of(service.uses(new)[0])
     how = (
         f"the yield of its lifespan is inside {edit.name}()"
-        if edit.form is ENTERED
-        else f"its app includes {edit.name}, which starts last and stops first"
+        if not edit.router
+        else f"its app includes {edit.router}({edit.name}), which starts last and "
+        "stops first"
     )
     text = f"{name} is wired: {how} (line {row}).{edit.note}"
-    return new, text, edit.form.module
+    return new, text
 
 
 def check_names(source: Source, service: Service) -> None:
@@ -112,9 +112,11 @@ def check_names(source: Source, service: Service) -> None:
     """
     bound = {name for name, _ in bound_names(source)} | {*source.origins}
     for node in source.nodes:
-        for form in (ENTERED, INCLUDED):
+        for form in (ENTERED, ROUTER):
             if isinstance(node, ast.Name) and node.id == form.name not in bound:
-                module = f"{package_for(source, service)}.{form.module}"
+                module = form.module
+                if form is ENTERED:
+                    module = f"{package_for(source, service)}.{module}"
                 raise Stop(
                     LEFT,
                     f"line {node.lineno} uses {form.name}, which nothing in it binds: "
@@ -124,12 +126,13 @@ def check_names(source: Source, service: Service) -> None:
 
 def lines_by_hand(source: Source | None, service: Service) -> str:
     package = package_for(source, service) if source else ".workers"
-    modules = {form: f"{package}.{form.module}" for form in (ENTERED, INCLUDED)}
     return BY_HAND.format(
         enter=ENTER.format(name=ENTERED.name),
-        import_entered=IMPORT.format(module=modules[ENTERED], name=ENTERED.name),
-        include=INCLUDE.format(app="app", name=INCLUDED.name),
-        import_included=IMPORT.format(module=modules[INCLUDED], name=INCLUDED.name),
+        import_entered=IMPORT.format(
+            module=f"{package}.{ENTERED.module}", name=ENTERED.name
+        ),
+        include=INCLUDE.format(app="app", router=ROUTER.name, name=ENTERED.name),
+        import_router=IMPORT.format(module=ROUTER.module, name=ROUTER.name),
     )
 
 
@@ -176,7 +179,8 @@ def run(options: argparse.Namespace) -> int:
         if result.outcome == WIRED and options.diff:
             show_diff(options.file, data, result.data)
         elif result.outcome == WIRED and not options.check:
-            check_workers(service, result.module)
+            if not options.remove:
+                check_workers(service)
             write(options.file, data, result.data)
     except Stop as stop:
         text = str(stop)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import combinations
 
 from .edit import choose_edit, make
-from .proof import is_enter, is_include, outline, service_import, without_wiring
+from .proof import (
+    is_enter,
+    is_include,
+    outline,
+    service_import,
+    unused_routers,
+    without_wiring,
+)
 from .service import Service
 from .source import Source, indent_of, rows_of, strings_over_lines, top_imports
 from .texts import LEFT, NOTHING, NotProven, Stop
@@ -42,7 +50,32 @@ def take_out(source: Source, service: Service) -> Source:
         if node not in top_imports(source) or not is_ours(source, node):
             raise in_own_words(node)
         drop.update(rows_of(node))
+    for node, alias in unused_routers(source, service):
+        if (
+            len(node.names) == 1
+            and node in top_imports(source)
+            and is_ours(source, node)
+        ):
+            drop.update(rows_of(node))
+            imports.append(node)
+        else:
+            left[node.lineno - 1] = without_name(source, node, alias)
     return original(source, service, drop, left, imports)
+
+
+def without_name(source: Source, node: ast.ImportFrom, alias: ast.alias) -> str:
+    """The line of an import without one of its names.
+
+    Raises:
+        Stop: The import has several lines, or shares its line.
+    """
+    line = source.lines[node.lineno - 1]
+    others = [ast.unparse(each) for each in node.names if each is not alias]
+    head, word, _ = line.partition(" import ")
+    if len(rows_of(node)) > 1 or not others or not source.has_its_lines(node):
+        raise in_own_words(node)
+    tail = source.after(node)
+    return f"{head}{word}{', '.join(others)}{'  ' if tail else ''}{tail}"
 
 
 def is_ours(source: Source, statement: ast.stmt) -> bool:
@@ -72,18 +105,20 @@ def original(
     imports: list[ast.stmt],
 ) -> Source:
     """Of the ways to take the wiring out, the one that wiring again turns back."""
-    blank = {
-        row
-        for node in imports
-        for row in (node.lineno - 2, node.end_lineno or 0)
-        if 0 <= row < len(source.lines) and not source.lines[row].strip()
-    }
-    choices = [set(), *({row} for row in sorted(blank)), blank]
+    blank = sorted(
+        {
+            row
+            for node in imports
+            for row in (node.lineno - 2, node.end_lineno or 0)
+            if 0 <= row < len(source.lines) and not source.lines[row].strip()
+        }
+    )
+    choices = [rows for n in range(len(blank) + 1) for rows in combinations(blank, n)]
     results = []
     expected = without_wiring(source, service)
-    for end in ("", None):
+    for end in ("", None) if source.ends[-1] == "" else (None,):
         for rows in choices:
-            result = without(source, drop | rows, left, end)
+            result = without(source, drop.union(rows), left, end)
             if result and outline(result.tree) == expected:
                 results.append(result)
                 if rewired(result, service) == source.text:

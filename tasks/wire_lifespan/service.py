@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .source import Source, full_name, module_of, read, row_of
-from .texts import ENTERED, INCLUDED, OTHERS, Form, Stop
+from .texts import ENTERED, OLD_ROUTER, OTHERS, Form, Stop
 
 
 class Service(NamedTuple):
@@ -20,15 +20,19 @@ class Service(NamedTuple):
     name: str
     folder: Path
     file: Path
-    app: str
+    app: str = ""
 
     def is_meant(self, origin: str) -> bool:
         """Whether a dotted name is one of this service's workers' two entries."""
+        return self.has(origin, ENTERED, OLD_ROUTER)
+
+    def has(self, origin: str, *forms: Form) -> bool:
+        """Whether a dotted name is one of these names of the service's workers."""
         *path, name = origin.lstrip(".").split(".")
-        if name not in (ENTERED.name, INCLUDED.name):
+        if name not in {form.name for form in forms}:
             return False
         workers = self.folder / "workers"
-        places = (workers, workers / ENTERED.module, workers / INCLUDED.module)
+        places = (workers, *(workers / form.module for form in forms))
         level = len(origin) - len(origin.lstrip("."))
         base = folder_above(self.file, max(level, 1))
         if level or path[:1] == ["workers"]:
@@ -52,7 +56,7 @@ class Service(NamedTuple):
         for node in source.tree.body:
             if isinstance(node, ast.ImportFrom):
                 for each in node.names:
-                    if each.name == form.name and self.is_meant(full_name(node, each)):
+                    if self.has(full_name(node, each), form):
                         return each.asname or each.name
         return ""
 
@@ -168,5 +172,8 @@ def roots_of(file: Path, module: str) -> list[Path]:
 
 
 # Folders are called like these, too, and their files are not what is imported.
-LIBRARIES = {"fastapi", "starlette", "pydantic", "uvicorn", "chancy", *OTHERS}
+LIBRARIES = {
+    *("fastapi", "starlette", "pydantic", "uvicorn", "chancy", "chancy_runtime"),
+    *OTHERS,
+}
 MOST_LEVELS = 8

@@ -9,7 +9,7 @@ import sys
 import tokenize
 from collections.abc import Iterator
 
-from .texts import ENTERED, INCLUDED, LEFT, Stop
+from .texts import ENTERED, LEFT, OLD_ROUTER, ROUTER, Stop
 
 
 class Source:
@@ -106,7 +106,8 @@ class Source:
 STARS = {
     "fastapi": ["FastAPI"],
     ENTERED.module: [ENTERED.name],
-    INCLUDED.module: [INCLUDED.name],
+    OLD_ROUTER.module: [OLD_ROUTER.name],
+    "web": [ROUTER.name],
 }
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 Scope = (*Function, ast.Lambda, ast.ClassDef, ast.Module)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 ENTER = "async with {name}():"
-INCLUDE = "{app}.include_router({name})"
+INCLUDE = "{app}.include_router({router}({name}))"
 IMPORT = "from {module} import {name}"
 IMPORT_AS = "from {module} import {name} as {alias}"
-OPENED = "from {module} import ("
-CLOSED = ")"
 
 
 class Form(NamedTuple):
-    """One of the two ways to wire: what is imported, and its name for a second service."""
+    """A name that is imported, and its alias where the name is taken."""
 
     module: str
     name: str
@@ -21,7 +19,9 @@ class Form(NamedTuple):
 
 
 ENTERED = Form("chancy_initialization", "initialize_workers", "initialize_{}_workers")
-INCLUDED = Form("chancy_router", "workers_router", "{}_workers_router")
+ROUTER = Form("chancy_runtime.web", "workers_router", "chancy_workers_router")
+# How services of v0.1.0 to v0.4.1 had their router.
+OLD_ROUTER = Form("chancy_router", "workers_router", "{}_workers_router")
 WIRED, ALREADY, LEFT, NOTHING = "wired", "already wired", "left alone", "nothing to do"
 STATUS = {WIRED: 0, ALREADY: 3, LEFT: 4, NOTHING: 5}
 # The first release that runs the lifespans of included routers.
@@ -45,7 +45,7 @@ To wire it by hand, put this around the yield of the app's lifespan, after all s
 with this import: {import_entered}
 or include this router after everything else that the app gets (FastAPI 0.112.2 or later):
     {include}
-with this import: {import_included}"""
+with the same import and this one: {import_router}"""
 UNKNOWN_VERSION = """
 Which FastAPI it runs on was not found in a lock file, requirements or a virtual
 environment: before 0.112.2 the start fails and says so."""
