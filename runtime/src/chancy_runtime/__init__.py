@@ -1,1 +1,73 @@
-"""Chancy for services that have to keep running."""
+"""Chancy for services that have to keep running: what rendered workers import.
+
+The names below are public; `chancy_runtime.web`, `.testing` and `.cli` are too. Every other
+module is internal and may change in any release.
+"""
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from chancy import Job, Limit, Queue, QueuedJob, Reference, job
+
+from chancy_runtime.app import Chancy
+from chancy_runtime.declaring import declare_queues
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.plugins.cron import Cron, CronJob, schedule_cron_jobs
+from chancy_runtime.plugins.leadership import Leadership
+from chancy_runtime.plugins.maintenance import Pruner, Recovery
+from chancy_runtime.postgres.migrations import migrate
+from chancy_runtime.postgres.target import database_url, get_secret_value
+from chancy_runtime.settings import Settings
+from chancy_runtime.start import check_database, join_when_database_is_there
+from chancy_runtime.version import VERSION as __version__
+from chancy_runtime.version import missing_name, require_version
+from chancy_runtime.worker import Worker, together
+
+if TYPE_CHECKING:
+    from chancy_runtime.plugins.sentry import SentryPlugin
+
+__all__ = [
+    "Chancy",
+    "Cron",
+    "CronJob",
+    "Job",
+    "Leadership",
+    "Limit",
+    "Pruner",
+    "Queue",
+    "QueuedJob",
+    "Recovery",
+    "Reference",
+    "SentryPlugin",
+    "Settings",
+    "Worker",
+    "WorkersError",
+    "__version__",
+    "check_database",
+    "database_url",
+    "declare_queues",
+    "get_secret_value",
+    "job",
+    "join_when_database_is_there",
+    "migrate",
+    "require_version",
+    "schedule_cron_jobs",
+    "together",
+]
+
+
+if not TYPE_CHECKING:  # To a type checker, a name that is not there is an error.
+
+    def __getattr__(name: str) -> Any:
+        if name == "SentryPlugin":
+            try:
+                from chancy_runtime.plugins.sentry import SentryPlugin
+            except ImportError as error:
+                raise ImportError(
+                    f"SentryPlugin needs sentry-sdk ({error}): install "
+                    "chancy-runtime[sentry], or take the plugin out"
+                ) from error
+            return SentryPlugin
+        if name.startswith("__") or find_spec(f"{__name__}.{name}"):
+            raise AttributeError(name)  # Python then looks for a submodule.
+        raise missing_name(name)

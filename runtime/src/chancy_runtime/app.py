@@ -1,83 +1,146 @@
-"""Chancy, on a pool that renews what it lost, with a monitor of the tasks that use it."""
+"""Chancy on a pool that replaces lost connections, with a monitor for its tasks."""
 
 import asyncio
 import logging
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
-from weakref import WeakSet, finalize
+from typing import Any, Protocol, Self, runtime_checkable
+from weakref import WeakSet, finalize, ref
 
 import chancy
 import psycopg
-from chancy import Queue
+from chancy import Queue, QueuedJob
+from chancy.executors.base import Executor
+from chancy.utils import DatabaseConnection, get_database_dsn
 from psycopg_pool import AsyncConnectionPool
 
-from chancy_runtime.postgres.connections import Connection, check, configure, shut_down, with_timeouts
-from chancy_runtime.postgres.target import failed_start, harmless_write, target_of
-from chancy_runtime.errors import WorkersError
-from chancy_runtime.execution.hooks import contain_hooks
+from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
 from chancy_runtime.jobs.rows import UNREADABLE
-from chancy_runtime.supervision.monitor import Monitor
+from chancy_runtime.postgres.connecting import failed_start, harmless_write
+from chancy_runtime.postgres.connections import (
+    Connection,
+    check,
+    configure,
+    shut_down,
+    with_timeouts,
+)
+from chancy_runtime.postgres.target import target_of
+from chancy_runtime.queues.deployment import Deployment
 from chancy_runtime.queues.rows import check_tags, readable_queues
 from chancy_runtime.settings import Settings, check_range
+from chancy_runtime.supervision.budget import START_SECONDS, Budget
+from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.signals import on_sigterm
+from chancy_runtime.supervision.tasks import finish
 from chancy_runtime.supervision.watchdog import Watchdog
 
-if TYPE_CHECKING:
-    from chancy_runtime.worker import Worker
-
-_OPEN_TIMEOUT = 8
+# Seconds that a query waits for a connection of the pool.
 _LEND_TIMEOUT = 10
+_WRITABLE_TIMEOUT = 5
 _CLOSE_TIMEOUT = 1
 _FILL_INTERVAL = 0.005
-_START_TIMEOUT = 7
 
 
 @runtime_checkable
 class _TagsEvents(Protocol):
-    """A plugin that can tag what is reported, as chancy_sentry.SentryPlugin does."""
+    """A plugin that can tag what is reported, as SentryPlugin does."""
 
     def scope(self, **tags: str) -> AbstractContextManager[object]: ...
 
 
-class Chancy(chancy.Chancy):
-    """The service's one Chancy.
+class RunningWorker(Protocol):
+    """A Worker that has started, as Chancy sees it."""
 
-    Takes what chancy.Chancy takes, and:
+    heartbeat_timeout: int
+    last_heartbeat: float
+    worker_id: str
+
+    @property
+    def executors(self) -> dict[str, Executor]: ...
+
+    async def stop(self) -> bool: ...
+
+
+class Chancy(chancy.Chancy):
+    """The service's one Chancy, on connections that notice when their server is gone.
+
+    Takes what chancy.Chancy takes. Entering it opens the pool and waits until it has its
+    smallest size (Chancy 0.26 neither waits nor fails); leaving it closes everything. In
+    between its Workers stop at SIGTERM (uvicorn would first wait for open requests), a
+    job that blocks the event loop is reported, and one monitor collects what fails.
 
     Args:
+        dsn: The URL of the database, or Django's dictionary of settings.
         settings: The timing and the size of the workers.
+        package: The package that `python -m` runs the commands of (`__package__` in
+            chancy_initialization.py). Messages name it, and the log is its logger
+            unless `log` is given.
+        options: chancy.Chancy's own; poll_reconnect_timeout has no effect here, since
+            the pool tries again every few seconds.
+
+    Attributes:
+        monitor: What works and what does not.
+        deployment: Which deployment this process belongs to.
+        workers: The Workers that have started and not stopped.
 
     Raises:
         WorkersError: A pool size or a setting is out of its range.
     """
 
-    def __init__(self, dsn: str, *, settings: Settings, **options: Any) -> None:
-        super().__init__(with_timeouts(dsn), **options)
+    def __init__(
+        self,
+        dsn: str | DatabaseConnection,
+        *,
+        settings: Settings | None = None,
+        package: str | None = None,
+        **options: Any,
+    ) -> None:
+        show_start_errors_as_one_line()
+        url = dsn if isinstance(dsn, str) else get_database_dsn(dsn)
+        if options.get("log") is None:
+            options["log"] = logging.getLogger(package or "chancy_runtime")
+        super().__init__(with_timeouts(url), **options)
+        self.package = package or "the code that creates Chancy"
+        self.migrate_command = (
+            f"run python -m {package} migrate" if package else "await migrate(chancy)"
+        )
+        self.settings = settings or Settings()
         highest = self.max_connection_pool_size
-        check_range("CHANCY_MAX_POOL_SIZE", highest, 1, 1000)
-        check_range("CHANCY_MIN_POOL_SIZE", self.min_connection_pool_size, 1, highest)
-        settings.check()
-        self.settings = settings
-        self.workers: list[Worker] = []
-        self._connections: WeakSet[Connection] = WeakSet()
-        self._waiting_for_server: set[Connection] = set()
-        self.is_starting = False
-        self._start_timer: asyncio.TimerHandle | None = None
-        self._start_failure: TimeoutError | None = None
+        smallest = self.min_connection_pool_size
+        check_range("CHANCY_MAX_POOL_SIZE", highest, 1, 1000, where=self.package)
+        check_range("CHANCY_MIN_POOL_SIZE", smallest, 1, highest, where=self.package)
+        self.settings.check(where=self.package)
+        self.workers: list[RunningWorker] = []
+        self.deployment = Deployment(self)
+        self.budget = Budget()
         self.monitor = Monitor(
             log=self.log,
             database=target_of(self.dsn),
             probe=self.probe,
             scope=self._scope,
         )
-        self._watchdog = Watchdog(self)
+        self._watchdog = Watchdog(
+            name_of=self._name_of,
+            report=lambda message: self.monitor.report(
+                message, None, task="event loop"
+            ),
+            log=self.log,
+        )
+        self._connections: WeakSet[Connection] = WeakSet()
+        self._waiting_for_server: set[Connection] = set()
         self._asking: asyncio.Task[bool] | None = None
-        for plugin in self.plugins.values():
-            contain_hooks(plugin, self.monitor.report)
+        self._stops: list[asyncio.Task[bool]] = []
+
+    # --- the pool --------------------------------------------------------------------
 
     @cached_property
-    def pool(self) -> AsyncConnectionPool[Connection]:  # type: ignore[override]
+    def pool(self) -> AsyncConnectionPool[Connection]:
         """The pool of all queries; LISTEN has a connection of its own beside it."""
         return AsyncConnectionPool(
             self.dsn,
@@ -89,9 +152,14 @@ class Chancy(chancy.Chancy):
             check=check,
             configure=self._configure,
             timeout=_LEND_TIMEOUT,
-            # A short round of attempts after another, or the pauses grow to minutes.
+            # Short rounds of attempts: within one round the pauses grow to minutes.
             reconnect_timeout=_LEND_TIMEOUT,
         )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs can be pushed: entered, and not left yet."""
+        return "pool" in vars(self) and not self.pool.closed
 
     async def _configure(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -101,17 +169,90 @@ class Chancy(chancy.Chancy):
         finally:
             self._waiting_for_server.discard(connection)
 
-    def has_started(self) -> None:
-        """A Worker says that it works: from now on an error is no failed start."""
-        self.is_starting = False
-        if self._start_timer is not None:
-            self._start_timer.cancel()
+    async def __aenter__(self) -> Self:
+        quiet = _Quiet(self.pool.name, self.monitor)
+        pool_log = logging.getLogger("psycopg.pool")
+        pool_log.addFilter(quiet)
+        # Not at the close: an attempt of the pool may end, and be logged, after it.
+        finalize(self, pool_log.removeFilter, quiet)
+        try:
+            await self._open()
+        except BaseException:
+            await finish(self._close())
+            raise
+        self._watchdog.start()
+        self._at_exit = ExitStack()
+        self._at_exit.enter_context(on_sigterm(self._stop_workers))
+        return self
 
-    def _give_up_start(self) -> None:
-        """Ends a start that hangs; cancelling it would wait for a server that is silent."""
-        self._start_failure = TimeoutError(f"no answer within {_START_TIMEOUT} s")
-        for connection in self._connections:
+    async def _open(self) -> None:
+        with self.budget.step() as seconds:
+            await self.pool.open()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._until_full()
+            except TimeoutError:
+                raise WorkersError(
+                    f"the database {self.monitor.database} did not give the "
+                    f"{self.min_connection_pool_size} connections of "
+                    f"CHANCY_MIN_POOL_SIZE in the {START_SECONDS:.0f} s of a start "
+                    f"({self.monitor.connect_error or 'no answer'}): raise its limit or "
+                    "the pooler's pool size, or lower CHANCY_MIN_POOL_SIZE"
+                ) from None
+
+    async def _until_full(self) -> None:
+        while self.pool.get_stats()["pool_available"] < self.min_connection_pool_size:
+            await asyncio.sleep(_FILL_INTERVAL)
+
+    async def __aexit__(
+        self, kind: object, error: BaseException | None, traceback: object
+    ) -> None:
+        self._at_exit.close()
+        self._watchdog.stop()
+        self.budget.renew()
+        await finish(self._end())
+
+    async def _end(self) -> None:
+        await self.monitor.close()
+        if self._asking is not None:
+            self._asking.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
+        for connection in list(self._waiting_for_server):
             shut_down(connection)
+        await self.pool.close(timeout=_CLOSE_TIMEOUT)
+        del self.pool
+
+    # --- the start and the stop ------------------------------------------------------
+
+    @asynccontextmanager
+    async def step_of_start(self) -> AsyncIterator[None]:
+        """Bounds a step of the start, and makes its database error one line.
+
+        Raises:
+            WorkersError: The database refused, or gave no answer in the time that the
+                start has left.
+        """
+        with self.budget.step() as seconds:
+            limit = asyncio.timeout(seconds)
+            try:
+                async with limit:
+                    yield
+            except (psycopg.Error, TimeoutError) as error:
+                if limit.expired():
+                    silence = TimeoutError(
+                        f"no answer in the {START_SECONDS:.0f} s of a start"
+                    )
+                    raise failed_start(self.monitor.database, silence) from error
+                if isinstance(error, psycopg.Error):
+                    raise failed_start(self.monitor.database, error) from error
+                raise
+
+    def _stop_workers(self) -> None:
+        self._stops = [asyncio.create_task(each.stop()) for each in self.workers]
+
+    # --- the database ----------------------------------------------------------------
 
     async def probe(self) -> None:
         """Makes sure that the database answers and takes writes; writes nothing.
@@ -123,16 +264,20 @@ class Chancy(chancy.Chancy):
         await self.check_writable()
 
     async def check_writable(self) -> None:
-        """Asks the database for a write that changes no row.
+        """Sends the database a write that changes no row.
 
         Raises:
             psycopg.Error: It does not answer, or is read-only.
         """
-        async with self.pool.connection(timeout=5) as connection:
+        async with self.pool.connection(timeout=_WRITABLE_TIMEOUT) as connection:
             await connection.execute(harmless_write(self.prefix))
 
     async def is_writable(self, *, timeout: float) -> bool:
-        """Whether the database takes writes; who asks at the same time shares the answer."""
+        """Whether the database takes writes; simultaneous calls share one query.
+
+        Args:
+            timeout: Seconds after which it counts as not writable.
+        """
         if self.monitor.database_is_lost:
             return False
         if self._asking is None or self._asking.done():
@@ -151,73 +296,19 @@ class Chancy(chancy.Chancy):
     async def get_all_queues(self) -> list[Queue]:
         """Returns the queues whose rows can be read; the others are reported.
 
-        In Chancy 0.26, one that cannot be read ends the taking of all queues.
+        In Chancy 0.26, one row that cannot be read hides all queues.
         """
+        errors: dict[str, BaseException] = {}
         try:
             queues: list[Queue] = await super().get_all_queues()
             for queue in queues:
                 check_tags(queue)
         except UNREADABLE:
             queues, errors = await readable_queues(self)
-        else:
-            errors = {}
         self.monitor.replace_failing("row of the queue ", errors)
         return queues
 
-    async def __aenter__(self) -> Self:
-        quiet = _Quiet(self.pool.name, self.monitor)
-        pool_log = logging.getLogger("psycopg.pool")
-        pool_log.addFilter(quiet)
-        # Not at the close: what a pool had begun may end, and be told, later.
-        finalize(self, pool_log.removeFilter, quiet)
-        try:
-            await self.pool.open()
-            async with asyncio.timeout(_OPEN_TIMEOUT):
-                await self._until_full()
-        except TimeoutError:
-            await self._close()
-            raise WorkersError(
-                f"the database {self.monitor.database} did not give the "
-                f"{self.min_connection_pool_size} connections of CHANCY_MIN_POOL_SIZE in "
-                f"{_OPEN_TIMEOUT} s ({self.monitor.connect_error or 'no answer'}): raise "
-                "its limit or the pooler's pool size, or lower CHANCY_MIN_POOL_SIZE"
-            ) from None
-        if self.is_starting:
-            self._start_timer = asyncio.get_running_loop().call_later(
-                _START_TIMEOUT, self._give_up_start
-            )
-        self._watchdog.start()
-        self._at_exit = ExitStack()
-        self._at_exit.enter_context(on_sigterm(self._stop_workers))
-        return self
-
-    def _stop_workers(self) -> None:
-        self._stops = [asyncio.create_task(each.stop()) for each in self.workers]
-
-    async def __aexit__(
-        self, kind: object, error: BaseException | None, traceback: object
-    ) -> None:
-        self._at_exit.close()
-        self._watchdog.stop()
-        await self.monitor.close()
-        if self._asking is not None:
-            self._asking.cancel()
-        await self._close()
-        starting = self.is_starting
-        self.has_started()
-        if starting and isinstance(error, psycopg.Error):
-            reason = self._start_failure or error
-            raise failed_start(self.monitor.database, reason) from error
-
-    async def _until_full(self) -> None:
-        while self.pool.get_stats()["pool_available"] < self.min_connection_pool_size:
-            await asyncio.sleep(_FILL_INTERVAL)
-
-    async def _close(self) -> None:
-        for connection in list(self._waiting_for_server):
-            shut_down(connection)
-        await self.pool.close(timeout=_CLOSE_TIMEOUT)
-        del self.pool
+    # --- what is reported ------------------------------------------------------------
 
     def _scope(self, **tags: str) -> AbstractContextManager[object]:
         for plugin in self.plugins.values():
@@ -225,19 +316,30 @@ class Chancy(chancy.Chancy):
                 return plugin.scope(**tags)
         return nullcontext()
 
+    def _name_of(self, task: "asyncio.Task[object] | None") -> str:
+        """Names the job that a task of the event loop runs."""
+        for worker in list(self.workers):
+            for executor in list(worker.executors.values()):
+                job = getattr(executor, "jobs", {}).get(task)
+                if isinstance(job, QueuedJob):
+                    return f"the job {job.func} ({job.id})"
+        return "code outside of a job"
+
 
 class _Quiet(logging.Filter):
-    """Keeps each failed attempt of the pool out of the log; the monitor says it once."""
+    """Keeps each failed attempt of the pool out of the log; the monitor reports it once."""
 
     def __init__(self, pool: str, monitor: Monitor) -> None:
         super().__init__()
         self._pool = pool
-        self._monitor = monitor
+        # The logger outlives the pool.
+        self._monitor = ref(monitor)
 
     def filter(self, record: logging.LogRecord) -> bool:
         match record.args:
             case (self._pool, BaseException() as error):
-                self._monitor.connect_error = " ".join(str(error).split())
+                if monitor := self._monitor():
+                    monitor.connect_error = " ".join(str(error).split())
                 return False
             case (Connection(), *_):
                 return False

@@ -1,24 +1,29 @@
-"""Start errors that read as one line."""
+"""The error of a start, and how it reads in the server's log."""
 
 import logging
 
 
 class WorkersError(RuntimeError):
-    """What keeps the workers from starting: one line that ends with the way out."""
+    """The workers cannot start: one line with the reason that ends with what to do."""
+
+    # Tracebacks and logs show the name that services import.
+    __module__ = "chancy_runtime"
+
+
+def show_start_errors_as_one_line() -> None:
+    """Makes uvicorn log a WorkersError as its one line; the traceback goes to debug.
+
+    Starlette hands a failed lifespan to the server as a formatted traceback, and
+    uvicorn logs that text as it is. Calling this again changes nothing.
+    """
+    logging.getLogger("uvicorn.error").addFilter(_last_line_only)
 
 
 def _last_line_only(record: logging.LogRecord) -> bool:
-    """Cuts the traceback of a WorkersError down to its message; the rest goes to debug.
-
-    Starlette hands a failed lifespan to the server as a formatted traceback, and
-    uvicorn logs that text as it is.
-    """
     text = record.getMessage()
-    _, found, message = text.rpartition(f"{__name__}.{WorkersError.__name__}: ")
+    name = f"{WorkersError.__module__}.{WorkersError.__qualname__}: "
+    _, found, message = text.rpartition(name)
     if found and record.levelno >= logging.ERROR and text.startswith("Traceback"):
-        logging.getLogger(__package__).debug("%s", text)
+        logging.getLogger(WorkersError.__module__).debug("%s", text)
         record.msg, record.args = message.rstrip(), ()
     return True
-
-
-logging.getLogger("uvicorn.error").addFilter(_last_line_only)

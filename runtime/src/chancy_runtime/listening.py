@@ -1,28 +1,27 @@
-"""The connection of a Worker that hears of pushed jobs and other events."""
+"""The connection of a Worker that receives notifications of pushed jobs and other events."""
 
 import asyncio
 import contextlib
+import json
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import psycopg
+from chancy.hub import Hub
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_runtime.app import Chancy
-from chancy_runtime.postgres.connections import DroppableConnection
-from chancy_runtime.postgres.target import reason_of
+from chancy_runtime.app import Chancy, RunningWorker
 from chancy_runtime.errors import WorkersError
-
-if TYPE_CHECKING:
-    from chancy_runtime.worker import Worker
+from chancy_runtime.postgres.connecting import reason_of
+from chancy_runtime.postgres.connections import DroppableConnection
 
 _LISTEN_TIMEOUT = 5
 _LISTEN_INTERVAL = 0.2
 
 
 async def listen(app: Chancy) -> AsyncConnection[TupleRow]:
-    """Returns a new connection that hears of the events of the service.
+    """Returns a new connection that receives the events of the service.
 
     Raises:
         psycopg.Error: The database gives none.
@@ -38,7 +37,7 @@ async def listen(app: Chancy) -> AsyncConnection[TupleRow]:
 
 
 async def listen_at_start(app: Chancy) -> AsyncConnection[TupleRow]:
-    """A connection that listens, or one line; Chancy 0.26 waits for one for ever.
+    """Returns a connection that listens, or fails; Chancy 0.26 waits for one for ever.
 
     Raises:
         WorkersError: The database gives none.
@@ -61,13 +60,42 @@ async def listen_at_start(app: Chancy) -> AsyncConnection[TupleRow]:
     )
 
 
-async def renew_when_silent(worker: "Worker") -> None:
-    """Renews LISTEN when its connection has gone silent: heartbeats come through it."""
-    monitor, patience = worker.chancy.monitor, 1.5 * worker.heartbeat_poll_interval
+async def pass_on(
+    connection: AsyncConnection[TupleRow], hub: Hub, started: Callable[[], None]
+) -> None:
+    """Emits each notification as an event, until the connection is lost.
+
+    Args:
+        started: Is called before the first one.
+
+    Raises:
+        psycopg.Error: The connection is lost.
+    """
+    async with connection:
+        started()
+        async for notification in connection.notifies():
+            event = json.loads(notification.payload)
+            await hub.emit(event.pop("t"), event)
+
+
+async def renew_when_silent(
+    app: Chancy,
+    worker: RunningWorker,
+    hub: Hub,
+    *,
+    patience: float,
+    renew: Callable[[], Awaitable[None]],
+) -> None:
+    """Renews LISTEN when its connection has gone silent: heartbeats come through it.
+
+    Args:
+        patience: Seconds without an announced heartbeat after which it counts as silent.
+        renew: Opens a new connection.
+    """
     while True:
         since = time.monotonic()
-        heard = await worker.hub.wait_for("worker.announced", timeout=patience)
+        heard = await hub.wait_for("worker.announced", timeout=patience)
         announced = since < worker.last_heartbeat < time.monotonic() - 1
-        if not heard and announced and monitor.has_been_calm_for(patience):
-            worker.chancy.log.warning("LISTEN has gone silent and is set up again")
-            await worker.renew("notifications")
+        if not heard and announced and app.monitor.has_been_calm_for(patience):
+            app.log.warning("LISTEN has gone silent and is set up again")
+            await renew()

@@ -23,14 +23,18 @@ class Settings:
     Args:
         shutdown_grace: Seconds that running jobs get after SIGTERM; keep it 5 s below
             what the platform waits before SIGKILL (30 s on Azure Container Apps).
+            Range: 1 to 3600.
         heartbeat_timeout: Seconds without a heartbeat after which the jobs of a killed
-            process run elsewhere; a heartbeat goes out three times in it.
+            process run elsewhere; a heartbeat goes out three times in it. Range: 10 to
+            3600.
         leader_lease: Seconds after which another process takes over from a killed
-            leader; it is renewed twice in it.
-        poll_interval: Seconds between two looks of Cron, Recovery and Pruner.
-        replicas: How many processes run the service, for the sum of connections.
-        pooler_connections: How many the pooler has for this role and database
-            (Supabase: Database > Settings > Pool Size).
+            leader; it is renewed twice in it. Range: 10 to 3600.
+        poll_interval: Seconds between two polls of Cron, Recovery and Pruner. Range: 1
+            to 3600.
+        replicas: How many processes run the service. Only the warning about the
+            pooler's connections uses it. Range: 1 to 1000.
+        pooler_connections: How many connections the pooler has for this role and
+            database (Supabase: Database > Settings > Pool Size). Range: 1 to 100,000.
     """
 
     shutdown_grace: int = 20
@@ -40,18 +44,27 @@ class Settings:
     replicas: int = 1
     pooler_connections: int = 15
 
-    def check(self) -> None:
-        """Makes sure that each setting is in its range; Chancy calls it at the start.
+    def check(self, *, where: str) -> None:
+        """Makes sure that each setting is in its range.
+
+        Args:
+            where: The package in which the settings can be corrected.
 
         Raises:
             WorkersError: One is not.
         """
         for field in fields(self):
-            check_range(field.name, getattr(self, field.name), *_RANGES[field.name])
+            value = getattr(self, field.name)
+            check_range(field.name, value, *_RANGES[field.name], where=where)
 
 
-def check_range(name: str, value: Any, lowest: int, highest: int) -> None:
+def check_range(
+    name: str, value: Any, lowest: int, highest: int, *, where: str
+) -> None:
     """Makes sure that a setting is a whole number in its range.
+
+    Args:
+        where: The package in which it can be corrected.
 
     Raises:
         WorkersError: It is not.
@@ -59,5 +72,5 @@ def check_range(name: str, value: Any, lowest: int, highest: int) -> None:
     if type(value) is not int or not lowest <= value <= highest:
         raise WorkersError(
             f"{name} is {value!r}, and takes a whole number from {lowest} to {highest}: "
-            f"correct it in {__package__}.chancy_initialization"
+            f"correct it in {where}"
         )

@@ -11,17 +11,16 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from chancy_runtime.app import Chancy
-from chancy_runtime.execution.children import is_executor_child
-from chancy_runtime.postgres.target import connect, failed_start, harmless_write
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.execution.children import is_executor_child
+from chancy_runtime.postgres.connecting import connect, harmless_write
+from chancy_runtime.postgres.migrations import check_tables
 from chancy_runtime.postgres.pooler import (
     refuse_transaction_pooler,
     refuse_transaction_port,
     warn_about_connections,
 )
-from chancy_runtime.postgres.migrations import check_tables
 
-_TIMEOUT = 10
 _RETRY_INTERVAL = 5
 _CLOCK_TOLERANCE = 10
 
@@ -30,33 +29,35 @@ async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
     """Makes sure that the database answers, has the tables and keeps sessions.
 
     Chancy's pool opens in the background and keeps the server's reason to itself, so
-    this asks over connections of its own. It writes nothing.
+    this asks over connections of its own, before Chancy is entered. It writes nothing.
+    A transaction pooler is refused, on which Chancy's workers die within seconds. The
+    time of the start begins here: with the steps that follow it takes 15 s at most.
 
     Args:
         workers: How many Workers this process runs.
 
     Raises:
-        WorkersError: One line with the reason and the way out, within 15 seconds.
+        WorkersError: One line with the reason and the way out.
     """
     if is_executor_child():
         raise WorkersError(
             "a child process of an executor started the service again: put uvicorn.run() "
             'under if __name__ == "__main__":'
         )
-    refuse_transaction_port(chancy)
-    try:
-        async with asyncio.timeout(_TIMEOUT), await connect(chancy.dsn) as connection:
-            await check_tables(chancy, connection)
-            await connection.execute(harmless_write(chancy.prefix))
-            await _warn_about_clock(chancy, connection)
-            await refuse_transaction_pooler(chancy, connection)
-    except TimeoutError:
-        silence = TimeoutError(f"no answer within {_TIMEOUT} s")
-        raise failed_start(chancy.monitor.database, silence) from None
-    except psycopg.Error as error:
-        raise failed_start(chancy.monitor.database, error) from error
-    warn_about_connections(chancy, workers, chancy.log)
-    chancy.is_starting = True
+    refuse_transaction_port(chancy.dsn)
+    chancy.budget.renew()
+    async with chancy.step_of_start(), await connect(chancy.dsn) as connection:
+        await check_tables(chancy, connection, remedy=chancy.migrate_command)
+        await connection.execute(harmless_write(chancy.prefix))
+        await _warn_about_clock(chancy, connection)
+        await refuse_transaction_pooler(chancy.dsn, chancy.prefix, connection)
+    warn_about_connections(
+        chancy.dsn,
+        chancy.settings,
+        pool=chancy.max_connection_pool_size,
+        workers=workers,
+        log=chancy.log,
+    )
 
 
 async def _warn_about_clock(
@@ -69,7 +70,8 @@ async def _warn_about_clock(
     if abs(ahead) > _CLOCK_TOLERANCE:
         chancy.log.warning(
             "this host's clock is %.0f s %s the database's: workers go by the database's, "
-            "but a time that this host computes for a job is off by as much; mend it",
+            "but a time that this host computes for a job is off by as much; correct the "
+            "host's clock",
             *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
         )
 
@@ -79,13 +81,18 @@ def join_when_database_is_there(
 ) -> Callable[[], AbstractAsyncContextManager[None]]:
     """Lets the service start without its database; the workers join when it is there.
 
-    Until then get_chancy() raises and /health/ready says no.
+    Until then get_chancy() raises and /health/ready answers 503. A decorator for
+    `initialize_workers`.
     """
+
+    log = logging.getLogger(
+        initialize.__module__.rpartition(".")[0] or "chancy_runtime"
+    )
 
     @asynccontextmanager
     async def initialize_in_background() -> AsyncIterator[None]:
         stop = asyncio.Event()
-        joining = asyncio.create_task(_join(initialize, stop))
+        joining = asyncio.create_task(_join(initialize, stop, log))
         try:
             yield
         finally:
@@ -96,10 +103,11 @@ def join_when_database_is_there(
 
 
 async def _join(
-    initialize: Callable[[], AbstractAsyncContextManager[None]], stop: asyncio.Event
+    initialize: Callable[[], AbstractAsyncContextManager[None]],
+    stop: asyncio.Event,
+    log: logging.Logger,
 ) -> None:
     """Tries to start the workers until they have started, or until the stop."""
-    log = logging.getLogger(__package__)
     said = ""
     while not stop.is_set():
         async with contextlib.AsyncExitStack() as stack:

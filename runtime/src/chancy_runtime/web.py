@@ -1,34 +1,61 @@
-"""Routes for the platform's probes: is the process up, do its workers work?"""
+"""What a FastAPI app includes: routes for health, and the workers as a router.
 
+Needs the extra `fastapi` of chancy-runtime.
+"""
+
+import re
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Response, __version__
 
-from .chancy_instance import get_chancy
+from chancy_runtime.app import Chancy
+from chancy_runtime.errors import WorkersError
+
+__all__ = ["find_problems", "health_router", "workers_router"]
 
 _PROBE_TIMEOUT = 5
 
-health_router = APIRouter(prefix="/health", tags=["health"])
+
+def health_router(get_chancy: Callable[[], Chancy]) -> APIRouter:
+    """Returns the routes for a platform's probes.
+
+    GET /health/live answers 200 as long as the process can; the database is not asked.
+    GET /health/ready answers 200 when every task of the workers is alive and the
+    database takes writes, otherwise 503 with the names of what does not work.
+
+    Args:
+        get_chancy: Returns the running Chancy, or raises a RuntimeError.
+    """
+    router = APIRouter(prefix="/health", tags=["health"])
+
+    @router.get("/live")
+    async def show_live() -> dict[str, str]:
+        """Answers as long as the process can; the database is not asked."""
+        return {"status": "live"}
+
+    @router.get("/ready")
+    async def show_ready(response: Response) -> dict[str, str | list[str]]:
+        """Answers 503 with the names of what does not work, if there is anything."""
+        if problems := await find_problems(get_chancy):
+            response.status_code = 503
+            return {"status": "not ready", "problems": problems}
+        return {"status": "ready"}
+
+    return router
 
 
-@health_router.get("/live")
-async def show_live() -> dict[str, str]:
-    """Answers as long as the process can; the database is not asked."""
-    return {"status": "live"}
+async def find_problems(get_chancy: Callable[[], Chancy]) -> list[str]:
+    """Names what does not work, in words that an outsider may read.
 
-
-@health_router.get("/ready")
-async def show_ready(response: Response) -> dict[str, str | list[str]]:
-    """Answers 200 when every task of the workers is alive and the database takes writes,
-    and otherwise 503 with the names of what does not work."""
-    if problems := await find_problems():
-        response.status_code = 503
-        return {"status": "not ready", "problems": problems}
-    return {"status": "ready"}
-
-
-async def find_problems() -> list[str]:
-    """Names what does not work, in words that an outsider may read."""
+    Args:
+        get_chancy: Returns the running Chancy, or raises a RuntimeError.
+    """
     try:
         chancy = get_chancy()
     except RuntimeError:
@@ -42,3 +69,47 @@ async def find_problems() -> list[str]:
     if not await chancy.is_writable(timeout=_PROBE_TIMEOUT):
         problems.append("the database does not take writes")
     return problems
+
+
+def workers_router(
+    initialize_workers: Callable[[], AbstractAsyncContextManager[None]],
+) -> APIRouter:
+    """Returns the workers as a router, for an app whose lifespan cannot enter them.
+
+    FastAPI runs the lifespan of an included router within the app's own, so that the
+    workers start last and stop first.
+
+    Args:
+        initialize_workers: Runs the workers while it is entered.
+
+    Raises:
+        WorkersError: FastAPI is older than 0.112.2 and would not run it.
+    """
+    if tuple(map(int, re.findall(r"\d+", __version__)[:3])) < (0, 112, 2):
+        raise WorkersError(
+            f"FastAPI {__version__} never runs the lifespan of a router, and the workers "
+            'would not start: run uv add "fastapi>=0.112.2"'
+        )
+
+    @asynccontextmanager
+    async def run_workers(_app: object) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(initialize_workers())
+            except Exception as error:
+                raise _not_to_be_caught(error) from error
+            yield
+
+    return APIRouter(lifespan=run_workers)
+
+
+def _not_to_be_caught(error: Exception) -> BaseException:
+    """Returns an error that reads like `error` and that `except Exception` does not catch.
+
+    FastAPI throws a failed start into the app's own lifespan, at its yield. One that
+    logs errors there and goes on would leave a service without workers and reason.
+    """
+    kind = type(error)
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    failure: BaseException = type(kind.__name__, (BaseException,), names)(str(error))
+    return failure

@@ -1,55 +1,65 @@
-"""Chancy's Worker, with its tasks supervised and its stop bounded.
-
-The only module that reaches into Chancy's private names.
-"""
+"""Chancy's Worker, with its tasks supervised and its stop bounded."""
 
 import asyncio
-import json
+import functools
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 from uuid import UUID
 
-import chancy
 import psycopg
 from chancy import Queue, QueuedJob
-from chancy.plugins import cron
+from chancy.errors import MigrationsNeededError
+from chancy.plugin import Plugin, PluginScope
 from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, TupleRow, dict_row
 
-from . import chancy_claims, chancy_results
 from chancy_runtime.app import Chancy
-from chancy_runtime.postgres.connections import autocommit
-from chancy_runtime.postgres.target import reason_of
-from chancy_runtime.errors import WorkersError
+from chancy_runtime.compat import TASK_OF_LOOP, OpenWorker
 from chancy_runtime.execution.feeder import Feeder
 from chancy_runtime.execution.hooks import with_hook
-from chancy_runtime.listening import listen, listen_at_start, renew_when_silent
+from chancy_runtime.jobs import results
+from chancy_runtime.jobs.claims import Claims
+from chancy_runtime.listening import (
+    listen,
+    listen_at_start,
+    pass_on,
+    renew_when_silent,
+)
+from chancy_runtime.postgres.connecting import reason_of
+from chancy_runtime.postgres.connections import autocommit
+from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.supervisor import Retry, Supervisor
+from chancy_runtime.supervision.tasks import finish
 
-# The first time after another at which a cron expression fires in a time zone.
-next_run = cron._next_run
-
-_START_TIMEOUT = 8
 _SAVE_TIMEOUT = 3
 _SAVE_INTERVAL = 0.02
 _LARGEST_BATCH = 1000
-# What Chancy 0.26 calls its loops where it retries them.
-_TASK_OF_LOOP = {
-    "queue maintenance": "queues",
-    "outgoing job updates": "updates",
-    "notifications listener": "notifications",
-}
+_OF_CHANCY = ("queues", "updates", "heartbeat", "notifications")
 
 
-class Worker(chancy.Worker):
-    """A Worker of the service.
+class Worker(OpenWorker):
+    """A Worker of the service: takes the jobs of its queues and runs them.
+
+    It keeps going where Chancy 0.26 ends quietly: each of its tasks, plugins
+    included, is started again when an error ended it, an outage of the database is
+    outlasted, and results wait until they can be saved. A stop takes no longer than the
+    setting `shutdown_grace`, and what did not end by then goes back to its queue with no
+    attempt used up.
 
     Args:
-        chancy: The service's Chancy, whose settings hold here too.
-        tags: Which tagged queues this one takes.
-        register_signal_handlers: False where a server such as uvicorn has its own.
+        chancy: The service's Chancy, whose settings hold here too. They replace Chancy's
+            arguments shutdown_timeout (`shutdown_grace`) and heartbeat_timeout; the
+            pauses between attempts (backoff_*) grow to a minute, to 5 s in an outage.
+        tags: Which tagged queues this one takes; tags are matched by the queue's
+            regular expressions.
+        worker_id: Identifies it among all workers of the service; a UUID without one.
+        queue_change_poll_interval: Seconds between two looks at the rows of the queues;
+            notifications tell of changes made through Chancy at once.
+        register_signal_handlers: False where a server such as uvicorn has its own: in
+            uvicorn Chancy's handlers would keep SIGTERM from ending the server.
     """
 
     chancy: Chancy
@@ -59,24 +69,55 @@ class Worker(chancy.Worker):
         chancy: Chancy,
         *,
         tags: set[str] | None = None,
+        worker_id: str | None = None,
+        queue_change_poll_interval: int = 10,
         register_signal_handlers: bool = True,
     ) -> None:
         super().__init__(
             chancy,
+            worker_id=worker_id,
+            queue_change_poll_interval=queue_change_poll_interval,
             tags=tags,
             register_signal_handlers=register_signal_handlers,
             shutdown_timeout=chancy.settings.shutdown_grace,
             heartbeat_timeout=chancy.settings.heartbeat_timeout,
             heartbeat_poll_interval=chancy.settings.heartbeat_timeout // 3,
         )
-        self.manager = Supervisor(chancy.monitor, self._task)
+        self.manager = Supervisor(chancy.monitor, self._find_task)
+        self.claims = Claims(
+            prefix=chancy.prefix,
+            worker_id=self.worker_id,
+            log=chancy.log,
+            held=self.held_claims,
+            wake=lambda name: self.queue_wake_events[name].set(),
+        )
         self.last_heartbeat = time.monotonic()
         self.settling_time = 1.2 * self.heartbeat_poll_interval
+        self.fetching_since: dict[str, float] = {}
+        self._plugins_to_start: list[Plugin] = []
         self._listener: AsyncConnection[TupleRow] | None = None
         self._unsaved: set[UUID | None] = set()
         self._has_unsaved = asyncio.Event()
-        self.fetching_since: dict[str, float] = {}
         self._in_doubt_until = 0.0
+
+    # --- for the layers below --------------------------------------------------------
+
+    @property
+    def app(self) -> Chancy:
+        return self.chancy
+
+    @property
+    def log(self) -> logging.Logger:
+        return self.chancy.log
+
+    @property
+    def monitor(self) -> Monitor:
+        return self.chancy.monitor
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """The queues that the Worker serves now, by name."""
+        return {queue.name: queue for queue in self}
 
     # --- start and stop --------------------------------------------------------------
 
@@ -84,66 +125,83 @@ class Worker(chancy.Worker):
         """Starts all tasks; a start that fails leaves none behind.
 
         Raises:
-            WorkersError: The database gives no connection for LISTEN.
+            WorkersError: The database refused, gave no answer in time, or has no
+                connection left for LISTEN.
         """
-        self._listener = await listen_at_start(self.chancy)
         try:
-            async with asyncio.timeout(_START_TIMEOUT):
-                async with self.chancy.pool.connection() as connection:
-                    # Before the first job: Recovery takes those of unknown workers.
-                    await self.announce_worker(connection)
-                await super().start()  # type: ignore[no-untyped-call]
-                self.manager.add("listening", renew_when_silent(self))
-        except BaseException as error:
+            async with self.chancy.step_of_start():
+                await self._start()
+        except BaseException:
             self.shutdown_timeout = 0
-            await self.stop()
-            if self._listener is not None:
-                await self._listener.close()
-            if isinstance(error, TimeoutError):
-                monitor = self.chancy.monitor
-                raise WorkersError(
-                    f"the database {monitor.database} did not let a worker start in "
-                    f"{_START_TIMEOUT} s ({monitor.connect_error or 'no answer'}): look "
-                    "at its log and its load, and start again"
-                ) from error
+            await finish(self._undo_start())
             raise
         self.chancy.workers.append(self)
-        self.chancy.has_started()
-        for plugin in self.chancy.plugins.values():
-            # Not one poll later: a service may not live that long.
-            plugin.wakeup_signal.set()
+        self.chancy.budget.renew()
+
+    async def _start(self) -> None:
+        if not await self.chancy.is_up_to_date():
+            raise MigrationsNeededError
+        if self.chancy.notifications:
+            self._listener = await listen_at_start(self.chancy)
+        async with self.chancy.pool.connection() as connection:
+            # Before the first job: Recovery takes those of unknown workers.
+            await self.announce_worker(connection)
+        self._plugins_to_start = self._plugins
+        await super().start()
+        if self.chancy.notifications:
+            self.manager.add("listening", self._renew_listening())
 
     @property
-    def gives_back(self) -> bool:
-        """Whether the grace is over: what still runs goes back to its queue."""
-        return not self._accepting_updates
+    def _plugins(self) -> list[Plugin]:
+        found = self.chancy.plugins.values()
+        return [each for each in found if each.get_scope() == PluginScope.WORKER]
 
-    async def _stop(self, timeout: float) -> bool:
+    async def _undo_start(self) -> None:
+        await self.stop()
+        if self._listener is not None:
+            await self._listener.close()
+
+    async def stop_within(self, timeout: float) -> bool:
         """Stops within the grace; jobs that did not end go back to their queues."""
+        drained = await self.drain(timeout)
         try:
-            drained = await super()._stop(timeout)
-            if not self.chancy.monitor.database_is_lost:
+            await self.flush()
+            await self._stop_plugins()
+            if not self.monitor.database_is_lost:
                 async with asyncio.timeout(_SAVE_TIMEOUT):
                     await self._sign_off()
         except (psycopg.Error, TimeoutError) as error:
             if self in self.chancy.workers:
-                self.chancy.log.warning(
-                    "the database did not take the worker's last word (%s): what it had "
-                    "not saved runs again after the heartbeat timeout",
+                self.log.warning(
+                    "the database did not take the worker's last results (%s): jobs whose "
+                    "results are not saved run again after the heartbeat timeout",
                     reason_of(error),
                 )
             return False
         finally:
             if self in self.chancy.workers:
                 self.chancy.workers.remove(self)
+        event = "worker.stopped" if drained else "worker.shutdown_timeout"
+        await self.hub.emit(event, {"worker": self})
         return drained
+
+    async def _stop_plugins(self) -> None:
+        """Tells the plugins of the stop; the error of one does not keep it from others."""
+        for plugin in self._plugins:
+            try:
+                await plugin.on_worker_stopped(worker=self)
+            except Exception as error:  # noqa: BLE001  # whatever a plugin raises
+                name = type(plugin).__name__
+                self.monitor.report(
+                    f"{name}.on_worker_stopped failed", error, task=name
+                )
 
     async def _sign_off(self) -> None:
         async with (
             self.chancy.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
         ):
-            queues = await chancy_claims.give_back(cursor, self)
+            queues = await self.claims.give_back(cursor)
             await cursor.execute(
                 sql.SQL("DELETE FROM {} WHERE worker_id = %s").format(
                     sql.Identifier(f"{self.chancy.prefix}workers")
@@ -153,58 +211,25 @@ class Worker(chancy.Worker):
             for queue in queues:
                 await self.chancy.notify(cursor, "queue.pushed", {"q": queue})
 
-    async def flush(self) -> None:
-        """Chancy's flush, which saves a batch in one statement."""
-        saved = set(self._unsaved)
-        async with asyncio.timeout(_SAVE_TIMEOUT if self.gives_back else None):
-            async with self._outgoing_lock:
-                while self._pending_updates or not self.outgoing.empty():
-                    await self._save(self._pending_updates)
-        self._unsaved -= saved
-
-    async def _save(self, batch: list[QueuedJob]) -> None:
-        """Saves a batch; one that fails stays for the next attempt."""
-        while len(batch) < _LARGEST_BATCH and not self.outgoing.empty():
-            batch.append(self.outgoing.get_nowait())
-        plugins = self.chancy.plugins.values()
-        hooks = with_hook("on_jobs_updated_in_transaction", plugins)
-        async with (
-            autocommit(self.chancy.pool) as connection,
-            connection.transaction() if hooks else nullcontext(),
-            connection.cursor(row_factory=dict_row) as cursor,
-        ):
-            saved = await chancy_results.save(self.chancy, batch, cursor)
-            for plugin in hooks if saved else ():
-                await plugin.on_jobs_updated_in_transaction(
-                    worker=self, jobs=saved, cursor=cursor
-                )
-        self._pending_updates = []
-        if hooks := with_hook("on_job_updated", plugins):
-            for update in saved:
-                for plugin in hooks:
-                    await plugin.on_job_updated(job=update, worker=self)
-
     # --- tasks -----------------------------------------------------------------------
 
-    def _task(self, name: str) -> Coroutine[Any, Any, None]:
-        """A new coroutine for a task that ended."""
-        for plugin in self.chancy.plugins.values():
+    def _find_task(self, name: str) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Returns what makes the coroutine of a task anew, where the library can."""
+        for plugin in self._plugins_to_start:
             if type(plugin).__name__ == name:
-                plugin.wakeup_signal.set()
-                return plugin.run(self, self.chancy)
+                self._plugins_to_start.remove(plugin)
+                return functools.partial(plugin.run, self, self.chancy)
         if name.startswith("queue_"):
-            return Feeder(self, name.removeprefix("queue_")).run()
-        tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-            "queues": self._maintain_queues,
-            "updates": self._maintain_updates,
-            "heartbeat": self._maintain_heartbeat,
-            "notifications": self._maintain_notifications,
-            "listening": lambda: renew_when_silent(self),
-        }
-        return tasks[name]()
+            return Feeder(self, name.removeprefix("queue_")).run
+        if name == "listening":
+            return self._renew_listening
+        return functools.partial(self.loop, name) if name in _OF_CHANCY else None
 
-    async def _maintain_updates(self) -> None:
-        """Saves what has ended a moment ago, and waits without a poll for the next."""
+    async def feed_queue(self, queue: Queue) -> None:
+        await Feeder(self, queue.name).run()
+
+    async def save_results(self) -> None:
+        """Saves results a moment after they come, and waits for them without polling."""
         retry = self.database_retry("outgoing job updates")
         self._has_unsaved.set()
         while True:
@@ -218,34 +243,44 @@ class Worker(chancy.Worker):
                 await retry.wait(error)
                 self._has_unsaved.set()
 
-    async def _maintain_notifications(self) -> None:
-        """Chancy's loop, which begins with the connection that the start made sure of."""
+    async def hear_events(self) -> None:
+        """Listens for notifications, first on the connection that the start opened."""
         retry = self.database_retry("notifications listener")
+
+        def started() -> None:
+            self._listener = None
+            self.is_listening()
+            self.log.info("Started listening for notifications.")
+            retry.reset()
+
         while True:
             try:
-                async with self._listener or await listen(self.chancy) as connection:
-                    self._listener = None
-                    self._notifications_ready_event.set()
-                    self.chancy.log.info("Started listening for notifications.")
-                    retry.reset()
-                    async for notification in connection.notifies():
-                        event = json.loads(notification.payload)
-                        await self.hub.emit(event.pop("t"), event)
+                connection = self._listener or await listen(self.chancy)
+                await pass_on(connection, self.hub, started)
             except retry.errors as error:
                 await retry.wait(error)
 
+    async def _renew_listening(self) -> None:
+        await renew_when_silent(
+            self.chancy,
+            self,
+            self.hub,
+            patience=1.5 * self.heartbeat_poll_interval,
+            renew=functools.partial(self.renew, "notifications"),
+        )
+
     async def renew(self, name: str) -> None:
-        """Ends a task and starts it again."""
+        """Ends one of Chancy's own tasks and starts it again."""
         await self.manager.cancel(name)
-        self.manager.add(name, self._task(name))
+        self.manager.add(name, self.loop(name))
 
     def database_retry(self, name: str) -> Retry:
-        retry = Retry(_TASK_OF_LOOP.get(name, name), self.chancy.monitor)
+        retry = Retry(TASK_OF_LOOP.get(name, name), self.monitor)
         if retry.name == "notifications":
             # Nobody told this worker of the jobs that were pushed meanwhile.
             retry.then = self._wake_queues
         elif retry.name == "updates":
-            # Chancy 0.26 logs what it does not retry itself, without a tag.
+            # Chancy 0.26 logs errors that it does not retry itself, without a tag.
             retry.errors = (Exception,)
         return retry
 
@@ -260,28 +295,29 @@ class Worker(chancy.Worker):
                 await self._give_back_unheard_of(cursor)
         self.last_heartbeat = time.monotonic()
 
+    # --- jobs ------------------------------------------------------------------------
+
     def claims_are_in_doubt(self) -> None:
-        """Notes that the answer to a claim got lost; the next heartbeats look after it."""
+        """Notes that the answer to a claim was lost; the next heartbeats look for it."""
         self._in_doubt_until = time.monotonic() + 2 * self.heartbeat_timeout
 
     async def _give_back_unheard_of(self, cursor: psycopg.AsyncCursor[DictRow]) -> None:
-        """Gives back what was taken by a fetch whose answer got lost.
+        """Gives back the jobs of a claim whose answer was lost.
 
-        A fetch that is on its way may have taken jobs too, but none before it began.
+        A claim that is on its way may have taken jobs too, but none before it was sent.
         """
         now = time.monotonic()
-        queues = await chancy_claims.give_back(
+        queues = await self.claims.give_back(
             cursor,
-            self,
-            running=self.claims(),
+            running=self.held_claims(),
             older_than=now - min([now, *self.fetching_since.values()]),
         )
         for queue in queues:
-            # Heard when the transaction is committed, and not before.
+            # Delivered when the transaction is committed, and not before.
             await self.chancy.notify(cursor, "queue.pushed", {"q": queue})
 
-    def claims(self) -> list[UUID | None]:
-        """The claims of the jobs that run here or whose results are not saved yet."""
+    def held_claims(self) -> list[UUID | None]:
+        """Returns the claims of jobs that run here or whose results are not saved yet."""
         running = [
             job.claim_id
             for executor in self.executors.values()
@@ -289,24 +325,74 @@ class Worker(chancy.Worker):
         ]
         return [*running, *self._unsaved]
 
-    # --- jobs ------------------------------------------------------------------------
-
-    def _maintain_queue(self, queue: Queue) -> Coroutine[Any, Any, None]:
-        return Feeder(self, queue.name).run()
-
     async def fetch_jobs(
         self, queue: Queue, conn: psycopg.AsyncConnection[Any], *, up_to: int = 1
     ) -> list[QueuedJob]:
-        return await chancy_claims.fetch(self, queue, conn, up_to=up_to)
+        return await self.claims.fetch(queue, conn, up_to=up_to)
+
+    async def leave_to_later(self, job: QueuedJob) -> bool:
+        """Leaves a job that this version does not have to a later deployment.
+
+        Returns:
+            Whether there was a later deployment; otherwise nobody has the job.
+        """
+        retry = self.database_retry("leave_to_later")
+        while True:
+            try:
+                async with (
+                    self.chancy.pool.connection() as connection,
+                    connection.cursor(row_factory=dict_row) as cursor,
+                ):
+                    if outdated := await self.chancy.deployment.is_outdated(cursor):
+                        await self.claims.postpone(cursor, job)
+            except retry.errors as error:
+                await retry.wait(error)
+                continue
+            retry.reset()
+            if outdated:
+                self.log.info(
+                    "left the job %s (%s) to a later deployment", job.id, job.func
+                )
+            return outdated
 
     async def queue_update(self, update: QueuedJob) -> bool:
         if update.errors or update.meta:
-            update = chancy_results.storable(update)
+            update = results.storable(update)
         accepted: bool = await super().queue_update(update)
         if accepted:
             self._unsaved.add(update.claim_id)
             self._has_unsaved.set()
         return accepted
+
+    async def flush(self) -> None:
+        saved = set(self._unsaved)
+        async with asyncio.timeout(_SAVE_TIMEOUT if self.gives_back else None):
+            await super().flush()
+        self._unsaved -= saved
+
+    async def save_batch(self, batch: list[QueuedJob]) -> Sequence[QueuedJob]:
+        while len(batch) < _LARGEST_BATCH and not self.outgoing.empty():
+            batch.append(self.outgoing.get_nowait())
+        hooks = with_hook(
+            "on_jobs_updated_in_transaction", self.chancy.plugins.values()
+        )
+        async with (
+            autocommit(self.chancy.pool) as connection,
+            connection.transaction() if hooks else nullcontext(),
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            saved = await results.save(self.chancy.prefix, batch, cursor)
+            for plugin in hooks if saved else ():
+                await plugin.on_jobs_updated_in_transaction(
+                    worker=self, jobs=saved, cursor=cursor
+                )
+        return saved
+
+    async def announce_saved(self, saved: Sequence[QueuedJob]) -> None:
+        if hooks := with_hook("on_job_updated", self.chancy.plugins.values()):
+            for update in saved:
+                for plugin in hooks:
+                    await plugin.on_job_updated(job=update, worker=self)
 
 
 @asynccontextmanager
@@ -316,11 +402,11 @@ async def together(*workers: Worker) -> AsyncIterator[None]:
     One after the other, the last ones would go on taking jobs while the first drain.
     """
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(_stop_all, workers)
+        stack.push_async_callback(_stop_together, workers)
         for worker in workers:
             await worker.start()
         yield
 
 
-async def _stop_all(workers: tuple[Worker, ...]) -> None:
+async def _stop_together(workers: tuple[Worker, ...]) -> None:
     await asyncio.gather(*(worker.stop() for worker in workers))

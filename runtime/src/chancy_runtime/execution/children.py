@@ -61,10 +61,11 @@ class Children(concurrent.futures.Executor):
 
     Args:
         initializer: Runs first in each child.
-        most: How many jobs a child runs before another takes its place.
+        most: How many jobs a child runs before another takes its place; None for any
+            number.
     """
 
-    def __init__(self, initializer: Callable[[], None], most: int) -> None:
+    def __init__(self, initializer: Callable[[], None], most: int | None) -> None:
         self._initializer = initializer
         self._most = most
         self._idle: list[_Child] = []
@@ -75,7 +76,7 @@ class Children(concurrent.futures.Executor):
     ) -> Future[Any]:
         while self._idle:
             child = self._idle.pop()
-            if child.jobs < self._most:
+            if self._most is None or child.jobs < self._most:
                 try:
                     return self._run(child, fn, args)
                 except BrokenProcessPool:
@@ -113,7 +114,7 @@ class Children(concurrent.futures.Executor):
 
 
 class _Process(SpawnProcess):
-    """A child that knows from its first line on that it is one.
+    """A child process that is marked as one before it runs any code of the service.
 
     Python runs the script that started the service again in each child, which would
     start a second service where uvicorn.run() has no guard. A child imports what its
@@ -162,7 +163,7 @@ class Context(SpawnContext):
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """A child that starts meanwhile hears none of _NOT_FOR_CHILDREN before it can refuse."""
+    """Blocks _NOT_FOR_CHILDREN, so that a new child can set its handlers first."""
     if sys.platform == "win32":
         yield
         return

@@ -1,4 +1,4 @@
-"""Chancy's executors, in which a bad job harms nobody but itself."""
+"""Chancy's executors, in which a bad job harms only itself."""
 
 import asyncio
 import contextlib
@@ -10,33 +10,30 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import chancy
 from chancy import Queue, QueuedJob
-from chancy.executors import asyncex, process, thread
+from chancy.executors import thread
 from chancy.executors.base import Executor
 from chancy.job import Limit
-from chancy.plugin import Plugin
 
+from chancy_runtime.compat import OpenAsyncExecutor, OpenProcessExecutor
 from chancy_runtime.execution.children import Children, Context, end_with_parent
-from chancy_runtime.queues.deployment import leave_to_later
-from chancy_runtime.execution.hooks import with_hook
+from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
+from chancy_runtime.execution.host import Host
 from chancy_runtime.jobs.rows import changed
 from chancy_runtime.supervision.tasks import finish
 
-if TYPE_CHECKING:
-    from chancy_runtime.worker import Worker
-
-# How long jobs that the stop of the worker cut short may clean up.
+# Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
-# Of each executor and function: what is called, and its arguments that take the job itself.
+# By executor class and job function: the function to call, and the names of its arguments
+# that take the job itself. It depends on the two alone, so that services can share it.
 _PLANS: dict[tuple[type, object], tuple[Callable[..., Any], list[str]]] = {}
 
 
 class JobExit(RuntimeError):
-    """A job raised what is no Exception, such as SystemExit, and ends more than the job."""
+    """A job raised a BaseException, such as SystemExit, that would end the process."""
 
 
 class JobMissing(ImportError):
@@ -53,50 +50,49 @@ class _Contained(Executor):
     A job that only a later deployment has is left to it.
     """
 
-    worker: "Worker"
+    @property
+    def host(self) -> Host:
+        """The Worker that the executor belongs to."""
+        return cast(Host, self.worker)
+
+    async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
+        plugins = self.host.app.plugins.values()
+        return await run_starting_hooks(plugins, job=job, worker=self.worker)
 
     async def on_job_completed(
         self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
     ) -> None:
-        """Leaves alone what runs again: cut short by a stop, or only a later version's."""
-        if self.worker.gives_back:
+        """Saves the result, except of a job that runs again.
+
+        That is one that the stop cut short, or that only a later version has.
+        """
+        host = self.host
+        if host.gives_back:
             return
-        if exc is None:
-            await self._on_job_succeeded(job, result)
-        elif not isinstance(exc, JobMissing) or not (
-            await leave_to_later(self.worker, job)
-        ):
-            await super().on_job_completed(job=job, exc=exc, result=result)
-
-    async def _on_job_succeeded(self, job: QueuedJob, result: Any) -> None:
-        """What Chancy does then, without what takes longer than a short job."""
-        job = changed(
-            job,
-            state=QueuedJob.State.SUCCEEDED,
-            completed_at=datetime.now(tz=UTC),
-            attempts=job.attempts + 1,
+        if isinstance(exc, JobMissing) and await host.leave_to_later(job):
+            return
+        ended = await run_completed_hooks(
+            host.app.plugins.values(),
+            job=_succeeded(job) if exc is None else self._failed(job, exc),
+            worker=self.worker,
+            exc=exc,
+            result=result,
+            report=host.monitor.report,
         )
-        for plugin in self._completed_hooks:
-            with contextlib.suppress(NotImplementedError):
-                job = await plugin.on_job_completed(
-                    job=job, worker=self.worker, result=result
-                )
-        await self.worker.queue_update(job)
-        await self.worker.on_job_completed(queue=self.queue, job=job)
+        await host.queue_update(ended)
+        await host.on_job_completed(queue=self.queue, job=ended)
 
-    async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
-        for plugin in self._starting_hooks:
-            with contextlib.suppress(NotImplementedError):
-                job = await plugin.on_job_starting(job=job, worker=self.worker)
-        return job
-
-    @cached_property
-    def _starting_hooks(self) -> list[Plugin]:
-        return with_hook("on_job_starting", self.worker.chancy.plugins.values())
-
-    @cached_property
-    def _completed_hooks(self) -> list[Plugin]:
-        return with_hook("on_job_completed", self.worker.chancy.plugins.values())
+    def _failed(self, job: QueuedJob, error: BaseException) -> QueuedJob:
+        self.host.log.debug("the job %s (%s) failed", job.func, job.id, exc_info=error)
+        is_last = job.attempts + 1 >= job.max_attempts
+        text = "".join(traceback.format_exception(error))
+        return changed(
+            job,
+            state=QueuedJob.State.FAILED if is_last else QueuedJob.State.RETRYING,
+            completed_at=datetime.now(tz=UTC) if is_last else None,
+            attempts=job.attempts + 1,
+            errors=[*job.errors, {"traceback": text, "attempt": job.attempts}],
+        )
 
     @classmethod
     def get_function_and_kwargs(
@@ -113,16 +109,38 @@ class _Contained(Executor):
     def prepare_job_for_execution(
         cls, job: QueuedJob
     ) -> tuple[QueuedJob, Callable[..., Any], dict[str, Any]]:
-        """Asks Chancy once for each function: its answer takes longer than a short job."""
-        if job.limits or (plan := _PLANS.get((cls, _loaded(job.func)))) is None:
+        """Asks Chancy once for each function: its answer takes longer than a short job.
+
+        A subclass that finds functions or arguments in its own way is always asked.
+        """
+        own_way = _found_by(cls) is not _found_by(_Contained)
+        if (
+            own_way
+            or job.limits
+            or (plan := _PLANS.get((cls, _loaded(job.func)))) is None
+        ):
             prepared, function, kwargs = super().prepare_job_for_execution(job)
             takes_job = [name for name, value in kwargs.items() if value is prepared]
-            if (key := _loaded(job.func)) is not None:
+            if not own_way and (key := _loaded(job.func)) is not None:
                 _PLANS[cls, key] = function, takes_job
             return prepared, function, kwargs
         function, takes_job = plan
         kwargs = {**dict(job.kwargs or {}), **dict.fromkeys(takes_job, job)}
         return job, function, kwargs
+
+
+def _found_by(executor: Any) -> object:
+    """The function with which an executor finds the functions of jobs."""
+    return getattr(executor.get_function_and_kwargs, "__func__", None)
+
+
+def _succeeded(job: QueuedJob) -> QueuedJob:
+    return changed(
+        job,
+        state=QueuedJob.State.SUCCEEDED,
+        completed_at=datetime.now(tz=UTC),
+        attempts=job.attempts + 1,
+    )
 
 
 def _loaded(path: str) -> object:
@@ -151,7 +169,7 @@ def _contain(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _ExitsContained:
-    """Turns what is no Exception, and would end more than the job, into one."""
+    """Turns a BaseException that would end the process into an error of the job."""
 
     def __enter__(self) -> None: ...
 
@@ -162,7 +180,7 @@ class _ExitsContained:
             raise JobExit(f"the job raised {type(error).__name__}") from error
 
 
-class AsyncExecutor(_Contained, asyncex.AsyncExecutor):
+class AsyncExecutor(_Contained, OpenAsyncExecutor):
     """Runs coroutines in the service's event loop."""
 
     async def push(self, job: QueuedJob) -> None:
@@ -182,8 +200,8 @@ class AsyncExecutor(_Contained, asyncex.AsyncExecutor):
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
             await self.on_job_completed(job=job, exc=error)
 
-    async def _stop_on_cancel(self) -> None:
-        if tasks := self._cancel_jobs():
+    async def cut_short(self) -> None:
+        if tasks := self.cancel_jobs():
             await finish(asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT))
 
 
@@ -191,34 +209,32 @@ class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
     """Runs jobs in threads of the service's process."""
 
 
-class ProcessExecutor(_Contained, process.ProcessExecutor):
-    """Runs each job in a child process that is not shared and does not outlive its parent."""
+class ProcessExecutor(_Contained, OpenProcessExecutor):
+    """Runs each job in a child process of its own, which ends with the service."""
 
     def __init__(self, worker: Any, queue: Queue, **options: Any) -> None:
         super().__init__(worker, queue, **{"mp_context": Context(), **options})
 
-    def _create_pool(self) -> Children:  # type: ignore[override]
-        self._children = Children(
-            self.on_initialize_worker, self._maximum_jobs_per_worker
-        )
+    def create_children(self, most: int | None) -> Children:
+        self._children = Children(self.on_initialize_worker, most)
         return self._children
 
-    def _shutdown_blocking(self) -> None:
+    def end_children(self) -> None:
         self._children.end(_CANCEL_TIMEOUT)
         self.manager.shutdown()
 
-    async def _stop_on_cancel(self) -> None:
+    async def cut_short(self) -> None:
         for task in self.timeouts.values():
             task.cancel()
         with contextlib.suppress(OSError, EOFError):  # The manager is gone.
             for job in self.get_running_jobs():
                 await self.cancel_execution(job)
-        await finish(asyncio.to_thread(self._shutdown_blocking))
+        await finish(asyncio.to_thread(self.end_children))
 
     @classmethod
     def on_initialize_worker(cls) -> None:
         end_with_parent(at_once=True)
-        super().on_initialize_worker()  # type: ignore[no-untyped-call]
+        super().on_initialize_worker()
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob, *state: Any) -> tuple[QueuedJob, Any]:
@@ -244,12 +260,14 @@ _OWN = {
 
 
 def executor_class(queue: Queue) -> Callable[..., Executor]:
-    """Returns the class that runs a queue's jobs: one of these in the place of Chancy's.
+    """Returns the class that runs the jobs of a queue.
 
-    Rows keep naming Chancy's, so that any worker can read them.
+    Rows name Chancy's executors, so that any worker can read them; the hardened class
+    takes the place of the one that is named.
 
     Raises:
-        ImportError: The queue names another one that cannot be imported.
+        ImportError, AttributeError, ValueError: The queue names a class that cannot be
+            imported.
     """
     for name, own in _OWN.items():
         if queue.executor == name:
@@ -258,16 +276,16 @@ def executor_class(queue: Queue) -> Callable[..., Executor]:
     return found
 
 
-async def create_executor(worker: "Worker", queue: Queue) -> Executor:
+async def create_executor(worker: Host, queue: Queue) -> Executor:
     """Returns the executor of a queue.
 
     Raises:
-        ImportError: The queue names one that cannot be imported.
+        ImportError, AttributeError, ValueError: The queue names a class that cannot be
+            imported.
     """
-    create = functools.partial(
-        executor_class(queue), worker, queue, **(queue.executor_options or {})
-    )
-    if executor_class(queue) is ProcessExecutor:
+    kind = executor_class(queue)
+    create = functools.partial(kind, worker, queue, **(queue.executor_options or {}))
+    if kind is ProcessExecutor:
         # It starts a process, and waits for it.
         return await asyncio.to_thread(create)
     return create()

@@ -4,18 +4,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chancy import Queue
 from chancy.executors.base import Executor
 
-from chancy_runtime.postgres.connections import autocommit
 from chancy_runtime.execution.executors import create_executor
+from chancy_runtime.execution.host import Host
+from chancy_runtime.postgres.connections import autocommit
 from chancy_runtime.queues.rows import check_numbers, resume_when_due
 from chancy_runtime.supervision.tasks import backoff
-
-if TYPE_CHECKING:
-    from chancy_runtime.worker import Worker
 
 _LARGEST_CLAIM = 500
 _DRAIN_INTERVAL = 0.02
@@ -23,12 +21,16 @@ _LONGEST_PAUSE = 60.0
 
 
 class Feeder:
-    """Chancy's loop of a queue, but what goes wrong in it leaves the running jobs alone.
+    """Chancy's loop of a queue, whose errors leave the running jobs alone.
 
     Chancy 0.26 cancels them, and so fails them, when a poll loses its connection.
+
+    Args:
+        worker: The Worker that serves the queue.
+        name: The name of the queue.
     """
 
-    def __init__(self, worker: "Worker", name: str) -> None:
+    def __init__(self, worker: Host, name: str) -> None:
         self.worker = worker
         self.name = name
 
@@ -38,14 +40,11 @@ class Feeder:
 
     @property
     def _queue(self) -> Queue | None:
-        """The queue as its row is now, or None when the worker is to leave it."""
-        if self.name not in self.worker:
-            return None
-        queue: Queue = self.worker[self.name]
-        return queue
+        """The queue as its row is now, or None when the worker has to leave it."""
+        return self.worker.queues.get(self.name)
 
     async def run(self) -> None:
-        """Feeds until the worker has the queue no more, and its jobs have ended."""
+        """Feeds until the worker no longer serves the queue, and its jobs have ended."""
         executors = self.worker.executors
         while queue := self._queue:
             check_numbers(queue)
@@ -58,7 +57,7 @@ class Feeder:
                 await self._emit("started", executor)
                 await self._serve(queue, executor)
                 await self._emit("updated" if self._queue else "removed", executor)
-        self.worker.chancy.monitor.failing.pop(f"queue_{self.name}", None)
+        self.worker.monitor.failing.pop(f"queue_{self.name}", None)
 
     async def _serve(self, queue: Queue, executor: Executor) -> None:
         """Feeds an executor until its queue needs another one, and its jobs have ended.
@@ -87,7 +86,7 @@ class Feeder:
                 await self._unless_stopping(retry.wait(error))
                 self._wake.set()
             except Exception as error:  # noqa: BLE001  # running jobs go on
-                self.worker.chancy.monitor.failed(retry.name, error)
+                self.worker.monitor.failed(retry.name, error)
                 await self._unless_stopping(
                     asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
                 )
@@ -98,7 +97,7 @@ class Feeder:
         """Waits for the end of a pause, or for the stop of the worker."""
         tasks = [
             asyncio.create_task(pause),
-            asyncio.create_task(self.worker.shutdown_event.wait()),
+            asyncio.create_task(_until_set(self.worker.shutdown_event)),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -119,7 +118,7 @@ class Feeder:
         worker = self.worker
         if queue.state == Queue.State.PAUSED:
             if queue.resume_at:
-                await resume_when_due(worker.chancy, self.name)
+                await resume_when_due(worker.app, self.name)
             return False
         if (free := executor.free_slots) <= 0:
             await self._emit("full", executor)
@@ -127,10 +126,10 @@ class Feeder:
         up_to = min(free, _LARGEST_CLAIM)
         worker.fetching_since[self.name] = time.monotonic()
         try:
-            async with autocommit(worker.chancy.pool) as connection:
+            async with autocommit(worker.app.pool) as connection:
                 jobs = await worker.fetch_jobs(queue, connection, up_to=up_to)
             for job in jobs:
-                worker.chancy.log.debug(
+                worker.log.debug(
                     "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
                 )
                 try:
@@ -146,6 +145,10 @@ class Feeder:
             f"worker.queue.{event}",
             {"queue": executor.queue, "executor": executor, "worker": self.worker},
         )
+
+
+async def _until_set(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def _executor_of(queue: Queue) -> tuple[object, ...]:

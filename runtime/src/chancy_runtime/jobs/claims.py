@@ -1,7 +1,9 @@
 """Takes jobs from their queues, and gives them back."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from chancy import Queue, QueuedJob
@@ -9,11 +11,8 @@ from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow
 from psycopg.types.json import Json
 
-from . import chancy_rate_limit
+from chancy_runtime.jobs import rate_limit
 from chancy_runtime.jobs.rows import UNREADABLE, as_running_job, statement
-
-if TYPE_CHECKING:
-    from chancy_runtime.worker import Worker
 
 # Which jobs are next is Chancy's choice, to the letter.
 _TAKE = """
@@ -53,118 +52,131 @@ WHERE id = %(id)s
 """
 
 
-async def fetch(
-    worker: "Worker", queue: Queue, connection: AsyncConnection[Any], *, up_to: int
-) -> list[QueuedJob]:
-    """Takes jobs as Chancy's Worker.fetch_jobs() does, on the clock of the server.
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Which jobs a Worker has taken: takes them from their queues and gives them back.
 
     Args:
-        connection: In autocommit mode, so that one round trip is enough.
-        up_to: How many jobs; less where the queue's rate limit says so.
+        prefix: Of the service's tables.
+        worker_id: Of the Worker that takes the jobs.
+        log: Where a job that cannot be read is reported.
+        held: Returns the claims of the jobs that run in the Worker, or whose results
+            are not saved yet.
+        wake: Is called with the name of a queue that may have more jobs than were taken.
     """
-    if queue.rate_limit is None:
-        return await _take_readable(worker, queue, connection, up_to)
-    async with connection.transaction():
-        free = await chancy_rate_limit.capacity(worker.chancy, queue, connection)
-        if (up_to := min(up_to, free)) <= 0:
-            return []
-        jobs = await _take_readable(worker, queue, connection, up_to)
-        await chancy_rate_limit.use_capacity(
-            worker.chancy, queue, connection, len(jobs)
-        )
-        return jobs
 
+    prefix: str
+    worker_id: str
+    log: logging.Logger
+    held: Callable[[], list[UUID | None]]
+    wake: Callable[[str], None]
 
-async def _take_readable(
-    worker: "Worker", queue: Queue, connection: AsyncConnection[Any], up_to: int
-) -> list[QueuedJob]:
-    try:
-        return await take(worker, queue, connection, up_to=up_to)
-    except UNREADABLE:
-        worker.queue_wake_events[queue.name].set()
-        jobs = await _sort_out(worker, queue, connection)
-        if jobs is None:
-            raise
-        return jobs
+    async def fetch(
+        self, queue: Queue, connection: AsyncConnection[Any], *, up_to: int
+    ) -> list[QueuedJob]:
+        """Takes jobs as Chancy's Worker.fetch_jobs() does, on the clock of the server.
 
+        Args:
+            connection: In autocommit mode, so that one round trip is enough.
+            up_to: How many jobs; fewer where the queue's rate limit says so.
 
-async def take(
-    worker: "Worker", queue: Queue, connection: AsyncConnection[Any], *, up_to: int
-) -> list[QueuedJob]:
-    """Marks the next jobs of a queue as running here, and returns them.
+        Raises:
+            psycopg.DataError, ValueError, …: One of UNREADABLE, and nothing was taken.
+        """
+        if queue.rate_limit is None:
+            return await self._take_readable(queue, connection, up_to)
+        async with connection.transaction():
+            free = await rate_limit.capacity(self.prefix, queue, connection)
+            if (up_to := min(up_to, free)) <= 0:
+                return []
+            jobs = await self._take_readable(queue, connection, up_to)
+            await rate_limit.use_capacity(self.prefix, queue, connection, len(jobs))
+            return jobs
 
-    Raises:
-        psycopg.DataError, ValueError, …: One of UNREADABLE, for a row among them; all
-            of them are taken all the same.
-    """
-    async with connection.cursor(row_factory=as_running_job) as cursor:
-        await cursor.execute(
-            statement(_TAKE, worker.chancy.prefix),
-            {"queue": queue.name, "up_to": up_to, "worker": worker.worker_id},
-            prepare=True,
-        )
-        return await cursor.fetchall()
+    async def _take_readable(
+        self, queue: Queue, connection: AsyncConnection[Any], up_to: int
+    ) -> list[QueuedJob]:
+        try:
+            return await self._take(queue, connection, up_to)
+        except UNREADABLE:
+            self.wake(queue.name)
+            jobs = await self._sort_out(queue, connection)
+            if jobs is None:
+                raise
+            return jobs
 
+    async def _take(
+        self, queue: Queue, connection: AsyncConnection[Any], up_to: int
+    ) -> list[QueuedJob]:
+        """Marks the next jobs of a queue as running here, and returns them.
 
-async def _sort_out(
-    worker: "Worker", queue: Queue, connection: AsyncConnection[Any]
-) -> list[QueuedJob] | None:
-    """Returns what take() took although a row could not be read; such rows fail.
-
-    Chancy 0.26 ends the queue's task at such a row, and again at each start.
-
-    Returns:
-        The jobs that can be read, or None when nothing was taken.
-    """
-    prefix, log, jobs = worker.chancy.prefix, worker.chancy.log, []
-    taken = await connection.execute(
-        statement(_UNHEARD_OF, prefix),
-        {"queue": queue.name, "worker": worker.worker_id, "running": worker.claims()},
-    )
-    for id, func, attempts in await taken.fetchall():
+        Raises:
+            psycopg.DataError, ValueError, …: One of UNREADABLE, for one of the rows; all
+                of them are taken all the same.
+        """
         async with connection.cursor(row_factory=as_running_job) as cursor:
-            await cursor.execute(statement(_READ, prefix), {"id": id})
-            try:
-                jobs += await cursor.fetchall()
-            except UNREADABLE as error:
-                reason = f"the row cannot be read: {type(error).__name__}: {error}"
-                log.error("failed the job %s (%s): %s", id, func, reason)
-                said = Json([{"traceback": reason, "attempt": attempts}])
-                await cursor.execute(
-                    statement(_FAIL, prefix), {"id": id, "error": said}
-                )
-    return jobs if taken.rowcount else None
+            await cursor.execute(
+                statement(_TAKE, self.prefix),
+                {"queue": queue.name, "up_to": up_to, "worker": self.worker_id},
+                prepare=True,
+            )
+            return await cursor.fetchall()
 
+    async def _sort_out(
+        self, queue: Queue, connection: AsyncConnection[Any]
+    ) -> list[QueuedJob] | None:
+        """Returns the jobs that _take() took although a row could not be read.
 
-async def give_back(
-    cursor: AsyncCursor[DictRow],
-    worker: "Worker",
-    *,
-    running: Iterable[UUID | None] = (),
-    older_than: float | None = None,
-) -> list[str]:
-    """Puts jobs back into their queues that a worker took but does not run.
+        Such rows fail. Chancy 0.26 ends the queue's task at one, again at each start.
 
-    At its stop these are the ones that did not end within the grace; after a lost
-    connection, those whose taking it never heard of. No attempt is used up.
+        Returns:
+            The jobs that can be read, or None when nothing was taken.
+        """
+        jobs: list[QueuedJob] = []
+        taken = await connection.execute(
+            statement(_UNHEARD_OF, self.prefix),
+            {"queue": queue.name, "worker": self.worker_id, "running": self.held()},
+        )
+        for id, func, attempts in await taken.fetchall():
+            async with connection.cursor(row_factory=as_running_job) as cursor:
+                await cursor.execute(statement(_READ, self.prefix), {"id": id})
+                try:
+                    jobs += await cursor.fetchall()
+                except UNREADABLE as error:
+                    reason = f"the row cannot be read: {type(error).__name__}: {error}"
+                    self.log.error("failed the job %s (%s): %s", id, func, reason)
+                    written = Json([{"traceback": reason, "attempt": attempts}])
+                    await cursor.execute(
+                        statement(_FAIL, self.prefix), {"id": id, "error": written}
+                    )
+        return jobs if taken.rowcount else None
 
-    Args:
-        running: The claims of those that it does run.
-        older_than: How many seconds before this transaction the jobs were taken, or
-            more; None for all of them.
+    async def give_back(
+        self,
+        cursor: AsyncCursor[DictRow],
+        *,
+        running: Iterable[UUID | None] = (),
+        older_than: float | None = None,
+    ) -> list[str]:
+        """Puts jobs back into their queues that the Worker took but does not run.
 
-    Returns:
-        The names of their queues.
-    """
-    await cursor.execute(
-        statement(_GIVE_BACK, worker.chancy.prefix),
-        {"worker": worker.worker_id, "running": [*running], "age": older_than},
-    )
-    return sorted({row["queue"] for row in await cursor.fetchall()})
+        At its stop these are the jobs that did not end within the grace; after a lost
+        connection, those whose claim was never answered. No attempt is used up.
 
+        Args:
+            running: The claims of those that it does run.
+            older_than: Only jobs that were taken so many seconds before this
+                transaction, or more; None for all of them.
 
-async def postpone(
-    cursor: AsyncCursor[DictRow], job: QueuedJob, *, prefix: str
-) -> None:
-    """Puts a job back for some seconds; no attempt is used up."""
-    await cursor.execute(statement(_POSTPONE, prefix), [job.id, job.claim_id])
+        Returns:
+            The names of their queues.
+        """
+        await cursor.execute(
+            statement(_GIVE_BACK, self.prefix),
+            {"worker": self.worker_id, "running": [*running], "age": older_than},
+        )
+        return sorted({row["queue"] for row in await cursor.fetchall()})
+
+    async def postpone(self, cursor: AsyncCursor[DictRow], job: QueuedJob) -> None:
+        """Puts a job back for five seconds; no attempt is used up."""
+        await cursor.execute(statement(_POSTPONE, self.prefix), [job.id, job.claim_id])

@@ -2,18 +2,17 @@
 
 from typing import Any
 
-import chancy
 from chancy import Queue
 from psycopg import AsyncConnection, sql
 
 
-async def capacity(app: chancy.Chancy, queue: Queue, conn: AsyncConnection[Any]) -> int:
+async def capacity(prefix: str, queue: Queue, conn: AsyncConnection[Any]) -> int:
     """Returns how many jobs a limited queue may still start in the current window.
 
     Chancy 0.26 asks the worker's clock, so that replicas whose clocks differ each open
     a window of their own. This asks the server's, with the queue's row locked.
     """
-    limits = _limits(app)
+    limits = _limits(prefix)
     await conn.execute(
         sql.SQL(
             "INSERT INTO {} AS l (queue, window_start, count) VALUES (%s, 0, 0) "
@@ -42,16 +41,16 @@ async def capacity(app: chancy.Chancy, queue: Queue, conn: AsyncConnection[Any])
 
 
 async def use_capacity(
-    app: chancy.Chancy, queue: Queue, conn: AsyncConnection[Any], count: int
+    prefix: str, queue: Queue, conn: AsyncConnection[Any], count: int
 ) -> None:
     """Counts started jobs towards the current window of a limited queue."""
     await conn.execute(
         sql.SQL("UPDATE {} SET count = count + %s WHERE queue = %s").format(
-            _limits(app)
+            _limits(prefix)
         ),
         [count, queue.name],
     )
 
 
-def _limits(app: chancy.Chancy) -> sql.Identifier:
-    return sql.Identifier(f"{app.prefix}queue_rate_limits")
+def _limits(prefix: str) -> sql.Identifier:
+    return sql.Identifier(f"{prefix}queue_rate_limits")

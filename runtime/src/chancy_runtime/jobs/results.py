@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import chancy
 from chancy import QueuedJob
 from chancy.utils import lock_order_key
 from psycopg import AsyncCursor
@@ -42,12 +41,12 @@ FROM claimed new WHERE j.id = new.id RETURNING new.position
 
 
 async def save(
-    app: chancy.Chancy, updates: list[QueuedJob], cursor: AsyncCursor[DictRow]
+    prefix: str, updates: list[QueuedJob], cursor: AsyncCursor[DictRow]
 ) -> tuple[QueuedJob, ...]:
     """Writes a batch of results; returns those whose claim still holds, in their order.
 
-    Chancy 0.26 sends a statement for each. This locks the rows in the same order, that
-    of Chancy's pushes, so that neither waits for the other in a circle.
+    Chancy 0.26 sends a statement for each. Rows are locked in the order of Chancy's
+    pushes, so that the two cannot deadlock.
     """
     waiting = sorted(
         enumerate(updates),
@@ -63,7 +62,7 @@ async def save(
             (later if again else now).append(item)
         waiting = later
         await cursor.execute(
-            statement(_SAVE, app.prefix), _columns(update for _, update in now)
+            statement(_SAVE, prefix), _columns(update for _, update in now)
         )
         saved.update(now[row["position"] - 1][0] for row in await cursor.fetchall())
     return tuple(update for i, update in enumerate(updates) if i in saved)

@@ -10,7 +10,9 @@ from chancy import QueuedJob
 from chancy.job import Limit
 from psycopg import sql
 
-# What reading a row raises whose values are none of Python's, or not what Chancy wrote.
+from chancy_runtime.compat import ATTRIBUTES_OF_A_RUN
+
+# Errors of reading a row with values that Python does not have, or Chancy did not write.
 UNREADABLE = (
     psycopg.DataError,
     AttributeError,
@@ -23,7 +25,7 @@ _PLAIN = (
     *("id", "claim_id", "queue", "func", "priority", "attempts", "max_attempts"),
     *("created_at", "scheduled_at", "started_at", "completed_at", "unique_key"),
 )
-# As texts: most are empty, and that is cheaper to see than to parse.
+# Read as text: most are empty, and comparing is cheaper than parsing.
 _JSON = ("kwargs", "limits", "meta", "errors")
 _COLUMNS = sql.SQL(", ").join(
     [
@@ -64,12 +66,12 @@ def _running_job(values: Sequence[Any]) -> QueuedJob:
         limits=[] if limits == "[]" else [*map(Limit.deserialize, json.loads(limits))],
         meta={} if meta == "{}" else _loads("meta", meta, dict),
         errors=[] if errors == "[]" else _loads("errors", errors, list),
-        _time_limit_deadline=None,
+        **ATTRIBUTES_OF_A_RUN,
     )
 
 
 def _loads(name: str, text: str, kind: type) -> Any:
-    """What Chancy and its plugins take for granted of a column."""
+    """Parses a column of which Chancy and its plugins assume the type."""
     if not isinstance(value := json.loads(text), kind):
         raise TypeError(f"{name} is {value!r:.50}, not a {kind.__name__}")
     return value

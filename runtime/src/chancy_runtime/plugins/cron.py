@@ -1,4 +1,4 @@
-"""Keeps the cron table equal to the list in chancy_initialization.py, and runs it."""
+"""Keeps the cron table equal to the service's list of cron jobs, and pushes what is due."""
 
 import json
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from chancy.plugins import cron
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow, dict_row
 
-from chancy_runtime.queues.deployment import deployment, server_time
+from chancy_runtime.app import Chancy
+from chancy_runtime.compat import next_run
 from chancy_runtime.errors import WorkersError
-from chancy_runtime.worker import next_run
+from chancy_runtime.queues.deployment import server_time
 
 _OWNER = {"scheduled_by": "chancy_initialization"}
 # An unknown time zone is a KeyError, a folder of time zones an OSError.
@@ -23,13 +24,15 @@ _UNUSABLE = (KeyError, TypeError, ValueError, OSError)
 
 
 class Cron(cron.Cron):
-    """Chancy's Cron, on the clock of the server, as often as `poll_interval` says.
+    """Chancy's Cron, on the clock of the server and from the start on.
 
-    Chancy 0.26 goes by the worker's clock, pushes in an order that can deadlock with
-    the saving of results, and ends at a row whose job cannot be read.
+    It polls at the start and then as often as the setting `poll_interval` says. Chancy
+    0.26 polls first after a minute, goes by the worker's clock, pushes in an order that
+    can deadlock with the saving of results, and ends at a row whose job cannot be read.
     """
 
     async def run(self, worker: Any, chancy: Any) -> None:
+        self.wakeup_signal.set()
         said: dict[str, str] = {}
         while await self.sleep(chancy.settings.poll_interval):
             async with (
@@ -73,12 +76,12 @@ async def _push_due(app: chancy.Chancy, cursor: AsyncCursor[DictRow]) -> dict[st
 class CronJob:
     """A job that runs by the clock.
 
-    A run that comes due while the one before it still waits or runs falls together
-    with that one; runs that came due while no process was up fall together in one.
+    A run that comes due while the previous one still waits or runs is merged with it;
+    runs that came due while no process was up are merged into one.
 
     Args:
-        job: The job's function, decorated with @job, or what its `job.with_…()` made of
-            it; a unique key that was given in that way is the schedule's.
+        job: The job's function, decorated with @job, or the result of its `job.with_…()`
+            methods. A unique key that was set in that way is the schedule's.
         cron: Five fields: minute, hour, day, month, weekday (names, or 0 for Sunday).
         timezone: The IANA time zone that the cron expression is read in.
         name: Tells two schedules of one job apart.
@@ -106,7 +109,7 @@ class CronJob:
         return job.with_unique_key(self.unique_key).with_meta({**job.meta, **_OWNER})
 
 
-async def schedule_cron_jobs(app: chancy.Chancy, cron_jobs: list[CronJob]) -> None:
+async def schedule_cron_jobs(app: Chancy, cron_jobs: list[CronJob]) -> None:
     """Writes the schedules that are new or changed and removes those that are gone.
 
     A run that came due while the service was down stays due, as Cron.schedule would
@@ -121,7 +124,7 @@ async def schedule_cron_jobs(app: chancy.Chancy, cron_jobs: list[CronJob]) -> No
             raise WorkersError(
                 f"two cron jobs are {cron_job.unique_key}: give one of them a name="
             )
-    async with deployment(app) as cursor:
+    async with app.step_of_start(), app.deployment.owning() as cursor:
         if cursor is None:
             return
         now = await server_time(cursor)
@@ -145,7 +148,7 @@ async def schedule_cron_jobs(app: chancy.Chancy, cron_jobs: list[CronJob]) -> No
 
 
 async def _schedule(
-    app: chancy.Chancy,
+    app: Chancy,
     cursor: AsyncCursor[DictRow],
     cron_job: CronJob,
     found: DictRow | None,
@@ -156,8 +159,7 @@ async def _schedule(
     except _UNUSABLE as error:
         raise WorkersError(
             f"{cron_job.unique_key} cannot be scheduled at {cron_job.cron!r} in the time "
-            f"zone {cron_job.timezone!r} ({error}): correct it in {__package__}"
-            ".chancy_initialization"
+            f"zone {cron_job.timezone!r} ({error}): correct it in {app.package}"
         ) from error
     job = json.loads(json.dumps(cron_job.to_push().pack()))
     when = (cron_job.cron, cron_job.timezone)

@@ -16,11 +16,11 @@ _LEASE_MARGIN = 0.1
 
 
 class Leadership(leadership.Leadership):
-    """Chancy's Leadership, elected at once and on the clock of the server.
+    """Chancy's Leadership, which elects at the start and on the clock of the server.
 
-    Chancy 0.26 elects after its first poll, keeps the lease of a leader that stopped,
-    and measures leases on each worker's own clock. The lease is the setting
-    `leader_lease`, renewed twice in it.
+    The lease is the setting `leader_lease`; it is renewed twice in that time, and ends
+    with the leader's stop. Chancy 0.26 elects after its first poll, keeps the lease of a
+    leader that stopped, and measures leases on each worker's own clock.
     """
 
     async def on_worker_started(self, *, worker: Any) -> None:
@@ -49,7 +49,7 @@ class Leadership(leadership.Leadership):
     async def run(self, worker: Any, chancy: Any) -> None:
         while True:
             pause = await self._elect(worker, chancy)
-            await self.sleep(pause)  # type: ignore[arg-type]  # a float will do
+            await self.sleep(pause)
 
     async def _elect(self, worker: Any, chancy: Any) -> float:
         """Takes or renews the lease; returns when to look again, in seconds."""

@@ -1,4 +1,4 @@
-"""The leader's housekeeping: jobs of lost workers go to others, old ones go away."""
+"""The leader's housekeeping: it rescues the jobs of lost workers and prunes old ones."""
 
 import time
 from typing import Any
@@ -15,24 +15,26 @@ _GIVEN_UP = (
 
 
 class Pruner(pruner.Pruner):
-    """Chancy's Pruner, which looks as often as the setting `poll_interval` says."""
+    """Chancy's Pruner, at the start and then as often as `poll_interval` says."""
 
     async def run(self, worker: Any, chancy: Any) -> None:
         self.poll_interval = chancy.settings.poll_interval
+        self.wakeup_signal.set()
         await super().run(worker, chancy)
 
 
 class Recovery(recovery.Recovery):
     """Chancy's Recovery, which gives a job up after MAX_RESCUES rescues.
 
-    Chancy 0.26 rescues for ever, so that a job that kills its process does so again and
-    again, and grants an attempt more each time. The count is in the job's meta.
-    After a start or an outage it waits until every live worker has had the time to
-    announce itself: a crash of the server empties the table of workers.
+    Chancy 0.26 rescues for ever and grants one more attempt each time, so that a job
+    that kills its process does so again and again. The count is in the job's meta.
+    After a start or an outage Recovery waits until every live worker has had the time to
+    announce itself, because a crash of the server empties the table of workers.
     """
 
     async def run(self, worker: Any, chancy: Any) -> None:
         self.poll_interval = chancy.settings.poll_interval
+        self.wakeup_signal.set()
         await super().run(worker, chancy)
 
     @classmethod

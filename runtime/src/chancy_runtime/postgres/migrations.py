@@ -1,6 +1,5 @@
-"""Creates Chancy's tables and looks at them before the workers start."""
+"""Creates Chancy's tables, and checks them before the workers start."""
 
-import logging
 from dataclasses import dataclass
 
 import psycopg
@@ -9,8 +8,8 @@ from chancy.migrate import Migrator
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_runtime.postgres.target import connect, target
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres.connecting import connect, reason_of, target
 from chancy_runtime.postgres.security import (
     PUBLIC_ROLES,
     close_tables,
@@ -112,15 +111,20 @@ async def migrate(chancy: Chancy) -> None:
                 created = await _with_prefix(connection, chancy) - before
                 await close_tables(connection, created.union(tables_of(chancy, parts)))
         except psycopg.Error as error:
-            reason = " ".join(str(error).split())
             raise WorkersError(
-                f"PostgreSQL refused the migration ({reason}) and everything was rolled "
-                "back: connect as the owner of the tables, or as who may create them"
+                f"PostgreSQL refused the migration ({reason_of(error)}) and everything was "
+                "rolled back: connect as the owner of the tables, or as a user who may "
+                "create them"
             ) from error
 
 
-async def check_tables(chancy: Chancy, connection: AsyncConnection[TupleRow]) -> None:
+async def check_tables(
+    chancy: Chancy, connection: AsyncConnection[TupleRow], *, remedy: str
+) -> None:
     """Makes sure that the database holds the tables that Chancy needs; writes nothing.
+
+    Args:
+        remedy: The words for how to migrate.
 
     Raises:
         WorkersError: They are missing or too old, or row level security hides them
@@ -131,23 +135,20 @@ async def check_tables(chancy: Chancy, connection: AsyncConnection[TupleRow]) ->
     if due := [str(part) for part in parts if part.due]:
         raise WorkersError(
             f"the tables {chancy.prefix}* at {target(connection)} are missing or too "
-            f"old ({'; '.join(due)}): run python -m {__package__} migrate"
+            f"old ({'; '.join(due)}): {remedy}"
         )
     if found := await find_open_tables(connection, tables_of(chancy, parts)):
-        logging.getLogger(__package__).warning(
+        chancy.log.warning(
             "The roles %s of Supabase's public API can reach %s at %s, and with them "
-            "run any function of the service: run python -m %s migrate",
-            " and ".join(PUBLIC_ROLES),
-            ", ".join(found),
-            target(connection),
-            __package__,
+            "run any function of the service: %s",
+            *(" and ".join(PUBLIC_ROLES), ", ".join(found), target(connection), remedy),
         )
 
 
 async def _refuse_tables_of_others(
     connection: AsyncConnection[TupleRow], chancy: Chancy
 ) -> None:
-    """Stops before Chancy fails half-way over, or drops, a table that is not its own."""
+    """Stops before Chancy drops, or fails at, a table that it did not create."""
     cursor = await connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(%s))",
         [version_table(chancy)],
@@ -161,8 +162,7 @@ async def _refuse_tables_of_others(
     if foreign:
         raise WorkersError(
             f"{foreign[0]} is there at {target(connection)} and is not Chancy's: rename "
-            f"it, or give the workers another prefix than {chancy.prefix} (copier update "
-            "--trust --vcs-ref=:current: -d prefix=…)"
+            f"it, or give the workers another prefix than {chancy.prefix}"
         )
 
 

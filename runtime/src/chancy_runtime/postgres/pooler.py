@@ -9,9 +9,10 @@ from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from chancy_runtime.app import Chancy
-from chancy_runtime.postgres.target import connect, target
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres.connecting import connect, target
+from chancy_runtime.postgres.target import target_of
+from chancy_runtime.settings import Settings
 
 # https://supabase.com/docs/guides/database/connecting-to-postgres
 _POOLER = ".pooler.supabase.com"
@@ -21,16 +22,16 @@ _SESSION_FORM = "postgresql://postgres.<project>:<password>@<name>.pooler.supaba
 _LISTEN_TIMEOUT = 5
 
 
-def refuse_transaction_port(chancy: Chancy) -> None:
+def refuse_transaction_port(dsn: str) -> None:
     """Refuses Supabase's transaction pooler by its port, before anything connects.
 
     Raises:
         WorkersError: The URL leads to it.
     """
-    for host, port in _hosts(chancy.dsn):
+    for host, port in _hosts(dsn):
         if host.endswith(_POOLER) and port == _TRANSACTION_PORT:
             raise WorkersError(
-                f"{chancy.monitor.database} is Supabase's transaction pooler, on which "
+                f"{target_of(dsn)} is Supabase's transaction pooler, on which "
                 f"workers die within seconds: use the session pooler, {_SESSION_FORM}"
             )
 
@@ -47,18 +48,18 @@ def _hosts(url: str) -> list[tuple[str, str]]:
 
 
 async def refuse_transaction_pooler(
-    chancy: Chancy, connection: AsyncConnection[TupleRow]
+    dsn: str, prefix: str, connection: AsyncConnection[TupleRow]
 ) -> None:
-    """Refuses a pooler that gives each transaction another session, by what it does.
+    """Refuses a pooler that gives each transaction another session.
 
-    LISTEN is what such a pooler takes silently and does not do.
+    Such a pooler accepts LISTEN and delivers no notification.
 
     Raises:
         WorkersError: A notification does not arrive.
     """
-    channel = f"{chancy.prefix}probe_{uuid4().hex[:8]}"
+    channel = f"{prefix}probe_{uuid4().hex[:8]}"
     await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-    async with await connect(chancy.dsn) as other:
+    async with await connect(dsn) as other:
         await other.execute("SELECT pg_notify(%s, '')", [channel])
         notifications = connection.notifies(timeout=_LISTEN_TIMEOUT, stop_after=1)
         async for _ in notifications:
@@ -70,22 +71,24 @@ async def refuse_transaction_pooler(
     )
 
 
-def warn_about_connections(chancy: Chancy, workers: int, log: logging.Logger) -> None:
+def warn_about_connections(
+    dsn: str, settings: Settings, *, pool: int, workers: int, log: logging.Logger
+) -> None:
     """Warns when the replicas use more connections than the pooler has, or IPv6 only.
 
     Args:
+        pool: How many connections the pool of a process may have.
         workers: How many Workers a process runs; each has a connection for LISTEN.
     """
-    hosts = [host for host, _ in _hosts(chancy.dsn)]
+    hosts = [host for host, _ in _hosts(dsn)]
     if any(re.fullmatch(_DIRECT_HOST, host) for host in hosts):
         log.warning(
             "%s is Supabase's direct host, which is IPv6 only unless the project pays for "
             "IPv4: where there is no IPv6, use the session pooler, %s",
-            *(chancy.monitor.database, _SESSION_FORM),
+            *(target_of(dsn), _SESSION_FORM),
         )
     if not any(host.endswith(_POOLER) for host in hosts):
         return
-    settings, pool = chancy.settings, chancy.max_connection_pool_size
     used = settings.replicas * (pool + workers)
     if used > settings.pooler_connections:
         log.warning(

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
-from chancy_runtime.postgres.target import target
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres.connecting import target
 
 # https://supabase.com/docs/guides/database/postgres/roles
 PUBLIC_ROLES = ("anon", "authenticated")
@@ -45,9 +45,9 @@ async def find_open_tables(
 async def close_tables(
     connection: AsyncConnection[TupleRow], tables: Collection[str]
 ) -> None:
-    """Enables row level security and takes the grants of Supabase's defaults back.
+    """Enables row level security and revokes the grants of Supabase's defaults.
 
-    The owner of the tables goes past row level security; everybody else needs a
+    The owner of the tables bypasses row level security; everybody else needs a
     policy, and there is none. A second run finds nothing to do and takes no lock.
     """
     cursor = await connection.execute(
@@ -88,8 +88,8 @@ async def refuse_hidden_table(
 ) -> None:
     """Makes sure that the current user sees the rows of a table.
 
-    Row level security shows an empty table to who is not its owner, and the workers
-    would wait for jobs for ever.
+    To a user who is not the owner, row level security shows an empty table, and the
+    workers would wait for jobs for ever.
 
     Raises:
         WorkersError: Row level security applies to the current user.

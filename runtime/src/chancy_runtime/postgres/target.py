@@ -1,4 +1,4 @@
-"""Finds the database of the workers and connects to it."""
+"""Which database the workers use."""
 
 import os
 import re
@@ -6,34 +6,18 @@ from collections.abc import Callable
 from ipaddress import IPv6Address
 
 import psycopg
-from psycopg import AsyncConnection, sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
-from psycopg.rows import TupleRow
+from psycopg.conninfo import conninfo_to_dict
 
-from chancy_runtime.postgres.connections import DroppableConnection
-from chancy_runtime.errors import WorkersError
+from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
 
-CONNECT_TIMEOUT = 5
 URL_FORM = "postgresql://user:password@host:5432/database"
-# What mends the start, by what the reason for a refused connection holds.
-_WAYS_OUT = {
-    "too many|connection slots|max_client_conn|no more connections": (
-        "end other connections, or raise the limit (max_connections, the role's "
-        "CONNECTION LIMIT or the pooler's pool size)"
-    ),
-    "tenant|password|authentication|role |pg_hba": (
-        "correct the user and the password in the URL (on Supabase's pooler the user is "
-        "postgres.<project>)"
-    ),
-    "database ": "create it with createdb, or correct its name in the URL",
-    "resolve host|idna": "correct the host in the URL",
-    "": "start it, or point WORKERS_DATABASE_URL at one that answers",
-}
 
 
 def get_secret_value(name: str) -> str:
-    """Returns the environment variable of a secret: "A-NAME" is kept in A_NAME.
+    """Returns a secret from the environment: the secret "A-NAME" is the variable A_NAME.
+
+    Services that keep their secrets elsewhere pass a function of their own to
+    `database_url`.
 
     Raises:
         LookupError: The variable is not set.
@@ -48,6 +32,8 @@ def get_secret_value(name: str) -> str:
 def database_url(secret: str, get_value: Callable[[str], str]) -> str:
     """Returns WORKERS_DATABASE_URL when it is set, otherwise the secret's value.
 
+    The house rule: Supabase's session pooler in production, a local server elsewhere.
+
     Args:
         secret: The name of the secret that holds the URL.
         get_value: Returns the value of a secret.
@@ -55,6 +41,7 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
     Raises:
         WorkersError: There is no URL, or it is not one that PostgreSQL's libpq reads.
     """
+    show_start_errors_as_one_line()
     if url := os.environ.get("WORKERS_DATABASE_URL", ""):
         source = "WORKERS_DATABASE_URL"
     else:
@@ -115,58 +102,3 @@ def target_of(url: str) -> str:
     host = parameters.get("host") or parameters.get("hostaddr") or "localhost"
     port = parameters.get("port") or 5432
     return f"{host}:{port}/{parameters.get('dbname') or parameters.get('user') or ''}"
-
-
-def target(connection: AsyncConnection[TupleRow]) -> str:
-    """Returns "host:port/database" of a connection."""
-    info = connection.info
-    return f"{info.host or 'localhost'}:{info.port}/{info.dbname}"
-
-
-async def connect(url: str) -> AsyncConnection[TupleRow]:
-    """Opens one connection, or says in one line why there is none.
-
-    Raises:
-        WorkersError: The server does not answer or refuses, with its own reason.
-    """
-    try:
-        return await DroppableConnection.connect(
-            make_conninfo(url, connect_timeout=CONNECT_TIMEOUT), autocommit=True
-        )
-    except (psycopg.Error, UnicodeError) as error:
-        reason = reason_of(error)
-        way_out = next(
-            way_out
-            for signs, way_out in _WAYS_OUT.items()
-            if any(sign in reason.lower() for sign in signs.split("|"))
-        )
-        raise WorkersError(
-            f"cannot connect to the database at {target_of(url)} ({reason}): {way_out}"
-        ) from error
-
-
-def reason_of(error: BaseException) -> str:
-    """Returns the text of an error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def harmless_write(prefix: str) -> sql.Composed:
-    """Returns a statement that changes no row, but only works where one could change."""
-    return sql.SQL("UPDATE {} SET worker_id = worker_id WHERE false").format(
-        sql.Identifier(f"{prefix}workers")
-    )
-
-
-def failed_start(database: str, error: BaseException) -> WorkersError:
-    """Returns the one line for an error of a database that answered at first."""
-    match error:
-        case ReadOnlySqlTransaction():
-            way_out = "point the URL at the primary, or end its read-only mode"
-        case InsufficientPrivilege():
-            way_out = "connect as the owner of the tables"
-        case _:
-            way_out = "look at its log and its load, and start again"
-    return WorkersError(
-        f"the workers cannot start on the database {database} ({reason_of(error)}): "
-        f"{way_out}"
-    )

@@ -1,43 +1,19 @@
-"""Keeps the queues in the database equal to the list in chancy_initialization.py."""
+"""The rows of the queues: reading them, checking them, ending a pause."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import replace
 
 from chancy import Chancy, Queue
 from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow, dict_row
 
-from chancy_runtime.queues.deployment import deployment
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.jobs.rows import UNREADABLE
 
 
-async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:
-    """Declares the queues that are new or changed; an operator's pause stays.
-
-    Queues that are in the database only are left alone; one that holds jobs is named.
-    """
-    async with deployment(chancy) as cursor:
-        if cursor is None:
-            return
-        names = await _locked(chancy, cursor)
-        found, _errors = await readable_queues(chancy, cursor)
-        present_queues = {queue.name: queue for queue in found}
-        for queue in sorted(queues, key=lambda queue: queue.name):
-            names.discard(queue.name)
-            if present := present_queues.get(queue.name):
-                queue = replace(queue, state=present.state, resume_at=present.resume_at)
-            if queue != present:
-                await chancy.declare_ex(cursor, queue, upsert=True)
-                await chancy.notify(cursor, "queue.declared", {"q": queue.name})
-        await _name_abandoned(chancy, cursor, sorted(names))
-
-
 async def resume_when_due(app: Chancy, name: str) -> None:
-    """Ends a queue's pause whose end has come, by the clock of the server.
+    """Ends the pause of a queue when it is over by the clock of the server.
 
-    Chancy 0.26 asks the worker's clock, and ends a pause that was made anew meanwhile.
+    Chancy 0.26 goes by the worker's clock, and also ends a newer pause.
     """
     query = sql.SQL(
         "UPDATE {} SET state = 'active', resume_at = NULL "
@@ -79,13 +55,13 @@ def check_tags(queue: Queue) -> None:
     """Makes sure that a queue's tags can be matched.
 
     Raises:
-        ValueError: One of them is no regular expression.
+        ValueError: One of them is not a regular expression.
     """
     for tag in queue.tags:
         try:
             re.compile(tag)
         except re.error as error:
-            raise ValueError(f"its tag {tag!r} is no pattern: {error}") from None
+            raise ValueError(f"its tag {tag!r} is not a pattern: {error}") from None
 
 
 async def readable_queues(
@@ -113,31 +89,3 @@ async def readable_queues(
         except UNREADABLE as error:
             errors[name] = error
     return queues, errors
-
-
-async def _locked(chancy: Chancy, cursor: AsyncCursor[DictRow]) -> set[str]:
-    """The queues in the database, which no operator can pause until the transaction ends."""
-    table = sql.Identifier(f"{chancy.prefix}queues")
-    await cursor.execute(
-        sql.SQL("SELECT name FROM {} ORDER BY name FOR UPDATE").format(table)
-    )
-    return {row["name"] for row in await cursor.fetchall()}
-
-
-async def _name_abandoned(
-    chancy: Chancy, cursor: AsyncCursor[DictRow], names: list[str]
-) -> None:
-    table = sql.Identifier(f"{chancy.prefix}jobs")
-    await cursor.execute(
-        sql.SQL(
-            "SELECT queue, count(*) AS jobs FROM {} WHERE queue = ANY(%s) "
-            "AND state NOT IN ('succeeded', 'failed') GROUP BY queue ORDER BY queue"
-        ).format(table),
-        [names],
-    )
-    for row in await cursor.fetchall():
-        chancy.log.warning(
-            "the queue %s is no longer declared and holds %s jobs: workers go on taking "
-            "them; when it is empty, remove it with chancy.delete_queue(%r)",
-            *(row["queue"], row["jobs"], row["queue"]),
-        )

@@ -1,4 +1,4 @@
-"""Knows what is wrong with the workers, and says so once."""
+"""Knows what is wrong with the workers, and reports each problem once."""
 
 import asyncio
 import logging
@@ -11,20 +11,20 @@ from psycopg.errors import ReadOnlySqlTransaction
 
 from chancy_runtime.supervision.tasks import backoff, end
 
-# What goes away by itself when the database is back. Chancy 0.26 leaves the last one out.
+# Errors that end when the database is back. Chancy 0.26 retries all but the last one.
 DATABASE_ERRORS = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     ReadOnlySqlTransaction,
 )
-# What PostgreSQL and poolers answer with when the connection, not the statement, is at fault.
+# SQLSTATEs of a lost connection, a read-only server and a server without free connections.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _LOSSES = ("08", "25006", "53300", "57P")
 _LOST = "it lost the database"
 _PROBE_INTERVAL = 1.0
 _LONGEST_PAUSE = 60.0
 _LONGEST_PAUSE_AFTER_LOSS = 5.0
-# So many losses in a row, of a database that otherwise answers, are no bad luck.
+# After so many losses in a row, although the database answers, the task counts as failing.
 _PATIENCE = 10
 
 
@@ -36,20 +36,20 @@ def is_loss(error: BaseException) -> bool:
 
 
 class Monitor:
-    """What the tasks of a process report of themselves; health reads it.
+    """Collects what the tasks of a process report; /health/ready reads it.
 
-    The Chancy of the service constructs it; every Worker of that Chancy reports here.
+    The service's Chancy constructs it; every Worker of that Chancy reports here.
 
     Attributes:
-        failing: The tasks that do not work, each with its last reason.
+        failing: The names of the tasks that do not work, each with its last reason.
         connect_error: Why the pool's last attempt to connect failed.
         calm_since: When the database last came back, in seconds of time.monotonic().
 
     Args:
         log: Where lines go; one at level ERROR becomes an event in Sentry.
         database: How the log names the database, without user and password.
-        probe: Writes nothing to the database, but needs one that could be written to.
-        scope: Makes a scope for an event in Sentry with the given tags.
+        probe: Raises an error while the database does not take writes; writes nothing.
+        scope: Returns a context manager in which a Sentry event gets the given tags.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Monitor:
             self.log.error(message, exc_info=error)
 
     def failed(self, task: str, error: BaseException) -> None:
-        """Notes that a task ended or cannot do its work; a repetition is no second event."""
+        """Notes that a task ended or cannot work; a repetition is not reported again."""
         kind = f"{type(error).__name__}: "
         reason = f"{kind}{error}"
         if self.failing.get(task, _LOST).startswith(kind):
@@ -91,21 +91,27 @@ class Monitor:
             self.failing[task] = reason
             self.report(f"{task} failed and is tried again: {reason}", error, task=task)
 
+    def gave_up(self, task: str, error: BaseException) -> None:
+        """Notes that a task ended, and that nobody can start it again."""
+        self.failing[task] = reason = f"{type(error).__name__}: {error}"
+        message = f"{task} failed and cannot be started again: {reason}"
+        self.report(message, error, task=task)
+
     def works(self, task: str) -> None:
-        """Notes that a task does its work (again)."""
+        """Notes that a task works (again)."""
         if self.failing.pop(task, _LOST) != _LOST:
             self.log.warning("%s works again", task)
 
     def has_been_calm_for(self, seconds: float) -> bool:
-        """Whether no task lost its connection for so long."""
+        """Whether no task has lost its connection for so many seconds."""
         calm_for = time.monotonic() - self.calm_since
         return not self.database_is_lost and calm_for >= seconds
 
     async def recover(self, task: str, error: BaseException, failures: int) -> None:
-        """Notes why a task failed; returns when it is time to try again.
+        """Notes why a task failed, and waits until it is time to try again.
 
         Args:
-            failures: How often the task had failed in a row before.
+            failures: How many times in a row the task had failed before.
         """
         if is_loss(error) and failures < _PATIENCE:
             await self._outlast_loss(task, error)
@@ -115,7 +121,11 @@ class Monitor:
             await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
 
     def replace_failing(self, prefix: str, errors: dict[str, BaseException]) -> None:
-        """Notes what now fails, and what no longer does, of the tasks with a prefix."""
+        """Notes which of the tasks whose names have a prefix fail now; the others work.
+
+        Args:
+            errors: The reasons by the names of the tasks, without the prefix.
+        """
         for task in [task for task in self.failing if task.startswith(prefix)]:
             if task.removeprefix(prefix) not in errors:
                 self.works(task)
@@ -124,7 +134,7 @@ class Monitor:
                 self.failed(f"{prefix}{name}", error)
 
     async def _outlast_loss(self, task: str, error: BaseException) -> None:
-        """Returns when the database takes writes; all tasks wait for one and the same probe."""
+        """Waits until the database takes writes; all tasks share one probe."""
         self.failing[task] = _LOST
         if not self.database_is_lost:
             try:

@@ -11,21 +11,23 @@ from chancy.utils import TaskManager
 from chancy_runtime.supervision.monitor import DATABASE_ERRORS, Monitor
 from chancy_runtime.supervision.tasks import end, is_cancelled
 
+_Run = Coroutine[Any, Any, None]
 _LONGEST_PAUSE = 60.0
 # How long a task that was started again has to live before it counts as working.
 _PROVEN_AFTER = 2.0
 
 
 class Retry(DatabaseRetry):
-    """Chancy's retry of a loop, which the monitor and not a traceback tells about.
+    """Chancy's retry of a loop, which reports to the monitor instead of the log.
 
     Attributes:
-        errors: What the loop survives by it; other errors are the supervisor's.
-        then: Is called when the loop does its work.
+        errors: The errors after which the loop tries again; the supervisor handles
+            others.
+        then: Is called when the loop has done its work.
     """
 
-    # One more than Chancy's.
-    errors: tuple[type[Exception], ...] = DATABASE_ERRORS  # type: ignore[assignment]
+    # Chancy's tuple plus ReadOnlySqlTransaction.
+    errors: tuple[type[Exception], ...] = DATABASE_ERRORS
 
     def __init__(self, name: str, monitor: Monitor) -> None:
         self.name = name
@@ -47,26 +49,27 @@ class Retry(DatabaseRetry):
 
 
 class Supervisor(TaskManager):
-    """A Worker's tasks, each started again when an error ended it.
+    """The tasks of a Worker, each started again when an error ended it.
 
-    Chancy 0.26 starts its tasks and never looks at them again. One that returns is
-    done; one that raises is reported and, after a pause that grows to a minute,
-    started again.
+    Chancy 0.26 starts its tasks and never looks at them again. Here a task that raises
+    is reported and started again after a pause that grows to a minute; a task that
+    returns has ended.
 
     Args:
-        monitor: Hears of each end and each recovery.
-        start_again: Returns a new coroutine for the name of a task.
+        monitor: Is told of each failure and each recovery.
+        find: Is asked when a task is added, and returns what makes its coroutine anew,
+            or None for a task that cannot be started again.
     """
 
     def __init__(
-        self, monitor: Monitor, start_again: Callable[[str], Coroutine[Any, Any, None]]
+        self, monitor: Monitor, find: Callable[[str], Callable[[], _Run] | None]
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # Chancy has no py.typed
+        super().__init__()
         self._monitor = monitor
-        self._start_again = start_again
+        self._find = find
 
-    def add(self, name: str, task: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        return super().add(name, self._keep_running(name, task))
+    def add(self, name: str, task: _Run) -> "asyncio.Task[None]":
+        return super().add(name, self._keep_running(name, task, self._find(name)))
 
     async def cancel(self, name: str) -> None:
         tasks = [task for task in self if task.get_name() == name]
@@ -78,7 +81,9 @@ class Supervisor(TaskManager):
         while tasks := [task for task in self if not task.done()]:
             await end(tasks)
 
-    async def _keep_running(self, name: str, run: Coroutine[Any, Any, None]) -> None:
+    async def _keep_running(
+        self, name: str, run: _Run, again: Callable[[], _Run] | None
+    ) -> None:
         failures = 0
         proof: asyncio.TimerHandle | None = None
         while True:
@@ -88,6 +93,9 @@ class Supervisor(TaskManager):
             except (Exception, asyncio.CancelledError) as error:
                 if is_cancelled():
                     raise
+                if again is None:
+                    self._monitor.gave_up(name, error)
+                    return None
                 if proof is not None:
                     proof.cancel()
                 if time.monotonic() - since > _LONGEST_PAUSE:
@@ -97,4 +105,4 @@ class Supervisor(TaskManager):
             proof = asyncio.get_running_loop().call_later(
                 _PROVEN_AFTER, self._monitor.works, name
             )
-            run = self._start_again(name)
+            run = again()

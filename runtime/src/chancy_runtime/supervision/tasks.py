@@ -1,7 +1,6 @@
-"""What asyncio's tasks need beyond asyncio."""
+"""Helpers for asyncio's tasks: backoff, cancellation that lasts, work that finishes."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Coroutine, Iterable
 from typing import Any
@@ -15,7 +14,7 @@ def backoff(failures: int, highest: float) -> float:
 
 
 def is_cancelled() -> bool:
-    """Whether somebody wants the current task to end, whatever error it got for it.
+    """Whether the current task was cancelled, whatever error it caught.
 
     psycopg can turn a cancellation into an error of the connection.
     """
@@ -26,8 +25,8 @@ def is_cancelled() -> bool:
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancels tasks until they have ended.
 
-    Once is not enough: wait_for() of Python 3.11, in which psycopg waits, forgets a
-    cancellation that comes together with its result.
+    One cancellation is not enough: wait_for() of Python 3.11, which psycopg uses, loses
+    a cancellation that arrives together with its result.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:
@@ -37,9 +36,18 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def finish(work: Coroutine[Any, Any, Any]) -> None:
-    """Does all of the work, however often the current task is cancelled meanwhile."""
+    """Runs a coroutine to its end, even when the current task is cancelled meanwhile.
+
+    Raises:
+        asyncio.CancelledError: It was cancelled; the work is done.
+    """
     task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
     while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
     task.result()
+    if cancelled is not None:
+        raise cancelled

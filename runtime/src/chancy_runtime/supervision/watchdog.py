@@ -1,46 +1,59 @@
 """Names the job that blocks the event loop."""
 
 import asyncio
+import logging
 import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING
-
-from chancy import QueuedJob
-
-if TYPE_CHECKING:
-    from chancy_runtime.app import Chancy
+from collections.abc import Callable
 
 BLOCKED_AFTER = 2.0
 
 
 class Watchdog:
-    """A thread that asks the event loop once a second whether it still turns.
+    """A thread that checks once a second that the event loop still turns.
 
-    The Chancy of the service starts it. A loop that is blocked for longer than
-    BLOCKED_AFTER seconds is reported once, with the job and the line it stands in:
-    no other job, heartbeat or HTTP request goes on meanwhile.
+    A loop that is blocked for longer than BLOCKED_AFTER seconds is reported once, with
+    the job and the line that block it: no other job, heartbeat or HTTP request
+    goes on meanwhile.
+
+    Args:
+        name_of: Returns how to name what a task of the loop does, such as "the job …".
+        report: Is called with the message about a blocked loop.
+        log: Where the end of the blockage is logged.
     """
 
-    def __init__(self, chancy: "Chancy") -> None:
-        self._chancy = chancy
+    def __init__(
+        self,
+        *,
+        name_of: Callable[["asyncio.Task[object] | None"], str],
+        report: Callable[[str], None],
+        log: logging.Logger,
+    ) -> None:
+        self._name_of = name_of
+        self._report = report
+        self._log = log
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Starts to watch the running loop, from its own thread."""
+        """Starts to watch the running loop, from a thread of its own."""
+        self._stopped = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         threading.Thread(
-            target=self._watch, name="workers-watchdog", daemon=True
+            target=self._watch,
+            args=[self._stopped],
+            name="workers-watchdog",
+            daemon=True,
         ).start()
 
     def stop(self) -> None:
         """Ends the thread within a second."""
         self._stopped.set()
 
-    def _watch(self) -> None:
-        while not self._stopped.wait(1):
+    def _watch(self, stopped: threading.Event) -> None:
+        while not stopped.wait(1):
             turned = threading.Event()
             since = time.monotonic()
             try:
@@ -49,31 +62,19 @@ class Watchdog:
                 return
             if turned.wait(BLOCKED_AFTER):
                 continue
-            self._report()
-            while not turned.wait(1) and not self._stopped.is_set():
+            self._report(self._message())
+            while not turned.wait(1) and not stopped.is_set():
                 pass
-            self._chancy.log.warning(
+            self._log.warning(
                 "the event loop turns again after %.0f s", time.monotonic() - since
             )
 
-    def _report(self) -> None:
-        job = self._running_job()
-        name = f"the job {job.func} ({job.id})" if job else "something that is no job"
+    def _message(self) -> str:
+        name = self._name_of(asyncio.current_task(self._loop))
         frame = sys._current_frames().get(self._thread)
-        where = traceback.extract_stack(frame, limit=None)[-1] if frame else None
-        self._chancy.monitor.report(
+        where = traceback.extract_stack(frame)[-1] if frame else None
+        return (
             f"{name} blocks the event loop"
             + (f" at {where.filename}:{where.lineno}" if where else "")
-            + ": move it to a queue with a thread or process executor",
-            None,
-            task="event loop",
+            + ": move it to a queue with a thread or process executor"
         )
-
-    def _running_job(self) -> QueuedJob | None:
-        task = asyncio.current_task(self._loop)
-        for worker in list(self._chancy.workers):
-            for executor in list(worker.executors.values()):
-                if job := getattr(executor, "jobs", {}).get(task):
-                    found: QueuedJob = job
-                    return found
-        return None

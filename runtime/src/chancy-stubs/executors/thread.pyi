@@ -1,0 +1,10 @@
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from chancy.executors.base import ConcurrentExecutor
+from chancy.job import QueuedJob
+
+class ThreadedExecutor(ConcurrentExecutor):
+    pool: ThreadPoolExecutor
+    async def push(self, job: QueuedJob) -> Future[tuple[QueuedJob, Any]]: ...
+    def get_default_concurrency(self) -> int: ...

@@ -1,0 +1,3 @@
+from chancy.plugins.metrics.metrics import Metrics
+
+__all__ = ["Metrics"]

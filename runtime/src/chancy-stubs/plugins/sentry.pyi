@@ -1,0 +1,5 @@
+from chancy.plugin import Plugin
+
+class SentryPlugin(Plugin):
+    @staticmethod
+    def get_identifier() -> str: ...

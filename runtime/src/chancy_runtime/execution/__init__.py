@@ -1,0 +1,1 @@
+"""Internal: from a claimed job to its result: feeder, executors, hooks, children."""

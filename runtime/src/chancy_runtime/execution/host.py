@@ -1,0 +1,74 @@
+"""The Worker, as the feeder and the executors see it."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import chancy
+from chancy import Queue, QueuedJob
+from chancy.executors.base import Executor
+from chancy.hub import Hub
+from psycopg import AsyncConnection
+
+from chancy_runtime.supervision.monitor import Monitor
+from chancy_runtime.supervision.supervisor import Retry
+
+
+class Host(Protocol):
+    """What a Worker offers to the layer that runs its jobs.
+
+    Attributes:
+        fetching_since: When a claim that is not answered yet was sent, by the name of
+            its queue, in seconds of time.monotonic().
+    """
+
+    fetching_since: dict[str, float]
+    hub: Hub
+    shutdown_event: asyncio.Event
+
+    @property
+    def queue_wake_events(self) -> Mapping[str, asyncio.Event]: ...
+
+    @property
+    def app(self) -> chancy.Chancy: ...
+
+    @property
+    def log(self) -> logging.Logger: ...
+
+    @property
+    def monitor(self) -> Monitor: ...
+
+    @property
+    def executors(self) -> dict[str, Executor]: ...
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """The queues that the Worker serves now, by name."""
+        ...
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether the grace is over: running jobs go back to their queues."""
+        ...
+
+    def claims_are_in_doubt(self) -> None:
+        """Notes that the answer to a claim was lost."""
+
+    def database_retry(self, name: str) -> Retry: ...
+
+    async def fetch_jobs(
+        self, queue: Queue, conn: AsyncConnection[Any], *, up_to: int = 1
+    ) -> list[QueuedJob]: ...
+
+    async def leave_to_later(self, job: QueuedJob) -> bool:
+        """Leaves a job that this version does not have to a later deployment.
+
+        Returns:
+            Whether there was a later deployment; otherwise nobody has the job.
+        """
+        ...
+
+    async def on_job_completed(self, *, queue: Queue, job: QueuedJob) -> None: ...
+
+    async def queue_update(self, update: QueuedJob) -> bool: ...

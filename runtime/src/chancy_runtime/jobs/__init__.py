@@ -1,0 +1,1 @@
+"""Internal: the rows of the jobs: taking them, giving them back, saving results."""

@@ -1,0 +1,1 @@
+"""Internal: Chancy's plugins, hardened."""

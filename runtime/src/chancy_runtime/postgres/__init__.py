@@ -1,0 +1,1 @@
+"""Internal: the database, its connections, its pooler and Chancy's tables."""

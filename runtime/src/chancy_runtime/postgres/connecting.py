@@ -1,0 +1,84 @@
+"""Connects to the database, and says in one line why that cannot be done."""
+
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.conninfo import make_conninfo
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
+from psycopg.rows import TupleRow
+
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres.connections import DroppableConnection
+from chancy_runtime.postgres.target import target_of
+
+# Seconds for one host to answer; libpq tries the hosts of a URL one after the other.
+CONNECT_TIMEOUT = 5
+# What to do about a refused connection, by words in its reason: libpq gives no SQLSTATE for
+# one. An error of a statement has one, and is never looked up here.
+_WAYS_OUT = {
+    "too many|connection slots|max_client_conn|no more connections": (
+        "end other connections, or raise the limit (max_connections, the role's "
+        "CONNECTION LIMIT or the pooler's pool size)"
+    ),
+    "tenant|password|authentication|role |pg_hba": (
+        "correct the user and the password in the URL (on Supabase's pooler the user is "
+        "postgres.<project>)"
+    ),
+    "database ": "create it with createdb, or correct its name in the URL",
+    "resolve host|idna": "correct the host in the URL",
+    "": "start it, or point WORKERS_DATABASE_URL at one that answers",
+}
+
+
+def target(connection: AsyncConnection[TupleRow]) -> str:
+    """Returns "host:port/database" of a connection."""
+    info = connection.info
+    return f"{info.host or 'localhost'}:{info.port}/{info.dbname}"
+
+
+async def connect(url: str) -> AsyncConnection[TupleRow]:
+    """Opens one connection, or says in one line why there is none.
+
+    Raises:
+        WorkersError: The server does not answer or refuses, with its own reason.
+    """
+    try:
+        return await DroppableConnection.connect(
+            make_conninfo(url, connect_timeout=CONNECT_TIMEOUT), autocommit=True
+        )
+    except (psycopg.Error, UnicodeError) as error:
+        reason = reason_of(error)
+        way_out = next(
+            way_out
+            for signs, way_out in _WAYS_OUT.items()
+            if any(sign in reason.lower() for sign in signs.split("|"))
+        )
+        raise WorkersError(
+            f"cannot connect to the database at {target_of(url)} ({reason}): {way_out}"
+        ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns the text of an error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def harmless_write(prefix: str) -> sql.Composed:
+    """Returns a statement that changes no row, but only works where one could change."""
+    return sql.SQL("UPDATE {} SET worker_id = worker_id WHERE false").format(
+        sql.Identifier(f"{prefix}workers")
+    )
+
+
+def failed_start(database: str, error: BaseException) -> WorkersError:
+    """Returns the one line for an error of a database that answered at first."""
+    match error:
+        case ReadOnlySqlTransaction():
+            way_out = "point the URL at the primary, or end its read-only mode"
+        case InsufficientPrivilege():
+            way_out = "connect as the owner of the tables"
+        case _:
+            way_out = "look at its log and its load, and start again"
+    return WorkersError(
+        f"the workers cannot start on the database {database} ({reason_of(error)}): "
+        f"{way_out}"
+    )

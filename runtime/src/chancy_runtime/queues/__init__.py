@@ -1,0 +1,1 @@
+"""Internal: the rows of the queues, and which deployment may write them."""

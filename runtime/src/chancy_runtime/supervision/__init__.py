@@ -1,0 +1,1 @@
+"""Internal: tasks that are watched and started again, and what they report."""

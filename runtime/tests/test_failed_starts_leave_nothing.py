@@ -1,0 +1,106 @@
+"""A start that is cancelled, wherever it is, leaves no connection, task or thread behind."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Generator
+from typing import Any
+
+import psycopg
+import pytest
+from billing_service import initialize_workers
+
+pytestmark = pytest.mark.anyio
+
+
+class CancelledAt:
+    """Awaits something and cancels the current task at its nth suspension.
+
+    Args:
+        work: What is awaited.
+        number: At which suspension, from 0.
+    """
+
+    def __init__(self, work: Awaitable[None], number: int) -> None:
+        self._work = work
+        self._number = number
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        task = asyncio.current_task()
+        assert task
+        steps = self._work.__await__()
+        value: Any = None
+        error: BaseException | None = None
+        for number in range(1_000_000):
+            try:
+                waits_for = steps.throw(error) if error else steps.send(value)
+            except StopIteration:
+                return
+            finally:
+                error = None  # Its traceback would keep what it left alive.
+            if number == self._number:
+                asyncio.get_running_loop().call_soon(task.cancel)
+            try:
+                value = yield waits_for
+            except BaseException as raised:  # noqa: BLE001  # passed on
+                error = raised
+
+
+async def start_and_stop(number: int) -> bool:
+    """Starts the workers, cancelled at a suspension; whether it was reached."""
+    stack = initialize_workers()
+    try:
+        await CancelledAt(stack.__aenter__(), number)
+    except asyncio.CancelledError:
+        return True
+    await stack.__aexit__(None, None, None)
+    return False
+
+
+def connections_to(url: str) -> int:
+    """The connections to a database, without the one that asks."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchone()
+    assert row
+    return int(row[0])
+
+
+def left_over(url: str, before: set[asyncio.Task[Any]]) -> list[str]:
+    """What a start left behind: connections, tasks and threads."""
+    tasks = asyncio.all_tasks() - before
+    threads = [each.name for each in threading.enumerate()]
+    return [
+        *([f"{number} connections"] if (number := connections_to(url)) else []),
+        *(repr(task) for task in tasks),
+        *(name for name in threads if name == "workers-watchdog"),
+    ]
+
+
+async def nothing_is_left(url: str, before: set[asyncio.Task[Any]]) -> list[str]:
+    """What is still left after ten seconds."""
+    for _ in range(500):
+        if not (left := left_over(url, before)):
+            return []
+        await asyncio.sleep(0.02)
+    return left
+
+
+async def test_a_start_that_is_cancelled_at_each_await_leaves_nothing(
+    tables: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = asyncio.all_tasks()
+    reached = []
+    with caplog.at_level(logging.ERROR):
+        for number in range(10_000):
+            if not await asyncio.create_task(start_and_stop(number)):
+                break
+            reached.append(number)
+            assert await nothing_is_left(tables, before) == [], number
+    print(len(reached))
+
+    assert len(reached) > 30
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == []
