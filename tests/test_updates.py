@@ -20,6 +20,7 @@ from .releases import (
     update,
 )
 from .support import (
+    PROGRAM,
     commit,
     database,
     environment,
@@ -51,6 +52,7 @@ follow_untyped_imports = true
 KEPT = re.compile(
     r".*/((main|worker|test_job_\w+)\.py|workers/(?!tests/)\w+/__init__\.py)"
 )
+OLD_IMPORT = re.compile(r"from \.workers\.chancy_(?!initialization|instance)")
 # What stays of a job that is out of the answers.
 OF_A_JOB = re.compile(r".*/workers/((?!tests/)\w+/.*|tests/test_job_\w+\.py)")
 
@@ -243,37 +245,55 @@ def test_a_second_update_changes_nothing(edited: Update) -> None:
     assert run("git", "status", "--porcelain", cwd=edited.root).stdout == ""
 
 
+@pytest.fixture(scope="session")
+def switched(edited: Update) -> Update:
+    """The same once the imports that Copier has listed are switched."""
+    commit_all(edited.root)
+    main = (edited.service / "main.py").read_text()
+    listed = re.search(
+        r"main\.py:\d+: from \.workers\.chancy_\w+ import", edited.printed
+    )
+    assert (listed is None) == (re.search(OLD_IMPORT, main) is None)
+
+    printed = run(PROGRAM, "update", cwd=edited.root).stdout
+
+    assert ("app/billing/main.py" in printed) == bool(listed)
+    assert not re.search(OLD_IMPORT, (edited.service / "main.py").read_text())
+    commit_all(edited.root)
+    return edited
+
+
 def test_the_updated_service_is_clean_and_typed(
-    edited: Update, mypy_cache: Path
+    switched: Update, mypy_cache: Path
 ) -> None:
-    package = edited.service.relative_to(edited.root)
+    package = switched.service.relative_to(switched.root)
     for command in (
         ("ruff", "check", "--no-cache", "--isolated"),
         ("ruff", "format", "--no-cache", "--isolated", "--check"),
         ("mypy", f"--cache-dir={mypy_cache}"),
     ):
-        run(sys.executable, "-m", *command, package, cwd=edited.root)
+        run(sys.executable, "-m", *command, package, cwd=switched.root)
 
 
 def test_the_updated_service_passes_its_own_tests(
-    edited: Update, server_url: str
+    switched: Update, server_url: str
 ) -> None:
     run(
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
         *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio"),
-        edited.service.relative_to(edited.root),
-        cwd=edited.root,
+        switched.service.relative_to(switched.root),
+        cwd=switched.root,
         env=environment(WORKERS_TEST_DATABASE_URL=server_url, PYTHONPATH="."),
     )
 
 
 def test_the_updated_service_boots_and_runs_the_team_s_jobs(
-    edited: Update, server_url: str
+    switched: Update, server_url: str
 ) -> None:
     with database(server_url) as url:
-        migrate(edited.root, "app.billing", url)
+        migrate(switched.root, "app.billing", url)
         variables = {"WORKERS_DATABASE_URL": url}
-        with service(edited.root, "app.billing.main:app", variables) as running:
+        with service(switched.root, "app.billing.main:app", variables) as running:
             running.run_job("send_digest")
             running.stop()
         scheduled = query(url, "SELECT unique_key FROM billing_cron ORDER BY 1")

@@ -20,6 +20,7 @@ PINNED = re.compile(
     r"chancy[-_.]runtime(?:\[[\w, -]*\])?(?:\s*==\s*([\w.+!-]+)|\s*@\s*\S+@v?(\d[\w.+!-]*))",
     re.I,
 )
+HASH = re.compile("[0-9a-f]{40}")
 # Copier's name of a commit without a tag.
 UNTAGGED = re.compile(r"(?:.*-g)?([0-9a-f]{7,40})")
 
@@ -45,7 +46,27 @@ class Pin:
         """The dependency as PEP 508 has it."""
         if not self.url:
             return f"{NAME}{self.extras}{self.range}"
-        return f"{NAME}{self.extras} @ git+{self.url}@{self.ref}#subdirectory=runtime"
+        return f"{NAME}{self.extras} @ {self._place(self.ref)}"
+
+    @property
+    def uv(self) -> str:
+        """The command of uv that adds it, or raises it."""
+        if not self.url:
+            return f'uv add --index {NAME}=URL "{self.requirement}"'
+        if HASH.fullmatch(self.ref):
+            return f'uv add "{self.requirement}"'
+        return f'uv add --tag {self.ref} "{NAME}{self.extras} @ {self._place()}"'
+
+    @property
+    def poetry(self) -> str:
+        """The same of poetry, which loses the subdirectory of a named requirement."""
+        if not self.url:
+            return f'poetry add --source {NAME} "{self.requirement}"'
+        return f'poetry add "{self._place(self.ref)}{self.extras}"'
+
+    def _place(self, ref: str = "") -> str:
+        at = f"@{ref}" if ref else ""
+        return f"git+{self.url}{at}#subdirectory=runtime"
 
 
 def needed_version(workers: Path) -> Version | None:
@@ -66,8 +87,7 @@ def pin_of(project: Project) -> Pin:
     answers = project.answers
     extras = "[fastapi,sentry]" if answers.get("sentry", True) else "[fastapi]"
     version = needed_version(project.service / "workers") or Version("0.5")
-    next_minor = f"{version.major}.{version.minor + 1}"
-    range = f">={version.major}.{version.minor},<{next_minor}"
+    range = f">={version.major}.{version.minor},<{version.major + 1}"
     if answers.get("runtime") == "index":
         return Pin(extras, "", "", range)
     source = template_of(project)

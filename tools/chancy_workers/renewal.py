@@ -351,12 +351,13 @@ def switch_imports(updated: Project) -> str:
         if not path.is_file() or path.is_symlink() or is_machinery(path, updated):
             continue
         shown = os.path.relpath(path, updated.top)
-        data = path.read_bytes()
-        result = wiring.switch_imports(data, wiring.service_of(path, name, package, ""))
-        problems += [f"  {shown}:{problem}" for problem in result.problems]
+        place = wiring.service_of(path, name, package, "")
+        result = wiring.switch_imports(path.read_bytes(), place)
         if result.data is not None:
             path.write_bytes(result.data)
             switched.append(shown)
+            result = wiring.switch_imports(result.data, place)  # With the lines of now.
+        problems += [f"  {shown}:{problem}" for problem in result.problems]
     said = ""
     if switched:
         said += f"These files import from chancy_runtime now: {', '.join(switched)}\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .answers import Project
 from .library import (
+    HASH,
     NAME,
     Pin,
     declared,
@@ -114,7 +115,7 @@ class Upgrade:
         files = [pyproject, *locks[:1]]
         shown = " and ".join(map(self._shown, files))
         update = f"uv lock --upgrade-package {NAME}"
-        command = f'uv add "{pin.requirement}"' if pin.url else update
+        command = pin.uv if pin.url else update
         line = f"raise the library yourself: {self._there(pyproject.parent)}{command}"
         if self.dirty & {*files}:
             yield f"{shown} had changes that are not committed, and stay as they are: {line}"
@@ -150,7 +151,7 @@ def _with_ref(text: str, pin: Pin) -> str:
     def source(found: re.Match[str]) -> str:
         if not newer_ref(found["ref"], pin.ref):
             return found[0]
-        key = "rev" if re.fullmatch("[0-9a-f]{40}", pin.ref) else "tag"
+        key = "rev" if HASH.fullmatch(pin.ref) else "tag"
         return f"{found['before']}{key}{found['between']}{pin.ref}"
 
     def direct(found: re.Match[str]) -> str:
@@ -195,7 +196,7 @@ def add_command(project: Project, pin: Pin) -> str:
     for folder in folders_of(project):
         if (folder / "pyproject.toml").is_file():
             if _is_poetry(folder):
-                return f'poetry add "{pin.requirement}"'
+                return pin.poetry
             if (
                 not [*folder.glob("requirements*.txt")]
                 or (folder / "uv.lock").is_file()
@@ -203,5 +204,4 @@ def add_command(project: Project, pin: Pin) -> str:
                 break
         for path in sorted(folder.glob("requirements*.txt")):
             return f"write {pin.requirement} into {os.path.relpath(path, project.top)}"
-    index = "" if pin.url else "--index NAME=URL "
-    return f'uv add {index}"{pin.requirement}"'
+    return pin.uv
