@@ -306,8 +306,13 @@ def test_another_alias_is_known_again_and_comes_out(main_py: Path) -> None:
         "import app.billing.workers.chancy_initialization\n{0}"
         "start = app.billing.workers.chancy_initialization.initialize_workers\n",
         "{0}def add():\n"
-        "    from .workers.chancy_router import workers_router as jobs\n"
-        "    app.router.include_router(jobs)\n",
+        "    from chancy_runtime.web import workers_router as jobs\n"
+        "    from .workers.chancy_initialization import initialize_workers as start\n"
+        "    app.router.include_router(jobs(start))\n",
+        "from chancy_runtime import web\n"
+        "from .workers.chancy_initialization import initialize_workers\n{0}"
+        "router = web.workers_router(initialize_workers)\n"
+        "app.include_router(router)\n",
     ],
 )
 def test_a_wiring_in_other_words_is_kept(tmp_path: Path, words: str) -> None:

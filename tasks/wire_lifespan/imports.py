@@ -22,25 +22,24 @@ from .texts import ENTERED, IMPORT, IMPORT_AS, LEFT, OLD_ROUTER, ROUTER, Form, S
 
 
 def import_edit(
-    source: Source, service: Service, form: Form, use: ast.stmt
+    source: Source, service: Service, form: Form, use: ast.stmt, module: str = ""
 ) -> tuple[str, list[tuple[int, list[str]]]]:
     """The name to use, and the import that has to be put before a row, if any."""
     if name := service.imported(source, form):
         return name, []
-    name = free_name(source, service, form)
-    module = f"{package_for(source, service)}.{form.module}"
+    module = module or f"{package_for(source, service)}.{form.module}"
+    name = free_name(source, service, form, module)
     row, before, after = import_place(source, service, module, use)
     text = import_lines(module, form, name, line_length(service.file))
     return name, [(row, [*before, *text, *after])]
 
 
-def free_name(source: Source, service: Service, form: Form) -> str:
+def free_name(source: Source, service: Service, form: Form, module: str) -> str:
     """The name for an import of the service's workers: an alias where it is taken.
 
     Raises:
         Stop: The alias is taken, too.
     """
-    module = f"{package_for(source, service)}.{form.module}"
     taken = {name for name, _ in bound_names(source)}
     imported = {module_of(each) for each in top_imports(source)}
     endings = [f".{form.name}"]
@@ -131,7 +130,7 @@ def is_of_package(node: ast.stmt, service: Service) -> bool:
     return not (
         not first
         or is_of_python(node)
-        or first in {folder.name for folder in service.file.parents}
+        or first in {"workers", *(folder.name for folder in service.file.parents)}
         or any(found_in(service.file, *each)[1] for each in imports_of(node))
     )
 
@@ -276,7 +275,7 @@ def is_alike(node: ast.stmt, module: str, service: Service) -> bool:
     first, own = name.partition(".")[0], module.partition(".")[0]
     if own != "workers":
         return first == own
-    return any(
+    return first == own or any(
         found_in(service.file, *each)[0] == service.file.parent
         for each in imports_of(node)
     )

@@ -150,7 +150,11 @@ def in_other_words(source: Source, service: Service) -> Iterator[OldImport]:
             continue
         for name in names:
             if old := old_module(service, name):
-                yield OldImport(node.lineno, ast.unparse(node), names_of(old))
+                write = names_of(old) if isinstance(node, ast.stmt) else OF_A_STRING
+                yield OldImport(node.lineno, ast.unparse(node), write)
+
+
+OF_A_STRING = "this module is gone: name the module that uses what was in it"
 
 
 def names_of(old: str) -> str:

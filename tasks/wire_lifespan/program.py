@@ -7,6 +7,8 @@ an app of any other shape includes the workers' router, whose lifespan does the 
 Nothing else in the file changes: with the wiring taken out again its syntax tree must
 equal the old one, or nothing is written. A second run changes nothing.
 
+Imports of what moved into the library chancy-runtime are switched, by the same proof.
+
 Exit status: 0 wired (--remove: taken out), 3 wired already, 4 left alone, 5 nothing to
 do, 2 wrong usage; --check: 0 wired, 1 not; as a task of Copier's always 0.
 """
@@ -25,10 +27,12 @@ from typing import NamedTuple
 from .disk import check_file, check_workers, write
 from .edit import choose_edit, make
 from .imports import package_for
+from .moved import MOVED
 from .proof import prove
 from .remove import take_out
 from .service import Service, service_of, wired_elsewhere
 from .source import Source, bound_names, read, row_of
+from .switch import Switched, switch_imports
 from .texts import (
     ALREADY,
     BUG,
@@ -38,8 +42,10 @@ from .texts import (
     IMPORT,
     INCLUDE,
     LEFT,
+    NOT_SWITCHED,
     ROUTER,
     STATUS,
+    SWITCHED,
     WIRED,
     NotProven,
     Stop,
@@ -165,21 +171,28 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     does.add_argument("--check", action="store_true", help="exit with 1 if not wired")
     does.add_argument("--remove", action="store_true", help="take the wiring out again")
-    parser.add_argument("--task", choices=["copy", "update"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--task", choices=["copy", "update", "switch"], help=argparse.SUPPRESS
+    )
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace) -> int:
     """Does what the person asked for and says what came of it."""
     service = service_of(options.file, options.service, options.package, options.app)
+    switched = Switched(None, [], [])
     try:
         check_file(service, options.file)
         data = options.file.read_bytes()
-        result = plan(data, service, remove=options.remove)
-        if result.outcome == WIRED and options.diff:
+        if is_switch_due(options, service):
+            switched = switch_imports(data, service)
+        result = Result(ALREADY, "", switched.data or data)
+        if options.task != "switch":
+            result = plan(result.data, service, remove=options.remove)
+        if result.data != data and options.diff:
             show_diff(options.file, data, result.data)
-        elif result.outcome == WIRED and not options.check:
-            if not options.remove:
+        elif result.data != data and not options.check:
+            if result.outcome == WIRED and not options.remove:
                 check_workers(service)
             write(options.file, data, result.data)
     except Stop as stop:
@@ -187,15 +200,38 @@ def run(options: argparse.Namespace) -> int:
         if stop.outcome == LEFT:
             text = f"{options.file} is left as it is: {text}."
         result = Result(stop.outcome, text, b"")
+        switched = Switched(None, [], switched.problems)
     except OSError as error:
         text = f"{options.file} is left as it is: it cannot be read or written: {error}"
         result = Result(LEFT, text, b"")
+        switched = Switched(None, [], switched.problems)
     if options.check:
         return report_check(options.file, result)
-    nothing_new = options.task == "update" and result.outcome == ALREADY
+    report_switch(options, switched)
+    nothing_new = options.task in ("update", "switch") and result.outcome == ALREADY
     if not (nothing_new or options.diff and result.outcome == WIRED):
         print(result.text)
     return STATUS[result.outcome]
+
+
+def is_switch_due(options: argparse.Namespace, service: Service) -> bool:
+    """Whether what moved into the library is gone here, or goes with this update."""
+    if options.check or options.remove:
+        return False
+    workers = service.folder / "workers"
+    return options.task in ("update", "switch") or not any(
+        (workers / f"{module}.py").exists() for module in MOVED
+    )
+
+
+def report_switch(options: argparse.Namespace, switched: Switched) -> None:
+    if switched.lines and not options.diff:
+        rows = ", ".join(map(str, switched.lines))
+        print(SWITCHED.format(file=options.file.name, rows=rows))
+    if switched.problems:
+        print(NOT_SWITCHED.format(file=options.file))
+        for problem in switched.problems:
+            print(f"    {options.file}:{problem}")
 
 
 def report_check(file: Path, result: Result) -> int:

@@ -19,7 +19,6 @@ from .imports import (
     library_place,
     line_length,
     natural,
-    package_for,
     router_of,
     row_before,
     runs_of,
@@ -280,48 +279,54 @@ class Edits:
     def pass_arguments(self, switches: list[Switch]) -> None:
         """Changes the uses of what takes a function now, and imports these functions."""
         self.switches = switches
-        for form in {TAKES[name.name] for name in self.taking(switches)}:
+        # Of what goes before one row, the last in the list comes to stand first.
+        forms = {TAKES[name.name] for name in self.taking(switches)}
+        for form in sorted(forms, key=lambda form: form.module, reverse=True):
+            taking = [
+                each.node
+                for each in switches
+                if any(TAKES.get(name.name) is form for name in each.names)
+            ]
             name = self.service.imported(self.source, form)
             if not name:
-                name = free_name(self.source, self.service, form)
-                self.import_argument(form, name, switches)
+                module = beside(taking[0], form)
+                name = free_name(self.source, self.service, form, module)
+                self.import_argument(form, name, taking)
             self.arguments[form] = name
         names = {each.old: each for each in self.taking(switches)}
-        for old, taking in names.items():
+        for old, taking_name in names.items():
             for use in uses_of(self.source, old):
-                self.change_use(use, taking)
+                self.change_use(use, taking_name)
 
     def taking(self, switches: list[Switch]) -> Iterator[Name]:
         return (name for each in switches for name in each.names if name.name in TAKES)
 
-    def import_argument(self, form: Form, name: str, switches: list[Switch]) -> None:
-        """Imports the function that a form names, beside what takes it."""
-        source = self.source
-        taking = [
-            each
-            for each in switches
-            if any(TAKES.get(name.name) is form for name in each.names)
-        ]
-        module = f"{package_for(source, self.service)}.{form.module}"
-        self.added.add((module, form.name, name))
-        of_module = [each.node for each in taking if each.node in source.tree.body]
-        for each in taking:
-            if each.node not in of_module:
-                text = form.name if name == form.name else f"{form.name} as {name}"
+    def import_argument(
+        self, form: Form, name: str, taking: list[ast.ImportFrom]
+    ) -> None:
+        """Imports the function that a form names, beside the imports of what takes it."""
+        source, body = self.source, self.source.tree.body
+        text = form.name if name == form.name else f"{form.name} as {name}"
+        for node in taking:
+            module = beside(node, form)
+            if node not in body:
+                self.added.add((module, form.name, name))
                 line = IMPORT.format(module=module, name=text)
-                self.insert(each.node.end_lineno or 0, ["", line], each.node)
+                self.insert(node.end_lineno or 0, ["", line], node)
+        of_module = [node for node in taking if node in body]
         if of_module:
+            module = beside(of_module[0], form)
+            self.added.add((module, form.name, name))
             uses = [
                 top_level(source, use)
-                for each in taking
-                for name_ in each.names
-                for use in uses_of(source, name_.old)
+                for node in of_module
+                for each in node.names
+                for use in uses_of(source, each.asname or each.name)
             ]
             first = min(uses, key=lambda use: use.lineno)
             if first.lineno < of_module[0].lineno:  # In a function above its imports.
-                rest = source.tree.body[source.tree.body.index(of_module[0]) :]
-                first = rest[1] if rest[1:] else rest[0]
-            self.insertions += import_edit(source, self.service, form, first)[1]
+                first = body[min(body.index(of_module[0]) + 1, len(body) - 1)]
+            self.insertions += import_edit(source, self.service, form, first, module)[1]
 
     def insert(self, row: int, lines: list[str], like: ast.stmt) -> None:
         """Inserts lines with the indentation of a statement."""
@@ -453,6 +458,11 @@ class Edits:
         while section.start == 0 and row < len(lines) and not lines[row].strip():
             self.drop.add(row)
             row += 1
+
+
+def beside(node: ast.ImportFrom, form: Form) -> str:
+    """The module of a form, named as an import names the old one beside it."""
+    return f"{module_of(node).rpartition('.')[0]}.{form.module}"
 
 
 def order_of(text: str) -> tuple[object, ...]:

@@ -49,6 +49,10 @@ with the same import and this one: {import_router}"""
 UNKNOWN_VERSION = """
 Which FastAPI it runs on was not found in a lock file, requirements or a virtual
 environment: before 0.112.2 the start fails and says so."""
+SWITCHED = (
+    "{file} now imports from chancy_runtime what came from workers/ (line {rows})."
+)
+NOT_SWITCHED = "{file} uses modules that are gone from workers/. Change by hand:"
 BUG = """\
 {file} is left as it is: the wiring of this shape could not be proven ({reason}).
 That is a fault of this program: please report it with the file's first lines, its app
