@@ -5,21 +5,19 @@
 Copier deletes the files of a job that was taken out of the answers, brings back those that
 the team deleted or moved, and deletes a file that the template no longer has, edited or
 not. HEAD has them all, because only a committed tree is updated. The template's repository
-has the last release, where files without Jinja are as they were rendered.
+has the last release, where files without Jinja are as they were rendered. What only few
+updates need is imported where it is used: this runs in every one.
 """
 
 import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from layout import differ_in_layout_only
-from merge_imports import with_library
 
 JINJA = ".jinja"
 LINK = "120000"
@@ -184,6 +182,8 @@ def restore_edited(
     for name, (_, blob) in sorted(files.items()):
         if name not in rendered or blob == rendered[name][1] or os.path.lexists(name):
             continue
+        from layout import differ_in_layout_only
+
         last = git_bytes("-C", template, "cat-file", "blob", rendered[name][1])
         team = git_bytes("cat-file", "blob", blob)
         if name.endswith(".py") and differ_in_layout_only(
@@ -230,6 +230,10 @@ def merge_otherwise(
         return new + team[len(base) :], 0
     if name != "chancy_initialization.py" or b"\r" in team:
         return b"", 0
+    import tempfile
+
+    from merge_imports import with_library
+
     try:
         switched = with_library(base.decode(), team.decode(), new.decode())
     except UnicodeDecodeError:
@@ -277,7 +281,7 @@ def old_imports(answers: Mapping[str, Any], workers: str) -> Iterator[str]:
         if path.parent == Path(workers) and MACHINERY.match(path.name.encode()):
             continue  # Edited, kept and to be deleted.
         if name and path.is_file() and MACHINERY.search(data := path.read_bytes()):
-            import wire_lifespan as wiring  # Late: few updates need it.
+            import wire_lifespan as wiring
 
             place = wiring.service_of(path.resolve(), answers["service"], package, "")
             for each in wiring.find_old_imports(data, place):

@@ -339,17 +339,21 @@ def has_another_library(subject: Subject) -> Iterator[Finding]:
             )
     answers = project.file
     try:
-        command = add_command(project, pin_of(project))
-    except Refused as refused:
-        command = f"mend that first: {refused}"
+        command = f" ({add_command(project, pin_of(project))})"
+    except Refused:
+        command = ""
     if has_dependency(project) is False:
-        yield subject.found(answers, f"{NAME} is not among the dependencies", command)
+        yield subject.found(
+            answers,
+            f"{NAME} is not among the dependencies",
+            f"add {needed} or newer{command}",
+        )
     elif not found:
         yield subject.found(
             answers,
             f"which {NAME} the service has cannot be told: no lock file, no pinned "
             "requirement and no .venv has it",
-            f"the workers need {needed} or newer ({command})",
+            f"the workers need {needed} or newer{command}",
             level="notice",
         )
 

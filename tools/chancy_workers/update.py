@@ -71,7 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{outcome.folder}: {outcome.result}")
         print(said, end="", flush=True)
     for top, upgrade in upgrades.items():
-        its = [each for each in map(_again, projects) if each and each.top == top]
+        its = [
+            updated
+            for project, outcome in zip(projects, outcomes, strict=True)
+            if outcome.result != "refused"
+            and (updated := _again(project)) is not None
+            and updated.top == top
+        ]
         with console.status("Raising the library"):
             lines = upgrade.raise_for(its)
         print(*lines, sep="\n", end="\n" if lines else "")
