@@ -3,16 +3,17 @@
     python keep_files.py ANSWERS_FILE WORKERS_FOLDER TEMPLATE RELEASE
 
 Copier deletes the files of a job that was taken out of the answers, brings back those that
-the team deleted or moved, and deletes a file that the template has no more, edited or not.
-HEAD has them all, because only a committed tree is updated; the template's repository has
-the release before, and files in it that are no Jinja as they were rendered.
+the team deleted or moved, and deletes a file that the template no longer has, edited or
+not. HEAD has them all, because only a committed tree is updated. The template's repository
+has the last release, where files without Jinja are as they were rendered. What only few
+updates need is imported where it is used: this runs in every one.
 """
 
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,36 @@ import yaml
 
 JINJA = ".jinja"
 LINK = "120000"
+# Set by chancy-workers, which switches the old imports itself and then says what is left.
+SWITCHES = "CHANCY_WORKERS_SWITCHES_IMPORTS"
+# The name of a module that is in the library now, or of another that starts like one.
+MACHINERY = re.compile(rb"\bchancy_(?!initialization|instance|runtime)\w")
 # A file's mode and its object.
 Blob = tuple[str, str]
+# What a service writes in place of an edit in a module that is in the library now.
+INSTEAD = {
+    "app": "build a subclass of Chancy in create_chancy()",
+    "children": "name a subclass of ProcessExecutor in Queue(executor=…)",
+    "cron": "put a subclass of Cron into plugins=[…]",
+    "database": "pass a URL or a function of your own to Chancy(…) in create_chancy()",
+    "executors": "name a subclass of the executor in Queue(executor=…)",
+    "feeding": "name a subclass of ProcessExecutor in Queue(executor=…)",
+    "health": "include a router of your own that awaits find_problems(get_chancy)",
+    "leadership": "put a subclass of Leadership into plugins=[…]",
+    "maintenance": "put Pruner(…) or Recovery(…) with your arguments into plugins=[…]",
+    "queues": "call a function of your own after declare_queues()",
+    "router": "include a router of your own whose lifespan enters initialize_workers()",
+    "sentry": "put a subclass of SentryPlugin into plugins=[…]",
+    "settings": "pass other values to Settings(…)",
+    "start": "call a check of your own after check_database()",
+    "worker": "enter a subclass of Worker in initialize_workers()",
+}
+ELSE = "open an issue at the template's repository"
 
 
 def main(answers_file: str, workers: str, template: str, release: str) -> None:
     """Puts the files of the current folder right and says what became of them."""
+    merge_anew(workers)
     before = jobs_of(git("show", f"HEAD:./{answers_file}"))
     after = jobs_of(Path(answers_file).read_text(encoding="utf-8"))
     files = tree_of("HEAD", ".")
@@ -38,8 +63,10 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
     rendered = rendered_files(tree_of(release, "template", "-C", template), workers)
-    restore_edited(files, rendered)
+    restore_edited(files, rendered, template)
     report_links(files, rendered)
+    if SWITCHES not in os.environ:
+        report_imports(answers_file, workers)
 
 
 def tree_of(commit: str, folder: str, *where: str) -> dict[str, Blob]:
@@ -148,20 +175,117 @@ def report_moved(
         )
 
 
-def restore_edited(files: Mapping[str, Blob], rendered: Mapping[str, Blob]) -> None:
+def restore_edited(
+    files: Mapping[str, Blob], rendered: Mapping[str, Blob], template: str
+) -> None:
     """Brings edited files back that Copier deleted, and names them."""
-    edited = {
-        name
-        for name, (_, blob) in files.items()
-        if name in rendered and blob != rendered[name][1]
-    }
-    # An edited test needs its module.
-    edited |= {name.replace("/tests/test_", "/") for name in edited} & files.keys()
-    for name in restore(sorted(edited)):
+    for name, (_, blob) in sorted(files.items()):
+        if name not in rendered or blob == rendered[name][1] or os.path.lexists(name):
+            continue
+        from layout import differ_in_layout_only
+
+        last = git_bytes("-C", template, "cat-file", "blob", rendered[name][1])
+        team = git_bytes("cat-file", "blob", blob)
+        if name.endswith(".py") and differ_in_layout_only(
+            last.decode(errors="replace"), team.decode(errors="replace")
+        ):
+            continue
+        restore([name])
         print(
-            f"{name} would go with this update, and stays, since it or its test was edited "
-            "or laid out anew: delete it when nothing of it is needed."
+            f"{name} was edited, and stays though the template no longer has it: ",
+            end="",
         )
+        if machinery := re.fullmatch(r"chancy_(\w+)\.py", Path(name).name):
+            instead = INSTEAD.get(machinery[1], ELSE)
+            print(
+                "chancy_runtime has what it did, and nothing imports it any more. In place of "
+                f"the edit, {instead}, then delete the file."
+            )
+        else:
+            print("keep what is about your own code, then delete the rest.")
+
+
+def merge_anew(workers: str) -> None:
+    """Merges files that have a conflict in a second way, which may have none."""
+    stages: dict[str, int] = {}
+    listed = git("ls-files", "--unmerged", "-z", "--", f":(literal){workers}")
+    for entry in filter(None, listed.split("\0")):
+        name = entry.split("\t", 1)[1]
+        stages[name] = stages.get(name, 0) + 1
+    for name in (name for name, number in stages.items() if number == 3):
+        base, team, new = (git_bytes("show", f":{n}:./{name}") for n in (1, 2, 3))
+        merged, conflicts = merge_otherwise(Path(name).name, base, team, new)
+        if merged:
+            Path(name).write_bytes(merged)
+        if merged and not conflicts:
+            hooks = ("-c", f"core.hooksPath={os.devnull}")
+            git(*hooks, "reset", "--quiet", "--", f":(literal){name}")
+
+
+def merge_otherwise(
+    name: str, base: bytes, team: bytes, new: bytes
+) -> tuple[bytes, int]:
+    """A merge that knows more than git's, and its conflicts; nothing when there is none."""
+    if team.startswith(base):
+        return new + team[len(base) :], 0
+    if name != "chancy_initialization.py" or b"\r" in team:
+        return b"", 0
+    import tempfile
+
+    from merge_imports import with_library
+
+    try:
+        switched = with_library(base.decode(), team.decode(), new.decode())
+    except UnicodeDecodeError:
+        return b"", 0
+    if switched is None:
+        return b"", 0
+    base, team = (text.encode() for text in switched)
+    with tempfile.TemporaryDirectory() as folder:
+        return merge(Path(folder), team, base, new)
+
+
+def merge(folder: Path, team: bytes, base: bytes, new: bytes) -> tuple[bytes, int]:
+    """What git makes of two versions, with the marks that Copier uses; and the conflicts."""
+    labels = ("before updating", "last update", "after updating")
+    options = [option for label in labels for option in ("-L", label)]
+    paths = []
+    for label, content in zip(labels, (team, base, new), strict=True):
+        paths.append(str(folder / label))
+        Path(paths[-1]).write_bytes(content)
+    command = ["git", "merge-file", "--stdout", *options, *paths]
+    result = subprocess.run(command, capture_output=True)
+    return result.stdout, result.returncode
+
+
+def report_imports(answers_file: str, workers: str) -> None:
+    """Lists the imports of modules that are in the library now, with what to write."""
+    answers = yaml.safe_load(Path(answers_file).read_text(encoding="utf-8"))
+    found = [*old_imports(answers, workers)]
+    if found:
+        print(
+            "These imports no longer lead anywhere, since chancy_runtime has the modules. "
+            "Write what is on the right (chancy-workers update does it for you):"
+        )
+        print(*found, sep="\n")
+
+
+def old_imports(answers: Mapping[str, Any], workers: str) -> Iterator[str]:
+    """The imports of such modules in the service's files and in the one with its app."""
+    service = Path(workers).parent
+    package = answers.get("package", f"app.{answers['service']}")
+    listed = git("ls-files", "-z", "-co", "--exclude-standard", "--", f"{service}/*.py")
+    main = os.path.normpath(service / str(answers.get("main", "main.py")))
+    for name in sorted({*listed.split("\0"), main}):
+        path = Path(name)
+        if path.parent == Path(workers) and MACHINERY.match(path.name.encode()):
+            continue  # Edited, kept and to be deleted.
+        if name and path.is_file() and MACHINERY.search(data := path.read_bytes()):
+            import wire_lifespan as wiring
+
+            place = wiring.service_of(path.resolve(), answers["service"], package, "")
+            for each in wiring.find_old_imports(data, place):
+                yield f"  {name}:{each.line}: {each.text} -> {each.write}"
 
 
 def report_links(files: Mapping[str, Blob], rendered: Mapping[str, Blob]) -> None:
@@ -176,10 +300,11 @@ def report_links(files: Mapping[str, Blob], rendered: Mapping[str, Blob]) -> Non
 
 
 def git(*arguments: str) -> str:
-    result = subprocess.run(
-        ["git", *arguments], check=True, capture_output=True, encoding="utf-8"
-    )
-    return result.stdout
+    return git_bytes(*arguments).decode()
+
+
+def git_bytes(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True).stdout
 
 
 if __name__ == "__main__":

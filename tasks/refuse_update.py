@@ -17,10 +17,11 @@ from pathlib import Path
 
 import yaml
 
-# What Copier merges in a service's folder, and in a backend; the rest is written once.
+# What Copier merges or, of releases before v0.5.0, takes away: in a service's folder and in
+# a backend. The rest is written once.
 OF_WORKERS = re.compile(
     r"workers/(chancy_\w+|__init__|__main__"
-    r"|tests/(__init__|conftest|test_chancy_\w+|test_main))\.py"
+    r"|tests/(__init__|conftest|test_(chancy_\w+|main|workers)))\.py"
 )
 OF_BACKEND = re.compile(
     r"README\.md|pyproject\.toml|\.gitignore"

@@ -113,7 +113,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def next_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a release after the working tree, which changes a line of HOOKS."""
+    """The same with a release after the working tree, which changes a line of INSTANCE."""
     return make_next_release(tmp_path_factory.mktemp("next_release") / "template")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from .releases import HOOKS
+from .releases import INSTANCE
 from .support import run
 
 CRON_JOB = """\
@@ -124,7 +124,7 @@ def add_line(service: Path, name: str) -> None:
 
 def edit_what_the_next_release_changes(service: Path) -> None:
     """Changes the very line, so that an update to that release conflicts."""
-    _replace(service / HOOKS, '"""Hooks', '"""The hooks')
+    _replace(service / INSTANCE, '"""Holds', '"""It holds')
 
 
 def delete_file(service: Path, name: str) -> None:

@@ -17,7 +17,7 @@ UNREAD = ("tests", "benchmarks", "docs", "uv.lock")
 # A release after that one.
 NEXT = "v99.1.0"
 # The module of a service that it changes.
-HOOKS = "workers/chancy_hooks.py"
+INSTANCE = "workers/chancy_instance.py"
 RELEASE = re.compile(r"([0-9a-f]{40}) release: (v\d+\.\d+\.\d+)")
 
 
@@ -58,11 +58,11 @@ def _release(folder: Path, version: str, without: Sequence[str]) -> None:
 
 
 def make_next_release(folder: Path, without: Sequence[str] = UNREAD) -> Path:
-    """The same, and a release after the working tree that changes a line of the machinery."""
+    """The same, and a release after the working tree that changes a line of INSTANCE."""
     make_template(folder, without)
-    hooks = folder / "template" / "{{ service_root }}" / HOOKS
-    _, rest = hooks.read_text().split("\n", 1)
-    hooks.write_text(f'"""Hooks, as the next release has them."""\n{rest}')
+    instance = folder / "template" / "{{ service_root }}" / INSTANCE
+    _, rest = instance.read_text().split("\n", 1)
+    instance.write_text(f'"""Holds the Chancy, as the next release has it."""\n{rest}')
     commit_all(folder)
     run("git", "tag", NEXT, cwd=folder)
     return folder

@@ -19,7 +19,7 @@ from .releases import (
     update,
 )
 from .support import COPIER, PROGRAM, commit, copy, environment, run
-from .test_updates import ANSWERS, make_backend
+from .test_updates import ANSWERS, KEPT, make_backend
 
 WORKERS = "app/billing/workers"
 RENAMED = [{"name": "send_digest"}, {"name": "summary", "queue": "slow"}]
@@ -87,6 +87,12 @@ def without_answers(files: dict[str, bytes]) -> dict[str, bytes]:
     }
 
 
+def written_once(folder: Path) -> dict[str, bytes]:
+    """The files of the team's that an update never changes."""
+    files = read_files(folder)
+    return {name: text for name, text in files.items() if KEPT.fullmatch(f"/{name}")}
+
+
 def test_one_command_adds_a_job_with_its_test(
     scope: str, root: Path, render: Callable[..., Path], server_url: str
 ) -> None:
@@ -114,7 +120,7 @@ def test_one_command_adds_a_job_with_its_test(
         *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio"),
         *(
             f"{WORKERS}/tests/test_job_archive.py",
-            f"{WORKERS}/tests/test_chancy_cron.py",
+            f"{WORKERS}/tests/test_workers.py",
         ),
         cwd=root,
         env=environment(WORKERS_TEST_DATABASE_URL=server_url, PYTHONPATH="."),
@@ -230,34 +236,6 @@ def test_changed_answers_give_what_a_fresh_render_gives_and_back(
     assert read_files(root) == before
 
 
-@pytest.mark.parametrize("module", ["chancy_sentry.py", "tests/test_chancy_sentry.py"])
-@pytest.mark.parametrize("by_hand", [False, True], ids=["copier", "by-hand"])
-def test_a_module_that_goes_with_an_answer_stays_where_it_was_edited(
-    by_hand: bool, module: str, scope: str, root: Path, render: Callable[..., Path]
-) -> None:
-    """A test that was edited stays with its module."""
-    edited = root / WORKERS / module
-    edited.write_text(f"{edited.read_text()}\n# The team's.\n")
-    commit_all(root)
-    before = read_files(root)
-
-    if by_hand:
-        edit_answers(root, scope, sentry=False)
-        printed = chancy_workers("update", cwd=root)
-    else:
-        printed = answer(root, scope, sentry=False)
-
-    assert f"{module} would go with this update" in printed
-    after = without_answers(read_files(root))
-    fresh = without_answers(read_files(render(scope, sentry=False)))
-    theirs = {
-        f"{WORKERS}/{module}",
-        f"{WORKERS}/chancy_sentry.py",
-        "app/billing/main.py",
-    }
-    assert after == {**fresh, **{name: before[name] for name in theirs}}
-
-
 def test_files_that_the_team_deleted_or_moved_do_not_come_back(
     scope: str, root: Path
 ) -> None:
@@ -267,7 +245,7 @@ def test_files_that_the_team_deleted_or_moved_do_not_come_back(
     shutil.rmtree(workers / "send_digest")
     (workers / "tests" / "__init__.py").unlink()
     (workers / "tests" / "test_job_report.py").unlink()
-    (workers / "tests" / "test_chancy_jobs.py").unlink()
+    (workers / "tests" / "test_workers.py").unlink()
     (root / "app" / "billing" / "main.py").unlink()
     commit_all(root)
     before = list_files(root)
@@ -359,8 +337,7 @@ def test_answers_edited_by_hand_in_an_old_release_are_taken_in(
     fresh = read_files(
         render("service", jobs=[*ANSWERS["jobs"], "archive"], sentry=False)
     )
-    fresh["app/billing/main.py"] = (root / "app" / "billing" / "main.py").read_bytes()
-    assert read_files(root) == fresh
+    assert read_files(root) == {**fresh, **written_once(root)}
 
 
 def test_a_second_service_of_an_old_release_is_not_taken_for_the_backend_it_is_in(
@@ -375,6 +352,6 @@ def test_a_second_service_of_an_old_release_is_not_taken_for_the_backend_it_is_i
     printed = chancy_workers("update", "app/shipping", cwd=root)
 
     assert "updated" in printed
+    service = root / "app" / "shipping"
     fresh = read_files(current / "app" / "shipping")
-    fresh["main.py"] = (root / "app" / "shipping" / "main.py").read_bytes()
-    assert read_files(root / "app" / "shipping") == fresh
+    assert read_files(service) == {**fresh, **written_once(service)}

@@ -34,7 +34,7 @@ def root(two_services: Path, tmp_path: Path) -> Path:
 
 
 def check(root: Path, *arguments: str, **variables: str) -> list[dict[str, str]]:
-    """What is found; the exit status has to fit."""
+    """What is wrong, without notices; the exit status has to fit."""
     result = run(
         PROGRAM,
         "check",
@@ -46,8 +46,9 @@ def check(root: Path, *arguments: str, **variables: str) -> list[dict[str, str]]
     )
     assert result.stdout, result.stderr
     found: list[dict[str, str]] = json.loads(result.stdout)
-    assert result.returncode == bool(found)
-    return found
+    errors = [each for each in found if each["level"] == "error"]
+    assert result.returncode == bool(errors)
+    return errors
 
 
 def add_line(path: Path, line: str) -> None:
@@ -62,13 +63,27 @@ def replace(path: Path, old: str, new: str) -> None:
 
 def lock(root: Path, version: str) -> None:
     (root / "uv.lock").write_text(
-        f'[[package]]\nname = "chancy"\nversion = "{version}"\n'
+        f'[[package]]\nname = "chancy-runtime"\nversion = "{version}"\n'
     )
 
 
-def lock_another_chancy(root: Path) -> None:
+def lock_an_older_library(root: Path) -> None:
     (root / "poetry.lock").write_bytes(b"\xe9")
-    lock(root, "0.27.0")
+    lock(root, "0.4.9")
+
+
+def pin_an_older_library(root: Path) -> None:
+    (root / "requirements.txt").write_text(
+        "chancy-runtime[fastapi] @ git+https://e.com/t.git@v0.4.0#subdirectory=runtime\n"
+    )
+
+
+def take_out_the_library(root: Path) -> None:
+    pyproject = root / "pyproject.toml"
+    lines = pyproject.read_text().splitlines(keepends=True)
+    pyproject.write_text(
+        "".join(line for line in lines if "chancy-runtime" not in line)
+    )
 
 
 def lose_main(root: Path) -> None:
@@ -77,7 +92,7 @@ def lose_main(root: Path) -> None:
 
 
 def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
-    lock(root, "0.26.3")
+    lock(root, "0.5.3")
     run(
         *(sys.executable, "-m", "ruff", "format", "--isolated", "--line-length=120"),
         *("--no-cache", "app/shipping"),
@@ -91,25 +106,22 @@ def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
-    "edited": (
-        lambda root: replace(
-            root / WORKERS / "chancy_hooks.py", "import Any", "import *"
-        ),
-        f"{WORKERS}/chancy_hooks.py",
-        "was edited by hand",
-        "git log",
-    ),
     "missing": (
-        lambda root: (root / WORKERS / "chancy_hooks.py").unlink(),
-        f"{WORKERS}/chancy_hooks.py",
+        lambda root: (root / WORKERS / "chancy_instance.py").unlink(),
+        f"{WORKERS}/chancy_instance.py",
         "is missing",
-        f"git checkout HEAD -- {WORKERS}/chancy_hooks.py",
+        f"git checkout HEAD -- {WORKERS}/chancy_instance.py",
     ),
-    "no-text": (
-        lambda root: (root / WORKERS / "chancy_hooks.py").write_bytes(b"E = '\xe9\0'"),
-        f"{WORKERS}/chancy_hooks.py",
-        "was edited by hand",
-        "git log -- ",
+    "old-import": (
+        lambda root: replace(
+            root / WORKERS / "send_digest/worker.py",
+            "from chancy_runtime import job\n",
+            "from chancy_runtime import job\n\n"
+            "from ..chancy_errors import WorkersError as WorkersError\n",
+        ),
+        f"{WORKERS}/send_digest/worker.py",
+        "from ..chancy_errors import WorkersError as WorkersError leads nowhere",
+        "write from chancy_runtime import WorkersError",
     ),
     "not-wired": (
         lambda root: (root / "app/billing/main.py").write_text(
@@ -167,11 +179,23 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "the queue slow is not declared",
         "chancy-workers update app/billing",
     ),
-    "chancy": (
-        lock_another_chancy,
+    "older-library": (
+        lock_an_older_library,
         "uv.lock",
-        "Chancy 0.27.0 is outside of <0.27,>=0.26",
-        'uv add "chancy[cron]',
+        "chancy-runtime 0.4.9 is older than 0.5, which the workers need",
+        "chancy-workers update app/billing",
+    ),
+    "older-pin": (
+        pin_an_older_library,
+        "requirements.txt",
+        "chancy-runtime 0.4.0 is older than 0.5",
+        "chancy-workers update app/billing",
+    ),
+    "no-library": (
+        take_out_the_library,
+        ANSWERS,
+        "chancy-runtime is not among the dependencies",
+        'uv add --tag v99.0.0 "chancy-runtime[fastapi,sentry] @ git+file://localhost/',
     ),
     "answers": (
         lambda root: replace(root / ANSWERS, "sentry: true", "sentry: false"),
@@ -215,7 +239,7 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
     if name in ("answers", "no-jobs", "conflict-committed"):
         commit_all(root)
 
-    everywhere = name in ("unreadable", "chancy", "conflict-committed")
+    everywhere = name in ("unreadable", "conflict-committed")
     findings = check(root, *([] if everywhere else ["app/billing"]))
 
     if name == "no-jobs":
@@ -304,22 +328,64 @@ def test_of_a_conflict_in_the_choices_only_the_conflict_is_told(root: Path) -> N
 def test_a_service_that_is_not_committed_yet_is_looked_at(root: Path) -> None:
     run("git", "rm", "-r", "-q", "--cached", "app/shipping", cwd=root)
 
-    assert (
-        run(PROGRAM, "check", cwd=root).stdout == "2 services are current and whole\n"
+    printed = run(PROGRAM, "check", cwd=root).stdout
+    assert printed.endswith("\n2 services are current and whole\n")
+
+
+def test_what_a_team_does_in_its_own_files_is_not_found(root: Path) -> None:
+    tests = root / WORKERS / "tests"
+    (tests / "test_workers.py").unlink()
+    add_line(tests / "conftest.py", "\n\nOURS = 1")
+    add_line(root / WORKERS / "chancy_instance.py", "\n\nOURS = 1")
+    add_line(root / WORKERS / "__main__.py", "# Ours.")
+
+    assert check(root) == []
+
+
+def test_a_library_that_cannot_be_told_is_a_notice_and_no_error(
+    root: Path,
+) -> None:
+    result = run(PROGRAM, "check", "app/shipping", cwd=root)
+
+    told, whole = result.stdout.splitlines()
+    assert told.startswith(
+        "app/shipping/.copier-answers.yml:1: notice: which chancy-runtime"
+    )
+    assert "need 0.5 or newer (uv add " in told
+    assert whole == "1 service is current and whole"
+    annotated = run(
+        PROGRAM, "check", "--format=github", "app/shipping", cwd=root
+    ).stdout
+    assert annotated.startswith(
+        "::notice file=app/shipping/.copier-answers.yml,line=1,"
     )
 
 
-def test_tests_of_the_template_may_go_and_its_fixtures_be_added_to(root: Path) -> None:
-    tests = root / WORKERS / "tests"
-    (tests / "test_chancy_cron.py").unlink()
-    conftest = tests / "conftest.py"
-    add_line(conftest, "\n\n@pytest.fixture\ndef invoice() -> int:\n    return 1")
-    replace(conftest, "\nimport os\n", "\nimport json\nimport os\n")
-    assert check(root) == []
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("uv.lock", '[[package]]\nname = "chancy-runtime"\nversion = "0.5.0"\n'),
+        ("poetry.lock", '[[package]]\nname = "chancy-runtime"\nversion = "0.6.1"\n'),
+        ("requirements.txt", "chancy-runtime[fastapi,sentry]==0.5.2 --hash=sha256:0\n"),
+        (
+            "requirements-prod.txt",
+            "chancy_runtime @ git+ssh://git@e.com/t.git@v0.5.0#subdirectory=runtime\n",
+        ),
+        (
+            ".venv/lib/python3.11/site-packages/chancy_runtime-0.5.0.dist-info/METADATA",
+            "",
+        ),
+    ],
+)
+def test_the_version_of_the_library_is_found_where_teams_have_it(
+    name: str, text: str, root: Path
+) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(text)
 
-    replace(conftest, 'return "asyncio"', 'return "trio"')
-    (finding,) = check(root)
-    assert finding["problem"] == "the template's, was edited by hand"
+    assert run(PROGRAM, "check", cwd=root).stdout == (
+        "2 services are current and whole\n"
+    )
 
 
 def test_commands_are_told_as_a_shell_takes_them(root: Path) -> None:
@@ -329,7 +395,7 @@ def test_commands_are_told_as_a_shell_takes_them(root: Path) -> None:
     workers = root / "our services" / "shipping" / "workers"
     shutil.copytree(workers / "send_digest", workers / "report")
     commit_all(root)
-    (workers / "chancy_hooks.py").unlink()
+    (workers / "chancy_instance.py").unlink()
     commit_all(root)
 
     missing, unregistered = check(root)
@@ -411,21 +477,21 @@ def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
     (root / "50%,app").mkdir()
     (root / "app" / "shipping").rename(root / "50%,app" / "shipping")
     commit_all(root)
+    lock(root, "0.5.0")
     for workers in (root / WORKERS, root / "50%,app" / "shipping" / "workers"):
-        replace(workers / "chancy_hooks.py", "import Any", "import Any, cast")
+        replace(workers / "send_digest/worker.py", '"default"', '"slow%"')
 
     result = run(PROGRAM, "check", "--format=github", cwd=root, check=False)
 
     assert result.returncode == 1
     billing, shipping = result.stdout.splitlines()
     assert billing.startswith(
-        f"::error file={WORKERS}/chancy_hooks.py,line=5,title=app/billing::the template's"
+        f"::error file={WORKERS}/send_digest/worker.py,line=15,title=app/billing::the queue"
     )
     assert shipping.startswith(
-        "::error file=50%25%2Capp/shipping/workers/chancy_hooks.py,line=5,"
-        "title=50%25%2Capp/shipping::the template's"
+        "::error file=50%25%2Capp/shipping/workers/send_digest/worker.py,line=15,"
+        "title=50%25%2Capp/shipping::the queue slow%25 is not declared"
     )
-    assert "git log -- 50%25,app/shipping/workers/chancy_hooks.py" in shipping
 
 
 def test_a_checkout_of_somebody_else_s_is_told_with_git_s_way_out(root: Path) -> None:

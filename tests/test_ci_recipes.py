@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .releases import HOOKS, NEXT, WORKING_TREE, commit_all
+from .releases import INSTANCE, NEXT, WORKING_TREE, commit_all
 from .support import GIT, TEMPLATE, commit, copy, environment, run
 
 ANSWERS = ".copier-answers.yml"
@@ -75,6 +75,11 @@ def commit_as_create_pull_request(checkout: Path) -> None:
     run(*GIT, "commit", "-q", "-m", "update", cwd=checkout)
 
 
+def errors_in(printed: str) -> list[str]:
+    """Its annotations that are no notices."""
+    return [line for line in printed.splitlines() if line.startswith("::error ")]
+
+
 def test_the_check_passes_a_current_backend(
     origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
@@ -83,23 +88,22 @@ def test_the_check_passes_a_current_backend(
 
     result = run_job("workers", origin, tmp_path / "checkout", next_release)
 
-    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert (result.returncode, errors_in(result.stdout)) == (0, []), result.stderr
 
 
 def test_the_check_fails_with_annotations_where_a_service_drifted(
     origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
     billing = add_service(origin, "billing", next_release, WORKING_TREE)
-    replace_first_line(billing / HOOKS, '"""Our hooks."""')
+    replace_first_line(billing / INSTANCE, '"""Ours."""')
     commit(origin)
 
     result = run_job("workers", origin, tmp_path / "checkout", next_release)
 
     assert result.returncode == 1, result.stderr
-    behind, edited = result.stdout.splitlines()
+    (behind,) = errors_in(result.stdout)
     assert behind.startswith(f"::error file=app/billing/{ANSWERS},line=")
     assert f"{WORKING_TREE} is behind {NEXT}" in behind
-    assert edited.startswith(f"::error file=app/billing/{HOOKS},line=1,")
 
 
 def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(
@@ -107,7 +111,7 @@ def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(
 ) -> None:
     billing = add_service(origin, "billing", next_release, WORKING_TREE)
     shipping = add_service(origin, "shipping", next_release, WORKING_TREE)
-    replace_first_line(shipping / HOOKS, '"""Our hooks."""')
+    replace_first_line(shipping / INSTANCE, '"""Ours."""')
     commit(origin)
     answers = billing / ANSWERS
     answers.write_text(answers.read_text().replace("sentry: true", "sentry: false"))
@@ -120,21 +124,22 @@ def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(
     commit_as_create_pull_request(checkout)
 
     changed = run("git", "diff", "--name-only", "HEAD^", cwd=checkout).stdout.split()
-    assert {f"app/billing/{HOOKS}", f"app/shipping/{HOOKS}"} < set(changed)
+    assert {f"app/billing/{INSTANCE}", f"app/shipping/{INSTANCE}"} < set(changed)
     assert (
-        "as the next release has" in (checkout / "app" / "billing" / HOOKS).read_text()
+        "as the next release has"
+        in (checkout / "app" / "billing" / INSTANCE).read_text()
     )
     assert "sentry: false" in (checkout / "app" / "billing" / ANSWERS).read_text()
-    theirs = (checkout / "app" / "shipping" / HOOKS).read_text()
+    theirs = (checkout / "app" / "shipping" / INSTANCE).read_text()
     assert (
         "<<<<<<<" in theirs
-        and "Our hooks." in theirs
+        and "Ours." in theirs
         and "as the next release has" in theirs
     )
 
     again = run_job("workers", checkout, tmp_path / "again", next_release)
     assert again.returncode == 1
-    assert f"file=app/shipping/{HOOKS}" in again.stdout
+    assert f"file=app/shipping/{INSTANCE}" in again.stdout
     assert "has the conflict of an update" in again.stdout
 
 

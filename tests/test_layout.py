@@ -1,7 +1,7 @@
 """What a formatter changes in Python code is told from what a person changes."""
 
 import pytest
-from chancy_workers.layout import differ_in_layout_only
+from chancy_workers.source import task
 
 TEXT = '''\
 """Docstring.
@@ -52,11 +52,11 @@ def test_a_layout_is_none_of_the_team_s_edits(name: str) -> None:
         assert old in changed
         changed = changed.replace(old, new)
 
-    assert differ_in_layout_only(TEXT, changed)
+    assert task("layout").differ_in_layout_only(TEXT, changed)
 
 
 @pytest.mark.parametrize("name", list(EDITS))
 def test_an_edit_is_more_than_a_layout(name: str) -> None:
     old, new = EDITS[name]
 
-    assert not differ_in_layout_only(TEXT, TEXT.replace(old, new))
+    assert not task("layout").differ_in_layout_only(TEXT, TEXT.replace(old, new))

@@ -10,7 +10,7 @@ import yaml
 
 from . import edits
 from .releases import (
-    HOOKS,
+    INSTANCE,
     RELEASES,
     WORKING_TREE,
     commit_all,
@@ -113,14 +113,14 @@ def dirty_elsewhere(root: Path) -> Path:
 
 
 def read_only(root: Path) -> Path:
-    next(root.rglob(HOOKS)).chmod(0o444)
+    next(root.rglob(INSTANCE)).chmod(0o444)
     return root
 
 
 def _check_out_again(root: Path) -> Path:
     run("git", "rm", "-r", "-q", "--cached", ".", cwd=root)
     run("git", "reset", "--hard", "-q", cwd=root)
-    assert b"\r\n" in next(root.rglob(HOOKS)).read_bytes()
+    assert b"\r\n" in next(root.rglob(INSTANCE)).read_bytes()
     return root
 
 
@@ -157,10 +157,10 @@ def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(
 ) -> None:
     for make in CHECKOUTS[name]:
         root = make(root)
-    hooks = next(root.rglob(HOOKS))
-    before = hooks.read_bytes()
-    mode = hooks.stat().st_mode
-    service = hooks.parents[1]
+    instance = next(root.rglob(INSTANCE))
+    before = instance.read_bytes()
+    mode = instance.stat().st_mode
+    service = instance.parents[1]
 
     link = root / "link"
     named = link if link.is_symlink() else service
@@ -169,33 +169,33 @@ def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(
     run("git", "add", "--update", cwd=root)
     changed = run("git", "diff", "--cached", "--numstat", "-z", cwd=root).stdout
     below = service.relative_to(root)
-    assert changed == f"1\t1\t{below / ANSWERS}\0" + f"1\t1\t{below / HOOKS}\0"
+    assert changed == f"1\t1\t{below / ANSWERS}\0" + f"1\t1\t{below / INSTANCE}\0"
     assert (root / "notes.txt").exists() == (dirty_elsewhere in CHECKOUTS[name])
     if program == "chancy-workers":
-        after = hooks.read_bytes()
+        after = instance.read_bytes()
         _, rest = before.split(b"\n", 1)
         assert after.endswith(rest)
         assert after.count(b"\r\n") == before.count(b"\r\n")
-        assert hooks.stat().st_mode == mode
+        assert instance.stat().st_mode == mode
 
 
 @pytest.mark.parametrize("program", list(UPDATES))
 def test_a_file_that_the_team_made_a_link_stays_one_and_is_named(
     program: str, root: Path
 ) -> None:
-    hooks = root / BILLING / HOOKS
-    (root / "hooks.py").write_bytes(hooks.read_bytes())
-    hooks.unlink()
-    hooks.symlink_to("../../../hooks.py")
+    instance = root / BILLING / INSTANCE
+    (root / "instance.py").write_bytes(instance.read_bytes())
+    instance.unlink()
+    instance.symlink_to("../../../instance.py")
     (root / BILLING / "workers" / "gone.txt").symlink_to("nowhere")
     commit_all(root)
     before = read_files(root)
 
     printed = run(*UPDATES[program], BILLING, cwd=root).stdout
 
-    assert f"{HOOKS} is a link, and stays one" in printed
+    assert f"{INSTANCE} is a link, and stays one" in printed
     assert printed.count(" is a link") == 1
-    assert hooks.is_symlink()
+    assert instance.is_symlink()
     after = read_files(root)
     assert {name for name in before if before[name] != after[name]} == {
         f"{BILLING}/{ANSWERS}"
@@ -206,7 +206,7 @@ def test_a_file_that_the_team_made_a_link_stays_one_and_is_named(
 def test_a_conflict_in_a_checkout_with_crlf_is_of_its_lines_only(
     by: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hooks = root / BILLING / HOOKS
+    instance = root / BILLING / INSTANCE
     edits.edit_what_the_next_release_changes(root / BILLING)
     commit_all(root)
     if by == "attributes":
@@ -215,11 +215,11 @@ def test_a_conflict_in_a_checkout_with_crlf_is_of_its_lines_only(
         (tmp_path / "gitconfig").write_text("[core]\nautocrlf = true\n")
         monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
         _check_out_again(root)
-    _, rest = hooks.read_bytes().split(b"\n", 1)
+    _, rest = instance.read_bytes().split(b"\n", 1)
 
     run(PROGRAM, "update", BILLING, cwd=root, check=False)
 
-    after = hooks.read_bytes()
+    after = instance.read_bytes()
     assert b"<<<<<<< before updating" in after
     assert after.endswith(rest)
 
@@ -244,7 +244,7 @@ def rename(root: Path) -> Path:
 
 
 def assert_is_updated_to_its_folder(service: Path) -> None:
-    assert "as the next release" in (service / HOOKS).read_text()
+    assert "as the next release" in (service / INSTANCE).read_text()
     answers = yaml.safe_load((service / ANSWERS).read_text())
     assert (answers["package"], answers["prefix"]) == ("app.invoices", "billing_")
 
@@ -293,10 +293,11 @@ def test_a_template_by_a_relative_path_or_a_url_is_found_from_any_folder(
     point_to(root, source)
 
     result = run(PROGRAM, "check", "billing", cwd=root / "app", check=False)
-    assert result.stdout.count("\n") == 1 and "is behind" in result.stdout
+    (found,) = [line for line in result.stdout.splitlines() if ": notice: " not in line]
+    assert "is behind" in found
     run(PROGRAM, "update", "billing", cwd=root / "app")
 
-    assert "as the next release" in (root / BILLING / HOOKS).read_text()
+    assert "as the next release" in (root / BILLING / INSTANCE).read_text()
     answers = yaml.safe_load((root / BILLING / ANSWERS).read_text())
     assert answers["_src_path"] == source
 
@@ -367,14 +368,17 @@ def test_what_a_team_wrote_beside_another_layout_is_merged_as_ever(
     template: Path, tmp_path: Path
 ) -> None:
     root = make_root(tmp_path, template, FIRST, 100)
-    tables = f"{BILLING}/workers/chancy_tables.py"
-    edits.add_line(root, tables)
+    instance = f"{BILLING}/{INSTANCE}"
+    text = (root / instance).read_text()
+    (root / instance).write_text(
+        text.replace("= chancy\n", "= chancy  # The team's.\n")
+    )
     commit_all(root)
 
     printed = run(PROGRAM, "update", cwd=root, check=False).stdout
 
-    assert f"conflict in {tables}" in printed
-    assert "# A line of the team's." in (root / tables).read_text()
+    assert f"conflict in {instance}" in printed
+    assert "# The team's." in (root / instance).read_text()
 
 
 @pytest.mark.parametrize(
@@ -418,23 +422,23 @@ def test_where_the_repository_itself_has_crlf_only_edits_conflict(root: Path) ->
     run(PROGRAM, "update", cwd=root)
 
     changed = run("git", "diff", "HEAD", "--numstat", cwd=root).stdout.splitlines()
-    assert changed == [f"1\t1\t{BILLING}/{name}" for name in (ANSWERS, HOOKS)]
+    assert changed == [f"1\t1\t{BILLING}/{name}" for name in (ANSWERS, INSTANCE)]
     assert all(not has_lf(path) for path in files)
 
     run("git", "reset", "-q", "--hard", cwd=root)
-    hooks = root / BILLING / HOOKS
-    hooks.write_bytes(hooks.read_bytes().replace(b'"""Hooks', b'"""The hooks', 1))
+    instance = root / BILLING / INSTANCE
+    instance.write_bytes(instance.read_bytes().replace(b'"""Holds', b'"""It holds', 1))
     commit_all(root)
-    ours = hooks.read_bytes()
+    ours = instance.read_bytes()
 
     printed = run(PROGRAM, "update", cwd=root, check=False).stdout
 
-    assert f"conflict in {BILLING}/{HOOKS}\n" in printed
-    assert b"<<<<<<< before updating\r\n" in hooks.read_bytes()
-    run("git", "checkout", "--ours", "--", hooks, cwd=root)
-    assert hooks.read_bytes() == ours
-    run("git", "checkout", "--theirs", "--", hooks, cwd=root)
-    assert b"as the next release" in hooks.read_bytes() and not has_lf(hooks)
+    assert f"conflict in {BILLING}/{INSTANCE}\n" in printed
+    assert b"<<<<<<< before updating\r\n" in instance.read_bytes()
+    run("git", "checkout", "--ours", "--", instance, cwd=root)
+    assert instance.read_bytes() == ours
+    run("git", "checkout", "--theirs", "--", instance, cwd=root)
+    assert b"as the next release" in instance.read_bytes() and not has_lf(instance)
 
 
 def has_lf(path: Path) -> bool:
@@ -511,7 +515,8 @@ def test_a_pre_release_after_the_newest_release_is_current_and_takes_answers_in(
     commit_all(root)
     run(PROGRAM, "update", cwd=root)
 
-    assert not (root / BILLING / "workers" / "chancy_sentry.py").exists()
+    initialization = root / BILLING / "workers" / "chancy_initialization.py"
+    assert "SentryPlugin" not in initialization.read_text()
     answers = yaml.safe_load((root / BILLING / ANSWERS).read_text())
     assert answers["_commit"] == "v100.0.0rc1"
 

@@ -1,6 +1,7 @@
 """Edits as teams make them, at random, are kept through an update from any release."""
 
 import math
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from chancy_workers.answers import read
-from chancy_workers.layout import differ_in_layout_only
+from chancy_workers.source import task
 from chancy_workers.update import update as renew
 from copier import run_update
 from hypothesis import Phase, given, note, seed, settings
@@ -28,7 +29,7 @@ from .releases import (
 )
 from .support import run
 from .test_updates import ANSWERS as RENDERED
-from .test_updates import Update, make_backend
+from .test_updates import Update, make_backend, switch_imports
 
 WORDS = st.sampled_from(["alpha", "beta", "gamma"])
 JOBS = st.sampled_from(["send_digest", "report", "alpha"])
@@ -39,7 +40,7 @@ FILES = st.sampled_from(
         "workers/__main__.py",
         "workers/chancy_instance.py",
         "workers/chancy_queues.py",
-        "workers/chancy_sentry.py",
+        "workers/tests/test_workers.py",
         "workers/report/worker.py",
         "workers/send_digest/__init__.py",
         "workers/tests/conftest.py",
@@ -65,6 +66,8 @@ EDITS: dict[str, st.SearchStrategy[Any]] = {
         {"name": FILES, "to": WORDS.map("workers/moved/{}.py".format)}
     ),
 }
+# A module of a release before v0.5.0.
+OLD_MODULE = re.compile(r"/workers/chancy_(?!initialization|instance)\w+\.py$")
 Step = tuple[str, dict[str, Any]]
 STEPS: st.SearchStrategy[list[Step]] = st.lists(
     st.sampled_from(sorted(EDITS)).flatmap(
@@ -193,6 +196,10 @@ def hold(example: Example, renders: Renders, folder: Path) -> None:
     expected = done.expected(folder)
     if example.program == "chancy-workers":
         take_layout(expected, old, team, fresh)
+        # Not in edited modules that stay.
+        for name in expected:
+            if name.endswith(".py") and not OLD_MODULE.search(name):
+                expected[name] = switch_imports(name, expected[name])
     assert updated == expected, different_files(updated, expected)
     assert conflicts_of(root) == files_with_markers(updated)
     if example.again:
@@ -217,7 +224,9 @@ def take_layout(
     """No conflict is expected where the team has only formatted a file."""
     for name in files_with_markers(expected):
         if name in old and name.endswith(".py"):
-            if differ_in_layout_only(old[name].decode(), team[name].decode()):
+            if task("layout").differ_in_layout_only(
+                old[name].decode(), team[name].decode()
+            ):
                 expected[name] = fresh[name]
 
 

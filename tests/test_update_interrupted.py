@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from . import edits
-from .releases import HOOKS, WORKING_TREE, commit_all, read_files
+from .releases import INSTANCE, WORKING_TREE, commit_all, read_files
 from .support import COPIER, PROGRAM, TEMPLATE, commit, copy, environment, run, wait_for
 
 UNDO = re.compile(r"git checkout HEAD -- (\S+) && git clean -fd \1(?=`)")
@@ -78,11 +78,11 @@ class Checkout:
         )
         self.scratch = root.with_name("scratch")
         self.scratch.mkdir()
-        self.hooks = root / "app" / "billing" / HOOKS
+        self.instance = root / "app" / "billing" / INSTANCE
 
     def edit(self) -> None:
         """Commits an edit that conflicts with the update."""
-        edits.edit_what_the_next_release_changes(self.hooks.parents[1])
+        edits.edit_what_the_next_release_changes(self.instance.parents[1])
         commit_all(self.root)
         self.clean = read_files(self.root)
 
@@ -141,7 +141,7 @@ def test_at_moments_spread_over_the_whole_run(checkout: Checkout, moments: int) 
     printed, _ = process.communicate(timeout=60)
     took = time.monotonic() - began
     assert process.returncode == 0, printed
-    assert "as the next release" in checkout.hooks.read_text()
+    assert "as the next release" in checkout.instance.read_text()
     checkout.undo()
 
     for number in (signal.SIGKILL, signal.SIGINT):
@@ -161,11 +161,11 @@ def test_at_moments_spread_over_the_whole_run(checkout: Checkout, moments: int) 
 @BOTH
 def test_once_files_are_written(checkout: Checkout) -> None:
     checkout.edit()
-    before = checkout.hooks.read_bytes()
+    before = checkout.instance.read_bytes()
     process = checkout.start(AT_RENAME="2", PYTHONPATH=str(at_rename(checkout.scratch)))
     if checkout.command[0] != PROGRAM:
         wait_for(
-            lambda: checkout.hooks.read_bytes() != before,
+            lambda: checkout.instance.read_bytes() != before,
             timeout=60,
             what="the first change",
         )
@@ -177,7 +177,7 @@ def test_once_files_are_written(checkout: Checkout) -> None:
     assert " M " in status
     checkout.undo()
     run(*checkout.command, cwd=checkout.root, check=False)
-    assert "<<<<<<< before updating" in checkout.hooks.read_text()
+    assert "<<<<<<< before updating" in checkout.instance.read_text()
 
 
 def at_rename(folder: Path) -> Path:
@@ -226,7 +226,7 @@ def test_a_file_that_cannot_be_replaced_takes_all_of_it_back(
     assert run("git", "status", "--short", "--ignored", cwd=checkout.root).stdout == ""
 
 
-@pytest.mark.parametrize("in_the_way", [f".{Path(HOOKS).name}.new", "index.lock"])
+@pytest.mark.parametrize("in_the_way", [f".{Path(INSTANCE).name}.new", "index.lock"])
 @pytest.mark.parametrize(
     "checkout", [("service", "chancy-workers")], ids=["service"], indirect=True
 )
@@ -236,7 +236,7 @@ def test_what_cannot_be_written_is_told_before_anything_is_changed(
     """Also when the file in the way is a team's, and ignored by git."""
     (checkout.root / ".gitignore").write_text("*.new\n")
     checkout.edit()
-    folder = checkout.hooks.parent
+    folder = checkout.instance.parent
     path = (checkout.root / ".git" if "lock" in in_the_way else folder) / in_the_way
     path.write_text("the team's")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from . import edits
-from .releases import HOOKS, NEXT, WORKING_TREE, commit_all, read_files
+from .releases import INSTANCE, NEXT, WORKING_TREE, commit_all, read_files
 from .support import COPIER, GIT, PROGRAM, commit, copy, environment, run
-from .test_update_awkward import ANSWERS, BILLING, UPDATES, make_root
+from .test_update_awkward import ANSWERS, BILLING, FIRST, UPDATES, make_root
 
-MODULE = f"{BILLING}/workers/chancy_queues.py"
+MODULE = f"{BILLING}/workers/__main__.py"
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def test_chancy_workers_goes_without_the_settings_of_a_person(
 
     result = run(PROGRAM, "update", BILLING, cwd=root, env=env, check=False)
 
-    assert f"conflict in {BILLING}/{HOOKS}" in result.stdout, result.stderr
-    assert "<<<<<<< before updating" in (root / BILLING / HOOKS).read_text()
+    assert f"conflict in {BILLING}/{INSTANCE}" in result.stdout, result.stderr
+    assert "<<<<<<< before updating" in (root / BILLING / INSTANCE).read_text()
     assert (root / MODULE).read_bytes() == before
 
 
@@ -102,8 +102,9 @@ def test_copier_alone_refuses_them_before_anything_is_changed(
 
 
 def test_a_hook_that_fails_does_not_stop_what_brings_edited_modules_back(
-    root: Path,
+    next_release: Path, tmp_path: Path
 ) -> None:
+    root = make_root(tmp_path, next_release, FIRST)
     module = root / BILLING / "workers" / "chancy_sentry.py"
     module.write_text(f"{module.read_text()}# The team's.\n")
     commit_all(root)
@@ -111,8 +112,7 @@ def test_a_hook_that_fails_does_not_stop_what_brings_edited_modules_back(
     hooks = write_hook(root / ".git", "post-checkout")
     run("git", "config", "core.hooksPath", hooks, cwd=root)
 
-    told = ("--vcs-ref=:current:", "--data=sentry=false")
-    run(*UPDATES["copier"], *told, BILLING, cwd=root)
+    run(*UPDATES["copier"], BILLING, cwd=root)
 
     assert module.read_bytes() == edited
 
@@ -142,12 +142,12 @@ def tests_linked(root: Path) -> None:
 
 
 def skipped(root: Path) -> None:
-    run("git", "update-index", "--skip-worktree", f"{BILLING}/{HOOKS}", cwd=root)
-    (root / BILLING / HOOKS).write_text("# Local.\n")
+    run("git", "update-index", "--skip-worktree", f"{BILLING}/{INSTANCE}", cwd=root)
+    (root / BILLING / INSTANCE).write_text("# Local.\n")
 
 
 def unchanged(root: Path) -> None:
-    run("git", "update-index", "--assume-unchanged", f"{BILLING}/{HOOKS}", cwd=root)
+    run("git", "update-index", "--assume-unchanged", f"{BILLING}/{INSTANCE}", cwd=root)
 
 
 def sparse(root: Path) -> None:
@@ -157,8 +157,8 @@ def sparse(root: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "not-utf-8": (not_utf_8, "chancy_queues.py is no UTF-8 text"),
-    "nul": (with_nul, "chancy_queues.py is no UTF-8 text"),
+    "not-utf-8": (not_utf_8, "__main__.py is no UTF-8 text"),
+    "nul": (with_nul, "__main__.py is no UTF-8 text"),
     "name": (name_no_utf_8, r"caf\xe9.txt' is no UTF-8"),
     "linked-folder": (tests_linked, "workers/tests is a link to a folder"),
     "skip-worktree": (skipped, f"git update-index --no-skip-worktree {BILLING}/"),
@@ -244,7 +244,7 @@ def test_a_hidden_file_that_the_update_leaves_alone_is_no_reason(root: Path) -> 
 
     result = run(PROGRAM, "update", BILLING, cwd=root, check=False)
 
-    assert f"conflict in {BILLING}/{HOOKS}" in result.stdout, result.stdout
+    assert f"conflict in {BILLING}/{INSTANCE}" in result.stdout, result.stdout
     assert (root / MODULE).read_text() == "# Local.\n"
 
 
@@ -254,7 +254,7 @@ def test_workers_that_are_all_gone_stop_no_update(root: Path) -> None:
 
     run(*UPDATES["copier"], BILLING, cwd=root)
 
-    assert not (root / BILLING / HOOKS).exists()
+    assert not (root / BILLING / INSTANCE).exists()
 
 
 def test_an_answer_that_cannot_be_rendered_is_told_by_copier_alone_too(
@@ -288,7 +288,7 @@ def test_a_hook_or_an_alias_does_not_lend_its_repository(
     run("git", "worktree", "add", "--quiet", tree, cwd=root)
     alias = f"alias.renew=!{PROGRAM} update {BILLING}"
     result = run("git", "-c", alias, "renew", cwd=tree, check=False)
-    assert f"conflict in {BILLING}/{HOOKS}" in result.stdout, result.stderr
+    assert f"conflict in {BILLING}/{INSTANCE}" in result.stdout, result.stderr
     assert run("git", "status", "--porcelain", cwd=root).stdout == ""
 
     hook = root / ".git" / "hooks" / "pre-commit"
@@ -331,7 +331,7 @@ def test_a_backend_s_service_that_was_renamed_is_named_then_updated(
     commit_all(root)
     run(PROGRAM, "update", cwd=root)
 
-    assert "as the next release" in (root / "app" / "invoices" / HOOKS).read_text()
+    assert "as the next release" in (root / "app" / "invoices" / INSTANCE).read_text()
     assert not (root / BILLING).exists()
     assert f"_commit: {NEXT}" in (root / ANSWERS).read_text()
 

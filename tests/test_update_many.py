@@ -8,7 +8,7 @@ import pytest
 
 from . import edits
 from .releases import (
-    HOOKS,
+    INSTANCE,
     NEXT,
     WORKING_TREE,
     commit_all,
@@ -51,8 +51,8 @@ def rows(printed: str) -> dict[str, list[str]]:
 def test_each_service_is_updated_and_the_table_tells_what_became_of_it(
     root: Path,
 ) -> None:
-    conflicting = root / "app" / "orders" / HOOKS
-    conflicting.write_text('"""Hooks of the team\'s."""\n' + conflicting.read_text())
+    conflicting = root / "app" / "orders" / INSTANCE
+    conflicting.write_text('"""The team\'s."""\n' + conflicting.read_text())
     commit_all(root)
     dirty = root / "app" / "shipping" / "notes.txt"
     dirty.touch()
@@ -66,7 +66,7 @@ def test_each_service_is_updated_and_the_table_tells_what_became_of_it(
         "app/orders": [
             WORKING_TREE,
             NEXT,
-            "conflict in app/orders/workers/chancy_hooks.py",
+            "conflict in app/orders/workers/chancy_instance.py",
         ],
         "app/shipping": [
             WORKING_TREE,
@@ -77,8 +77,8 @@ def test_each_service_is_updated_and_the_table_tells_what_became_of_it(
         "app/users": [NEXT, NEXT, "current"],
     }
     assert read_files(root / "app" / "shipping") == before
-    assert "as the next release" in (root / "app" / "billing" / HOOKS).read_text()
-    assert "UU app/orders/workers/chancy_hooks.py" in status(root)
+    assert "as the next release" in (root / "app" / "billing" / INSTANCE).read_text()
+    assert "UU app/orders/workers/chancy_instance.py" in status(root)
 
 
 def test_once_all_are_current_nothing_changes_and_the_status_is_0(root: Path) -> None:
@@ -94,7 +94,7 @@ def test_once_all_are_current_nothing_changes_and_the_status_is_0(root: Path) ->
 
 
 def test_a_conflict_of_an_update_is_one_for_git(root: Path) -> None:
-    path = root / "app" / "orders" / HOOKS
+    path = root / "app" / "orders" / INSTANCE
     edits.edit_what_the_next_release_changes(root / "app" / "orders")
     commit_all(root)
 
@@ -102,7 +102,7 @@ def test_a_conflict_of_an_update_is_one_for_git(root: Path) -> None:
 
     assert "<<<<<<< before updating" in path.read_text()
     run("git", "checkout", "--ours", "--", path, cwd=root)
-    assert '"""The hooks' in path.read_text()
+    assert '"""It holds' in path.read_text()
     run("git", "checkout", "--theirs", "--", path, cwd=root)
     assert "as the next release" in path.read_text()
 

@@ -1,4 +1,4 @@
-"""`chancy-workers check`: what is behind, edited by hand or broken."""
+"""`chancy-workers check`: what is behind or broken."""
 
 import argparse
 import json
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from .answers import Project, Unreadable, choose, rendered_answers
 from .checks import CHECKS, Finding, Subject, has_tables_to_migrate
-from .renewal import absent, scratch_folder, template_of
+from .renewal import absent, scratch_folder
 from .repository import Refused, top_of
-from .template import Template
+from .template import Template, template_of
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command."""
     parser = commands.add_parser(
         "check",
-        help="tell which services are behind, edited by hand or broken",
+        help="tell which services are behind or broken",
         description=(
             "Looks at services that this template rendered and changes nothing. Exit "
             "status: 0 nothing is wrong, 1 something is, 2 bad usage."
@@ -57,9 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     with scratch_folder() as scratch:
         findings = list(_check_all(projects, scratch, arguments.database))
     _print(findings, len(projects), arguments.format)
-    if findings and arguments.format == "text":
+    if _errors(findings) and arguments.format == "text":
         _say_from_where(projects)
-    return 1 if findings else 0
+    return 1 if _errors(findings) else 0
+
+
+def _errors(findings: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level == "error"]
 
 
 def _check_all(
@@ -123,10 +127,12 @@ def _print(findings: Sequence[Finding], services: int, format: str) -> None:
             text = _escape(f"{each.problem}: {each.mend}")
             title = _escape(each.service, ":,")
             file = _escape(each.file, ":,")
-            print(f"::error file={file},line={each.line},title={title}::{text}")
+            place = f"file={file},line={each.line},title={title}"
+            print(f"::{each.level} {place}::{text}")
         else:
-            print(f"{each.file}:{each.line}: {each.problem}: {each.mend}")
-    if format == "text" and not findings:
+            notice = "notice: " if each.level == "notice" else ""
+            print(f"{each.file}:{each.line}: {notice}{each.problem}: {each.mend}")
+    if format == "text" and not _errors(findings):
         print(
             f"{services} service{'s are' if services > 1 else ' is'} current and whole"
         )

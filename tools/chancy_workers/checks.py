@@ -5,27 +5,28 @@ import os
 import re
 import shlex
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from io import StringIO
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.version import InvalidVersion
-
 from .answers import Answers, Project, fingerprint, jobs_of
-from .layout import statements
+from .library import (
+    NAME,
+    has_dependency,
+    is_older,
+    needed_version,
+    pin_of,
+    versions_near,
+)
+from .renewal import is_machinery
+from .repository import Refused
 from .source import task
 from .template import Template
+from .upgrade import add_command
 
 STATUS_TIMEOUT = 60
-# A module of the template's own, without the one that holds the team's choices.
-MACHINERY = re.compile(
-    r"(chancy_(?!initialization)\w+|__init__|__main__|tests/(conftest|test_chancy_\w+))\.py"
-)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Finding:
         line: The line in it, from 1.
         problem: What is wrong.
         mend: The command or the edit that puts it right.
+        level: `error`, or `notice` for what is not known to be wrong.
     """
 
     service: str
@@ -44,6 +46,7 @@ class Finding:
     line: int
     problem: str
     mend: str
+    level: str = "error"
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,11 @@ class Subject:
         """A path from the repository's top folder, as a shell takes it."""
         return shlex.quote(os.path.relpath(file, self.project.top))
 
-    def found(self, file: Path, problem: str, mend: str, line: int = 1) -> Finding:
+    def found(
+        self, file: Path, problem: str, mend: str, line: int = 1, level: str = "error"
+    ) -> Finding:
         where = Path(os.path.relpath(file, self.project.top)).as_posix()
-        return Finding(self.project.name, where, line, problem, mend)
+        return Finding(self.project.name, where, line, problem, mend, level)
 
 
 def is_behind(subject: Subject) -> Iterator[Finding]:
@@ -114,54 +119,42 @@ def is_answered_by_hand(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def is_edited_by_hand(subject: Subject) -> Iterator[Finding]:
-    """What the template owns was edited: updates merge it, and may conflict with it."""
+def has_missing_modules(subject: Subject) -> Iterator[Finding]:
+    """A module of the workers is gone, without which they or their commands do not start."""
     if subject.rendered is None:
         return
     fresh = subject.rendered / subject.project.service.relative_to(
         subject.project.folder
     )
-    for path in sorted((fresh / "workers").rglob("*.py")):
-        name = path.relative_to(fresh / "workers").as_posix()
-        if not MACHINERY.fullmatch(name):
-            continue
-        mine = subject.workers / name
-        where = subject.shown(mine)
-        if mine.is_file():
-            if line := _first_edit(path, mine):
-                yield subject.found(
-                    mine,
-                    "the template's, was edited by hand",
-                    f"git log -- {where} says why; what the service needs beside belongs "
-                    "in chancy_initialization.py, what its tests need in tests/conftest.py",
-                    line,
-                )
-        elif not name.startswith("tests/test_"):
+    for rendered in sorted((fresh / "workers").glob("*.py")):
+        path = subject.workers / rendered.name
+        where = subject.shown(path)
+        if not path.is_file():
             yield subject.found(
-                mine,
-                "the template's, is missing",
+                path,
+                "is missing",
                 f"git checkout $(git rev-list -1 HEAD -- {where})~ -- {where}, or "
                 f"git checkout HEAD -- {where} before that is committed",
             )
 
 
-def _first_edit(rendered: Path, mine: Path) -> int:
-    """The first line that differs, 0 when only the formatting does.
-
-    A conftest.py may hold more than the template's.
-    """
-    texts = [_text(path) for path in (rendered, mine)]
-    try:
-        told, found = map(statements, texts)
-        if told == found or mine.name == "conftest.py" and set(told) <= set(found):
-            return 0
-    except (SyntaxError, ValueError):
-        pass
-    before, after = (text.splitlines() for text in texts)
-    for tag, _, _, start, _ in SequenceMatcher(None, before, after).get_opcodes():
-        if tag != "equal":
-            return start + 1
-    return 1
+def has_old_imports(subject: Subject) -> Iterator[Finding]:
+    """An import leads to a module that is in the library since v0.5.0."""
+    project = subject.project
+    if needed_version(subject.workers) is None:
+        return
+    wiring = task("wire_lifespan")
+    for path in sorted({*project.service.rglob("*.py"), project.main}):
+        if not path.is_file() or is_machinery(path, project):
+            continue
+        place = wiring.service_of(path, project.answers["service"], project.package, "")
+        for each in wiring.find_old_imports(path.read_bytes(), place):
+            yield subject.found(
+                path,
+                f"{each.text} leads nowhere, since the library has that module now",
+                f"write {each.write}",
+                each.line,
+            )
 
 
 def is_not_wired(subject: Subject) -> Iterator[Finding]:
@@ -330,54 +323,39 @@ def _text_of(node: ast.expr | None) -> str | None:
     return None
 
 
-def has_another_chancy(subject: Subject) -> Iterator[Finding]:
-    """Chancy's version is none that this release was tested with."""
-    requirements = subject.workers / "__init__.py"
-    if not requirements.is_file():
+def has_another_library(subject: Subject) -> Iterator[Finding]:
+    """The library is missing, or older than the workers need; or it cannot be told."""
+    project = subject.project
+    needed = needed_version(subject.workers)
+    if needed is None:
         return
-    named = re.search(r'"(chancy\b[^"]*)"', _text(requirements))
-    if named is None:
-        return
-    tested = Requirement(named[1])
-    for file, version in _chancy_versions(subject):
-        try:
-            if tested.specifier.contains(version, prereleases=True):
-                continue
-        except InvalidVersion:
-            continue
-        yield subject.found(
-            file,
-            f"Chancy {version} is outside of {tested.specifier}, the tested range",
-            f'uv add "{tested}"',
-        )
-
-
-def _chancy_versions(subject: Subject) -> Iterator[tuple[Path, str]]:
-    """The nearest versions: in an environment, in a lock file, pinned in requirements."""
-    top = subject.project.top
-    service = subject.project.service
-    for folder in (
-        above for above in (service, *service.parents) if top in (above, *above.parents)
-    ):
-        pattern = ".venv/lib/python*/site-packages/chancy-*.dist-info"
-        for path in sorted(folder.glob(pattern)):
-            yield path, path.name.split("-")[1].removesuffix(".dist")
-        for path in sorted(folder.glob("*.lock")):
-            yield from _locked(path)
-        for path in sorted(folder.glob("requirements*.txt")):
-            for _, text in _lines(path):
-                if pin := re.match(r"chancy(?:\[[\w,]*\])?==([\w.+!-]+)", text):
-                    yield path, pin[1]
-
-
-def _locked(path: Path) -> Iterator[tuple[Path, str]]:
+    found = [*versions_near(project)]
+    for file, version in found:
+        if is_older(version, needed):
+            yield subject.found(
+                file,
+                f"{NAME} {version} is older than {needed}, which the workers need",
+                "uv sync" if file.suffix == ".dist-info" else subject.update,
+            )
+    answers = project.file
     try:
-        packages = tomllib.loads(path.read_text(encoding="utf-8")).get("package", [])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return
-    for package in packages:
-        if isinstance(package, dict) and package.get("name") == "chancy":
-            yield path, str(package.get("version", ""))
+        command = f" ({add_command(project, pin_of(project))})"
+    except Refused:
+        command = ""
+    if has_dependency(project) is False:
+        yield subject.found(
+            answers,
+            f"{NAME} is not among the dependencies",
+            f"add {needed} or newer{command}",
+        )
+    elif not found:
+        yield subject.found(
+            answers,
+            f"which {NAME} the service has cannot be told: no lock file, no pinned "
+            "requirement and no .venv has it",
+            f"the workers need {needed} or newer{command}",
+            level="notice",
+        )
 
 
 def has_tables_to_migrate(subject: Subject) -> Iterator[Finding]:
@@ -430,11 +408,12 @@ def _text(path: Path) -> str:
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     is_behind,
     is_answered_by_hand,
-    is_edited_by_hand,
+    has_missing_modules,
+    has_old_imports,
     is_not_wired,
     has_conflicts,
     has_jobs_without_files,
     has_files_without_jobs,
     has_jobs_without_queue,
-    has_another_chancy,
+    has_another_library,
 )

@@ -6,7 +6,6 @@ whole backend, and the backend sees one short step at the end instead of every o
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,16 +19,17 @@ from typing import Any
 import yaml
 
 from .answers import Answers, Project, fingerprint, read, rendered_answers
-from .layout import differ_in_layout_only
+from .library import needed_version
 from .repository import Refused, first_of, git, names, refuse_ignored
 from .source import task
-from .template import copier
+from .template import copier, template_of
 
 CURRENT = ":current:"
 # The files of `workers/` that the template renders.
 RENDERED = re.compile(
     r"(chancy_\w+|__init__|__main__|\w+/(__init__|worker)|tests/(conftest|test_\w+))\.py"
 )
+OLD_MODULE = re.compile(r"chancy_(?!initialization|instance)\w+\.py")
 # In the copy every file is as the repository has it, whatever the checkout makes of it.
 ATTRIBUTES = "* -text -filter -ident\n"
 
@@ -102,6 +102,7 @@ def renew(
         _put_back_source(project, source, copy / project.path)
         updated = read(copy / project.path)
         assert updated is not None
+        said += switch_imports(updated)
         changed, conflicts = take_over(copy, project.top)
     return Renewal(updated.release, changed, conflicts, said)
 
@@ -256,40 +257,6 @@ def _put_answers(project: Project, source: str, base: Answers, copy: Path) -> No
     git(copy, "update-index", "--cacheinfo", f"100644,{blob},{project.path}")
 
 
-def template_of(project: Project) -> str:
-    """Where the project's template is; a relative path is stored as it was typed once.
-
-    Raises:
-        Refused: It was an archive, or a path leads to no repository from here.
-    """
-    source = str(project.answers.get("_src_path"))
-    for name in ("_src_path", "_commit"):
-        told = project.answers.get(name, "")
-        if not isinstance(told, str) or (name == "_src_path" and not told):
-            raise Refused(
-                f"{project.path} has {told!r} as {name}, which is no text: bring the line "
-                f"back (git log -p -- {shlex.quote(project.path)} has it), commit, then "
-                "run this again"
-            )
-    if "_commit" not in project.answers:
-        raise Refused(
-            f"{project.path} names no release, since its template was no git repository "
-            f"({source}): write the repository as _src_path and the release, such as "
-            "v1.2.3, as _commit, commit, then run this again"
-        )
-    if ":" in source and not source.startswith(("/", "~", ".")):
-        return source
-    for start in (Path.cwd(), project.top, project.folder, project.top.parent):
-        place = start / Path(source).expanduser()
-        if place.is_file() or (place / ".git").exists() or place.suffix == ".git":
-            return str(place.resolve())
-    raise Refused(
-        f"{project.path} names the template by a path that leads to no git repository from "
-        f"here ({source}): write its URL or its absolute path as _src_path, commit, then "
-        "run this again"
-    )
-
-
 def _put_back_source(project: Project, source: str, answers: Path) -> None:
     """Keeps a relative path to the template as it was typed: others have it elsewhere."""
     typed = project.answers["_src_path"]
@@ -355,7 +322,7 @@ def resolve_layout(copy: Path) -> str:
         for name, versions in files.items()
         if name.endswith(".py")
         and versions == 3
-        and differ_in_layout_only(
+        and task("layout").differ_in_layout_only(
             *(git(copy, "show", f":{number}:{name}") for number in (1, 2))
         )
     ]
@@ -368,6 +335,42 @@ def resolve_layout(copy: Path) -> str:
         "These files had the layout of your formatter, and have the template's now: run "
         f"it again ({', '.join(reformatted)})\n"
     )
+
+
+def switch_imports(updated: Project) -> str:
+    """Switches the imports of modules that the library has now, in all of a service.
+
+    Returns what to say of it, and of the imports that are left for a person.
+    """
+    if needed_version(updated.service / "workers") is None:
+        return ""
+    wiring = task("wire_lifespan")
+    name, package = updated.answers["service"], updated.package
+    switched, problems = [], []
+    for path in sorted({*updated.service.rglob("*.py"), updated.main}):
+        if not path.is_file() or path.is_symlink() or is_machinery(path, updated):
+            continue
+        shown = os.path.relpath(path, updated.top)
+        place = wiring.service_of(path, name, package, "")
+        result = wiring.switch_imports(path.read_bytes(), place)
+        if result.data is not None:
+            path.write_bytes(result.data)
+            switched.append(shown)
+            result = wiring.switch_imports(result.data, place)  # With the lines of now.
+        problems += [f"  {shown}:{problem}" for problem in result.problems]
+    said = ""
+    if switched:
+        said += f"These files import from chancy_runtime now: {', '.join(switched)}\n"
+    if problems:
+        said += "These imports lead nowhere any more, and are left to you:\n"
+        said += "".join(f"{problem}\n" for problem in problems)
+    return said
+
+
+def is_machinery(path: Path, project: Project) -> bool:
+    """Whether it is a module of a release before v0.5.0, which was edited and kept."""
+    mine = path.parent == project.service / "workers"
+    return mine and bool(OLD_MODULE.match(path.name))
 
 
 def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,40 @@ class Template:
         return folder
 
 
+def template_of(project: Project) -> str:
+    """Where the project's template is; a relative path is stored as it was typed once.
+
+    Raises:
+        Refused: It was an archive, or a path leads to no repository from here.
+    """
+    source = str(project.answers.get("_src_path"))
+    for name in ("_src_path", "_commit"):
+        told = project.answers.get(name, "")
+        if not isinstance(told, str) or (name == "_src_path" and not told):
+            raise Refused(
+                f"{project.path} has {told!r} as {name}, which is no text: bring the line "
+                f"back (git log -p -- {shlex.quote(project.path)} has it), commit, then "
+                "run this again"
+            )
+    if "_commit" not in project.answers:
+        raise Refused(
+            f"{project.path} names no release, since its template was no git repository "
+            f"({source}): write the repository as _src_path and the release, such as "
+            "v1.2.3, as _commit, commit, then run this again"
+        )
+    if ":" in source and not source.startswith(("/", "~", ".")):
+        return source
+    for start in (Path.cwd(), project.top, project.folder, project.top.parent):
+        place = start / Path(source).expanduser()
+        if place.is_file() or (place / ".git").exists() or place.suffix == ".git":
+            return str(place.resolve())
+    raise Refused(
+        f"{project.path} names the template by a path that leads to no git repository from "
+        f"here ({source}): write its URL or its absolute path as _src_path, commit, then "
+        "run this again"
+    )
+
+
 def _put_main(project: Project, top: Path) -> None:
     """Puts an empty file where the answers say that the app is, which the template checks."""
     main = project.main
@@ -127,6 +162,7 @@ def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
     """
     command, *others = map(str, arguments)
     settings = environment(core_autocrlf="false", core_attributesFile=os.devnull)
+    settings["CHANCY_WORKERS_SWITCHES_IMPORTS"] = "yes"
     result = subprocess.run(
         [sys.executable, "-m", "copier", command, "--trust", "--defaults", "--quiet"]
         + others,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .answers import Project, Unreadable, choose
+from .answers import Project, Unreadable, choose, read
 from .renewal import renew
 from .repository import Refused
+from .upgrade import Upgrade
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="bring services to the newest release of the template",
         description=(
             "Updates one service after the other to the newest release, answers that were "
-            "edited by hand included, and goes on when one cannot be updated. Exit status: "
-            "0 all are current, 1 one has conflicts or was refused, 2 bad usage."
+            "edited by hand included, and goes on when one cannot be updated. Then raises "
+            "the library chancy-runtime in pyproject.toml and uv.lock. Exit status: 0 all "
+            "are current, 1 one has conflicts or was refused, 2 bad usage."
         ),
     )
     parser.add_argument(
@@ -58,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     except Refused as refused:
         print(f"chancy-workers update: {refused}", file=sys.stderr)
         return 1
+    tops = {project.top for project in projects if isinstance(project, Project)}
+    upgrades = {top: Upgrade.of(top) for top in tops}
     outcomes = []
     for number, project in enumerate(projects, 1):
         where = f"{number} of {len(projects)}"
@@ -66,9 +70,28 @@ def run(arguments: argparse.Namespace) -> int:
         outcomes.append(outcome)
         print(f"{outcome.folder}: {outcome.result}")
         print(said, end="", flush=True)
+    for top, upgrade in upgrades.items():
+        its = [
+            updated
+            for project, outcome in zip(projects, outcomes, strict=True)
+            if outcome.result != "refused"
+            and (updated := _again(project)) is not None
+            and updated.top == top
+        ]
+        with console.status("Raising the library"):
+            lines = upgrade.raise_for(its)
+        print(*lines, sep="\n", end="\n" if lines else "")
     _show(outcomes)
     bad = {"conflict", "refused"}
     return 1 if bad & {outcome.result for outcome in outcomes} else 0
+
+
+def _again(project: Project | Unreadable) -> Project | None:
+    """A project as it is after its update; None for one that cannot be read."""
+    try:
+        return read(project.file) if isinstance(project, Project) else None
+    except Refused:
+        return None
 
 
 def update(project: Project | Unreadable) -> tuple[Outcome, str]:

@@ -1,0 +1,220 @@
+"""The library that a service's pattern needs: which version, from where, and the one it has."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from .answers import Project
+from .repository import Refused, git
+from .template import SHORT, template_of, version_of
+
+NAME = "chancy-runtime"
+NEEDED = re.compile(r"""^require_version\(["'](\d+\.\d+)["']\)""", re.M)
+PINNED = re.compile(
+    r"chancy[-_.]runtime(?:\[[\w, -]*\])?(?:\s*==\s*([\w.+!-]+)|\s*@\s*\S+@v?(\d[\w.+!-]*))",
+    re.I,
+)
+HASH = re.compile("[0-9a-f]{40}")
+# Copier's name of a commit without a tag.
+UNTAGGED = re.compile(r"(?:.*-g)?([0-9a-f]{7,40})")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Where a service gets the library.
+
+    Args:
+        extras: With the brackets.
+        url: The repository as an installer takes it, without git+; nothing for an index.
+        ref: A tag, or a commit's whole hash.
+        range: The versions of an index that fit.
+    """
+
+    extras: str
+    url: str
+    ref: str
+    range: str
+
+    @property
+    def requirement(self) -> str:
+        """The dependency as PEP 508 has it."""
+        if not self.url:
+            return f"{NAME}{self.extras}{self.range}"
+        return f"{NAME}{self.extras} @ {self._place(self.ref)}"
+
+    @property
+    def uv(self) -> str:
+        """The command of uv that adds it, or raises it."""
+        if not self.url:
+            return f'uv add --index {NAME}=URL "{self.requirement}"'
+        if HASH.fullmatch(self.ref):
+            return f'uv add "{self.requirement}"'
+        return f'uv add --tag {self.ref} "{NAME}{self.extras} @ {self._place()}"'
+
+    @property
+    def poetry(self) -> str:
+        """The same of poetry, which loses the subdirectory of a named requirement."""
+        if not self.url:
+            return f'poetry add --source {NAME} "{self.requirement}"'
+        return f'poetry add "{self._place(self.ref)}{self.extras}"'
+
+    def _place(self, ref: str = "") -> str:
+        at = f"@{ref}" if ref else ""
+        return f"git+{self.url}{at}#subdirectory=runtime"
+
+
+def needed_version(workers: Path) -> Version | None:
+    """The version that the rendered workers ask for; None before v0.5.0."""
+    try:
+        found = NEEDED.search((workers / "__init__.py").read_text(errors="replace"))
+    except OSError:
+        return None
+    return Version(found[1]) if found else None
+
+
+def pin_of(project: Project) -> Pin:
+    """The library that fits a service, from where its answer `runtime` says.
+
+    Raises:
+        Refused: The template is no repository, or its commit is not in it.
+    """
+    answers = project.answers
+    extras = "[fastapi,sentry]" if answers.get("sentry", True) else "[fastapi]"
+    version = needed_version(project.service / "workers") or Version("0.5")
+    range = f">={version.major}.{version.minor},<{version.major + 1}"
+    if answers.get("runtime") == "index":
+        return Pin(extras, "", "", range)
+    source = template_of(project)
+    return Pin(extras, url_of(source), _ref_of(source, project.release), range)
+
+
+def url_of(source: str) -> str:
+    """What an installer takes for the template's place: a whole URL without credentials."""
+    url = source.removeprefix("git+")
+    for short, long in SHORT.items():
+        if url.startswith(short):
+            return f"{long}{url.removeprefix(short).removesuffix('.git')}.git"
+    if "://" not in url and (host := re.match(r"([\w.-]+@[\w.-]+):(?!//)", url)):
+        return f"ssh://{host[1]}/{url[host.end() :].lstrip('/')}"
+    if "://" not in url:
+        # pip does not take file:/// after the name of a package.
+        return f"file://localhost{Path(url).expanduser().resolve()}"
+    url = re.sub(r"^file:///", "file://localhost/", url)
+    url = re.sub(r"(?<!ssh)://[^/]*@", "://", url)
+    url = re.sub(r"(?<=^ssh)://([^/:@]*):[^/@]*@", r"://\1@", url)
+    return re.sub(r"[?#].*", "", url)
+
+
+def _ref_of(source: str, release: str) -> str:
+    """A release's tag, or the whole hash of a commit that is none."""
+    untagged = UNTAGGED.fullmatch(release)
+    if untagged is None:
+        return release
+    if Path(source).expanduser().is_dir():
+        folder = Path(source).expanduser()
+        return git(folder, "rev-parse", "--verify", f"{untagged[1]}^{{commit}}").strip()
+    if len(untagged[1]) < 40:
+        raise Refused(
+            f"{release} is not a release, and its whole hash is not known here: update to a "
+            "release"
+        )
+    return untagged[1]
+
+
+def versions_near(project: Project) -> Iterator[tuple[Path, Version]]:
+    """The versions of the library in lock files, pinned requirements and environments.
+
+    They are those of the service's folder and of the folders above it in the repository.
+    """
+    for folder in folders_of(project):
+        for path in sorted(folder.glob("*.lock")):
+            yield from _versions(path, _locked(path))
+        for path in sorted(folder.glob("requirements*.txt")):
+            pinned = PINNED.findall(path.read_text(errors="replace"))
+            yield from _versions(path, (one or other for one, other in pinned))
+        pattern = ".venv/lib/python*/site-packages/chancy_runtime-*.dist-info"
+        for path in sorted(folder.glob(pattern)):
+            told = path.name.removesuffix(".dist-info").partition("-")[2]
+            yield from _versions(path, [told])
+
+
+def folders_of(project: Project) -> list[Path]:
+    """The service's folder and those above it, up to the repository's top."""
+    service, top = project.service, project.top
+    return [
+        above for above in (service, *service.parents) if top in (above, *above.parents)
+    ]
+
+
+def _locked(path: Path) -> Iterator[str]:
+    try:
+        packages = tomllib.loads(path.read_text(encoding="utf-8")).get("package", [])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return
+    for package in packages:
+        if isinstance(package, dict) and package.get("name") == NAME:
+            yield str(package.get("version", ""))
+
+
+def _versions(
+    path: Path, told: Iterator[str] | list[str]
+) -> Iterator[tuple[Path, Version]]:
+    for each in told:
+        try:
+            yield path, Version(each)
+        except InvalidVersion:
+            continue
+
+
+def has_dependency(project: Project) -> bool | None:
+    """Whether the library is among the dependencies; None when they are not found."""
+    found = None
+    for folder in folders_of(project):
+        for path in sorted(folder.glob("requirements*.*")):
+            text = path.read_text(errors="replace")
+            found = bool(found) or bool(
+                re.search(r"^chancy[-_.]runtime\b", text, re.M | re.I)
+            )
+        names = declared(folder / "pyproject.toml")
+        if names is not None:
+            found = bool(found) or NAME in names
+    return found
+
+
+def declared(pyproject: Path) -> set[str] | None:
+    """The names of the dependencies of a project; None when it declares none."""
+    try:
+        content = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return None
+    project = content.get("project", {})
+    lists = [project.get("dependencies", [])]
+    lists += project.get("optional-dependencies", {}).values()
+    lists += content.get("dependency-groups", {}).values()
+    poetry = content.get("tool", {}).get("poetry", {}).get("dependencies", {})
+    names: set[str] = {canonicalize_name(name) for name in poetry}
+    for each in (each for told in lists for each in told if isinstance(each, str)):
+        try:
+            names.add(canonicalize_name(Requirement(each).name))
+        except InvalidRequirement:
+            continue
+    return names if "dependencies" in project or poetry else None
+
+
+def is_older(version: Version, needed: Version) -> bool:
+    """Whether a library is of an older minor release than the pattern."""
+    return (version.major, version.minor) < (needed.major, needed.minor)
+
+
+def newer_ref(old: str, new: str) -> bool:
+    """Whether a tag or hash in a pyproject.toml is to be replaced by another."""
+    versions = version_of(old), version_of(new)
+    if versions[0] and versions[1]:
+        return versions[0] < versions[1]
+    return old != new
