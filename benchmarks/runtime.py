@@ -32,7 +32,6 @@ import psycopg
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime/tests")]
 from harness.servers import Cluster, cluster, free_port  # noqa: E402
-
 from tests.support import copy, environment, query, wait_for  # noqa: E402
 
 HERE = Path(__file__).parent

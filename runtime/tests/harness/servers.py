@@ -144,10 +144,20 @@ def cluster(*settings: str) -> Iterator[Cluster]:
 
 
 class Proxy:
-    """A TCP proxy that can stop forwarding without closing anything."""
+    """A TCP proxy that can stop forwarding without closing anything.
 
-    def __init__(self, target_port: int) -> None:
+    Args:
+        delay: Seconds that each answer of the server takes longer.
+        stall_at: What a client says when the proxy stops forwarding by itself.
+    """
+
+    def __init__(
+        self, target_port: int, *, delay: float = 0, stall_at: bytes = b""
+    ) -> None:
         self.port = free_port()
+        self.is_stalled = False
+        self._delay = delay
+        self._stall_at = stall_at
         self._target_port = target_port
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
@@ -156,12 +166,17 @@ class Proxy:
 
     def stall(self) -> None:
         """From now on nothing is forwarded; new connections are accepted and silent."""
-        self._loop.call_soon_threadsafe(self._flowing.clear)
+        self._loop.call_soon_threadsafe(self._stop_flowing)
+
+    def _stop_flowing(self) -> None:
+        self.is_stalled = True
+        self._flowing.clear()
 
     def resume_new(self) -> None:
         """New connections are forwarded again; the stalled ones stay silent for ever."""
 
         def renew() -> None:
+            self.is_stalled = False
             self._flowing = asyncio.Event()
             self._flowing.set()
 
@@ -172,10 +187,14 @@ class Proxy:
         flowing: asyncio.Event,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        delay: float = 0,
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                if self._stall_at and self._stall_at in data:
+                    self._stop_flowing()
                 await flowing.wait()
+                await asyncio.sleep(delay)
                 writer.write(data)
                 await writer.drain()
         if flowing.is_set():
@@ -193,7 +212,7 @@ class Proxy:
             return
         await asyncio.gather(
             self._forward(flowing, reader, server[1]),
-            self._forward(flowing, server[0], writer),
+            self._forward(flowing, server[0], writer, self._delay),
         )
 
     async def _serve(self) -> None:
@@ -221,9 +240,11 @@ class Proxy:
 
 
 @contextmanager
-def proxy(target_port: int) -> Iterator[Proxy]:
+def proxy(
+    target_port: int, *, delay: float = 0, stall_at: bytes = b""
+) -> Iterator[Proxy]:
     """A running Proxy in front of a port of this machine."""
-    running = Proxy(target_port)
+    running = Proxy(target_port, delay=delay, stall_at=stall_at)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     running.wait_until_up()
