@@ -40,7 +40,7 @@ def copy(
     destination: str | Path,
     *arguments: str,
     cwd: Path,
-    template: Path = TEMPLATE,
+    template: Path | str = TEMPLATE,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """`copier copy` as a person types it, Enter at every prompt, from the working tree."""

@@ -108,6 +108,12 @@ def assert_says(line: str, words: str) -> None:
         ("queues=default", '"default" is no list … write [{name: default}]'),
         ("workers={tags: []}", "\"{'tags': []}\" is no list … write [{tags: []}]"),
         ("sentry=nope", "'sentry' … \"nope\" … neither yes nor no … write true or"),
+        ("runtime=pypi", "'scope' … runtime \"pypi\" is unknown … template or index"),
+        ("runtime=index", "'runtime_index' … \"\" is not the URL … write one such as"),
+        (
+            "runtime_index=http://x",
+            "'runtime' … runtime=index only … or leave runtime_index out",
+        ),
         ("job=[send_mail]", '"job" is not a question … the names are scope, … jobs'),
         ("_job=x", '"_job" is not a question … the names are scope, … jobs'),
         ("job_list=x", "job_list is computed … leave it out"),
@@ -117,6 +123,7 @@ def assert_says(line: str, words: str) -> None:
         ("checked_before=true", "checked_before is computed … leave it out"),
         ("main_was_there=true", "main_was_there is computed … leave it out"),
         ("observability=x.y", "observability is computed … leave it out"),
+        ("runtime_place={}", "runtime_place is computed … leave it out"),
     ],
 )
 def test_a_bad_answer_on_the_command_line_is_refused_in_one_line(
@@ -177,6 +184,14 @@ def test_a_bad_answer_on_the_command_line_is_refused_in_one_line(
         ),
         ({"workers": []}, "[] leaves nobody to run the jobs … write [{tags: []}]"),
         ({"workers": [{"tag": "x"}]}, 'unknown key "tag": the keys are tags'),
+        (
+            {"runtime": ["index"]},
+            "runtime \"['index']\" is no text … leave runtime out",
+        ),
+        (
+            {"runtime": "index", "runtime_index": "packages"},
+            "'runtime_index' … \"packages\" is not the URL of an index: write one such as",
+        ),
         ({"metrics": "nope"}, "'metrics' … \"nope\" … write true or false"),
     ],
 )
@@ -200,6 +215,10 @@ def test_a_bad_answer_in_a_data_file_is_refused_in_one_line(
         {"queues": [{"name": "q", LIBPQ: URL}]},
         {"workers": URL},
         {"sentry": URL},
+        {"runtime": URL},
+        {"runtime": "index", "runtime_index": "https://me:hunter2@example.com/simple"},
+        {"runtime": "index", "runtime_index": "https://example.com/?token=hunter2"},
+        {"runtime": "index", "runtime_index": URL},
         {"job_list": URL},
         {URL: LIBPQ},
     ],
@@ -370,6 +389,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any, Any], str]]] = {
     "prefix": ("billing_", lambda of, x: of.prefix_problem(x)),
     "get_secret_value": ("app.get", lambda of, x: of.get_secret_value_problem(x)),
     "database_secret": ("A-B", lambda of, x: of.database_secret_problem(x, "service")),
+    "runtime_index": ("http://a/b", lambda of, x: of.runtime_index_problem(x)),
     "job": ("send", lambda of, x: of.jobs_problem([x])),
     "job.name": ("send", lambda of, x: of.jobs_problem([{"name": x}])),
     "job.queue": ("mail", lambda of, x: of.jobs_problem([{"name": "a", "queue": x}])),
@@ -452,6 +472,17 @@ def test_a_job_is_refused_with_its_way_out(
 
     for part in words.split(" … "):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://packages.example.com/simple", "http://10.0.0.1:8080/a/b_c/+simple/"),
+        *("http://127.0.0.1:1/", "http://[::1]:80/simple", "https://x-y.example"),
+    ],
+)
+def test_the_url_of_an_index_is_taken(url: str, problems: Any) -> None:
+    assert not problems.runtime_index_problem(url)
 
 
 @pytest.mark.parametrize("key", ["concurrency", "rate_limit", "rate_limit_window"])

@@ -132,8 +132,10 @@ def test_an_update_changes_nothing_and_brings_no_main_back(
         for name in before.keys() | after.keys()
         if before.get(name) != after.get(name)
     }
-    assert changed == {str((project / ".copier-answers.yml").relative_to(root))}
-    assert answers(project)["_commit"] == "v0.1.1"
+    # A backend's pyproject.toml names the release, from which the library is.
+    named = [".copier-answers.yml"] + ["pyproject.toml"] * (scope == "backend")
+    assert changed == {str((project / name).relative_to(root)) for name in named}
+    assert all(b"v0.1.1" in (project / name).read_bytes() for name in named)
 
 
 def test_a_second_service_finds_the_secrets_and_the_logging_of_the_backend(

@@ -88,13 +88,6 @@ def test_the_closing_message_is_all_that_a_bare_backend_needs(
 
     for line in re.findall(r"^    (uv add .*)$", message, re.MULTILINE):
         shell(line, root, uv_environment)
-    (override,) = re.findall(
-        r"^    (\[\[tool\.mypy.*?)\n\n", message, re.MULTILINE | re.DOTALL
-    )
-    with (root / "pyproject.toml").open("a") as pyproject:
-        pyproject.write(
-            "\n" + re.sub(r"^    ", "", override, flags=re.MULTILINE) + "\n"
-        )
     migrate, test = re.findall(
         r"^    (?:WORKERS_DATABASE_URL=\S+ )?(uv run .*)$", message, re.MULTILINE
     )

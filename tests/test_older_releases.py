@@ -1,4 +1,4 @@
-"""Services of older releases go on on the tables of the working tree."""
+"""A service of the oldest release goes on on the tables of the working tree."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from .support import alarms, copy, migrate, service
 PACKAGE = "app.billing"
 
 
-@pytest.mark.parametrize("release", [*RELEASES][:1] + [*RELEASES][-1:])
+@pytest.mark.parametrize("release", [*RELEASES][:1])
 def test_a_service_of_an_older_release_works_on_the_tables_of_the_working_tree(
     release: str, template: Path, backend: Path, tmp_path: Path, database_url: str
 ) -> None:

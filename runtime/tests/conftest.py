@@ -16,7 +16,7 @@ from chancy_runtime.testing import (
 )
 
 from harness.databases import database
-from harness.recorder import Recorder, migrated_cluster, recorder
+from harness.recorder import Recorder, make_tables, migrated_cluster, recorder
 from harness.servers import Cluster, embedded_server
 
 __all__ = [
@@ -47,6 +47,13 @@ def own_server_url() -> Iterator[str]:
     """An embedded PostgreSQL of the test's own, for roles and other global things."""
     with embedded_server() as url:
         yield url
+
+
+@pytest.fixture
+def migrated_url(database_url: str) -> str:
+    """A database with the example's tables; `tables` is the same for asynchronous tests."""
+    make_tables(database_url)
+    return database_url
 
 
 @pytest.fixture(scope="session")

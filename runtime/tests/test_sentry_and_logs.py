@@ -23,7 +23,7 @@ async def record(*, note: str = "cron") -> None:
 
 @pytest.mark.parametrize("executor", ["Async", "Threaded", "Process"])
 def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
-    executor: str, tmp_path: Path, tables: str
+    executor: str, tmp_path: Path, migrated_url: str
 ) -> None:
     is_async = executor == "Async"
     backend = recorder(
@@ -34,7 +34,7 @@ def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
     )
 
     with sentry() as (dsn, events):
-        with backend.service(tables, variables={"SENTRY_DSN": dsn}) as running:
+        with backend.service(migrated_url, variables={"SENTRY_DSN": dsn}) as running:
             id = running.request("/jobs/record", "POST")["id"]
             wait_for(
                 lambda: running.request(f"/jobs/{id}")["state"] == "failed",
@@ -45,7 +45,9 @@ def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
             running.stop()
 
     (event,) = events
-    ((taken_by, errors),) = query(tables, "SELECT taken_by, errors FROM billing_jobs")
+    ((taken_by, errors),) = query(
+        migrated_url, "SELECT taken_by, errors FROM billing_jobs"
+    )
     assert event["tags"] == event["tags"] | {
         "service": "billing",
         "chancy.func": "app.billing.workers.record.worker.record",
@@ -62,9 +64,9 @@ def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
 
 
 def test_every_line_is_in_the_stream_once_and_nothing_is_sent_without_a_dsn(
-    backend: Recorder, tables: str
+    backend: Recorder, migrated_url: str
 ) -> None:
-    with sentry() as (_dsn, events), backend.service(tables) as running:
+    with sentry() as (_dsn, events), backend.service(migrated_url) as running:
         running.run_job("record")
         running.stop()
 

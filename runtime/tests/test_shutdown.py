@@ -57,10 +57,8 @@ def backend_of(executor: str, folder: Path, *, grace: int = 2) -> Recorder:
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    """A database with the tables."""
-    make_tables(database_url)
-    return database_url
+def url(migrated_url: str) -> str:
+    return migrated_url
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -108,12 +108,12 @@ def test_no_url_at_all(backend: Recorder) -> None:
 
 
 def test_the_secret_is_used_without_the_variable(
-    backend: Recorder, tables: str
+    backend: Recorder, migrated_url: str
 ) -> None:
     line = the_line(failed_start(backend, {SECRET_VARIABLE: DOWN}))
     assert "127.0.0.1:1/billing" in line
 
-    secret = {SECRET_VARIABLE: f"{tables}\n"}
+    secret = {SECRET_VARIABLE: f"{migrated_url}\n"}
     with backend.service("", variables=secret) as running:
         running.run_job("record")
         running.stop()
@@ -124,12 +124,12 @@ def test_the_secret_is_used_without_the_variable(
     [("0 0 1 1 *", "Europe/Atlantis"), ("0 0 31 2 *", "UTC")],
 )
 def test_a_schedule_that_cannot_be(
-    cron: str, timezone: str, tables: str, tmp_path: Path
+    cron: str, timezone: str, migrated_url: str, tmp_path: Path
 ) -> None:
     backend = recorder(tmp_path / "backend", cron=cron)
     backend.edit("chancy_initialization.py", '"UTC"', f'"{timezone}"')
 
-    output = failed_start(backend, {"WORKERS_DATABASE_URL": tables})
+    output = failed_start(backend, {"WORKERS_DATABASE_URL": migrated_url})
 
     (line,) = (line for line in output.splitlines() if "cron:record" in line)
     wrong = cron if timezone == "UTC" else timezone
@@ -168,10 +168,8 @@ def test_a_library_that_is_too_old_ends_the_service_and_its_tests_with_one_line(
         assert said in line
 
     result = end("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "app")
-    lines = (result.stdout + result.stderr).splitlines()
     assert result.returncode != 0
-    assert any(said in line for line in lines)
-    assert len(lines) < 12 and "INTERNALERROR" not in result.stdout
+    assert said in result.stdout and "INTERNALERROR" not in result.stdout
 
 
 def test_a_push_before_the_start_says_what_to_do(backend: Recorder) -> None:

@@ -284,9 +284,9 @@ def misc_of_chancy(backend: Recorder, command: str, url: str) -> str:
 
 
 def test_chancy_s_own_command_line_works_from_the_backend_s_root(
-    backend: Recorder, tables: str
+    backend: Recorder, migrated_url: str
 ) -> None:
-    printed = misc_of_chancy(backend, "check-migrations", tables)
+    printed = misc_of_chancy(backend, "check-migrations", migrated_url)
 
     assert "Chancy Core" in printed and "✗" not in printed
 

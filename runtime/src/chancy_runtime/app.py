@@ -34,7 +34,7 @@ from chancy_runtime.postgres.target import target_of
 from chancy_runtime.queues.deployment import Deployment
 from chancy_runtime.queues.rows import check_tags, readable_queues
 from chancy_runtime.settings import Settings, check_range
-from chancy_runtime.supervision.budget import START_SECONDS, Budget
+from chancy_runtime.supervision.budget import CLOSE_SECONDS, START_SECONDS, Budget
 from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.signals import on_sigterm
 from chancy_runtime.supervision.tasks import finish
@@ -43,7 +43,6 @@ from chancy_runtime.supervision.watchdog import Watchdog
 # Seconds that a query waits for a connection of the pool.
 _LEND_TIMEOUT = 10
 _WRITABLE_TIMEOUT = 5
-_CLOSE_TIMEOUT = 1
 _FILL_INTERVAL = 0.005
 
 
@@ -221,7 +220,7 @@ class Chancy(chancy.Chancy):
     async def _close(self) -> None:
         for connection in list(self._waiting_for_server):
             shut_down(connection)
-        await self.pool.close(timeout=_CLOSE_TIMEOUT)
+        await self.pool.close(timeout=CLOSE_SECONDS)
         del self.pool
 
     # --- the start and the stop ------------------------------------------------------

@@ -5,7 +5,12 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import (
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +35,7 @@ from chancy_runtime.listening import (
 )
 from chancy_runtime.postgres.connecting import reason_of
 from chancy_runtime.postgres.connections import autocommit
+from chancy_runtime.supervision.budget import UNDO_SECONDS
 from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.supervisor import Retry, Supervisor
 from chancy_runtime.supervision.tasks import finish
@@ -132,7 +138,6 @@ class Worker(OpenWorker):
             async with self.chancy.step_of_start():
                 await self._start()
         except BaseException:
-            self.shutdown_timeout = 0
             await finish(self._undo_start())
             raise
         self.chancy.workers.append(self)
@@ -157,7 +162,9 @@ class Worker(OpenWorker):
         return [each for each in found if each.get_scope() == PluginScope.WORKER]
 
     async def _undo_start(self) -> None:
-        await self.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(UNDO_SECONDS):
+                await self.stop_within(0)
         if self._listener is not None:
             await self._listener.close()
 

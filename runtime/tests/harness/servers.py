@@ -204,16 +204,18 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         flowing = self._flowing
-        await flowing.wait()
         try:
+            await flowing.wait()
             server = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.close()
             return
-        await asyncio.gather(
-            self._forward(flowing, reader, server[1]),
-            self._forward(flowing, server[0], writer, self._delay),
-        )
+        # The end of the proxy, which asyncio's own callback would report.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(
+                self._forward(flowing, reader, server[1]),
+                self._forward(flowing, server[0], writer, self._delay),
+            )
 
     async def _serve(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)

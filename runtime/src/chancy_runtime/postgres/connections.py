@@ -11,13 +11,13 @@ from typing import Any, Self
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
-from psycopg.errors import FeatureNotSupported
+from psycopg.errors import FeatureNotSupported, OperationalError, QueryCanceled
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row, TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 ANSWER_TIMEOUT = 15
-# A server that vanished without a word is given up after idle + interval * count = 20 s.
+# A server that vanished is given up after idle + interval * count = 20 s.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
 _LIBPQ = {
     "connect_timeout": 5,
@@ -37,7 +37,7 @@ def with_timeouts(url: str) -> str:
 class _Cursor(AsyncCursor[Row]):
     """A cursor that goes on when a migration gives a table another column.
 
-    What PostgreSQL has prepared of a SELECT * is refused then, once on each connection.
+    PostgreSQL then refuses each prepared SELECT * once on each connection.
     """
 
     async def execute(self, *args: Any, **kwargs: Any) -> Self:
@@ -52,7 +52,33 @@ class _Cursor(AsyncCursor[Row]):
             return await super().execute(*args, **kwargs)
 
 
-class Connection(AsyncConnection[TupleRow]):
+class DroppableConnection(AsyncConnection[TupleRow]):
+    """A connection that is dropped at once when a query in it is cancelled.
+
+    psycopg 3.3 asks the server to cancel first, and waits up to 10 s for a silent one.
+    """
+
+    _is_dropped = False
+
+    async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
+        return await super().wait(self._until_dropped(gen), *args, **kwargs)
+
+    async def cancel_safe(self, *, timeout: float = ANSWER_TIMEOUT) -> None:
+        """Drops the connection: the server ends the query when it notices."""
+        self._is_dropped = True
+        shut_down(self)
+
+    def _until_dropped(self, gen: PQGen[RV]) -> PQGen[RV]:
+        """The same, but a query that was dropped ends as a cancelled one does."""
+        try:
+            return (yield from gen)
+        except OperationalError as error:
+            if self._is_dropped:
+                raise QueryCanceled("the connection was dropped") from error
+            raise
+
+
+class Connection(DroppableConnection):
     """A connection that counts as lost when an answer takes over ANSWER_TIMEOUT seconds.
 
     A proxy that stopped forwarding still answers TCP's own probes, so that only a
@@ -65,34 +91,11 @@ class Connection(AsyncConnection[TupleRow]):
         self.cursor_factory = _Cursor
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, self._give_up)
+        timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, shut_down, self)
         try:
             return await super().wait(gen, *args, **kwargs)
         finally:
             timer.cancel()
-
-    async def cancel_safe(self, *, timeout: float = ANSWER_TIMEOUT) -> None:
-        """Ends the connection: a silent server would hold the stop of the service."""
-        self._give_up()
-
-    def _give_up(self) -> None:
-        shut_down(self)
-
-
-class DroppableConnection(AsyncConnection[TupleRow]):
-    """A connection that is dropped at once when what waits for it is cancelled.
-
-    psycopg 3.3 asks the server to cancel first, which takes 10 s of a silent one.
-    """
-
-    async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        waiting = asyncio.ensure_future(super().wait(gen, *args, **kwargs))
-        try:
-            return await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            shut_down(self)
-            await asyncio.gather(waiting, return_exceptions=True)
-            raise
 
 
 @asynccontextmanager
@@ -112,16 +115,16 @@ async def autocommit(
 
 
 def shut_down(connection: AsyncConnection[TupleRow]) -> None:
-    """Makes a connection look like any other that was lost, whoever waits for it."""
+    """Closes the socket: a query that waits for it ends as on a lost connection."""
     if not connection.closed:
         with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
 
 
 async def check(connection: Connection) -> None:
-    """Looks at a connection before the pool lends it, without asking the server.
+    """Checks a connection before the pool lends it, without a query.
 
-    An idle server says nothing: what there is to read is its goodbye.
+    An idle server sends nothing, so anything that can be read is the end of the session.
 
     Raises:
         psycopg.OperationalError: The connection is lost.

@@ -1,0 +1,133 @@
+"""Services of older releases beside new ones, and on the library of the working tree."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from harness.probes import wait_until_ready
+
+from .releases import RELEASES, WORKING_TREE
+from .support import (
+    Service,
+    alarms,
+    copy,
+    environment,
+    migrate,
+    query,
+    run,
+    service,
+    wait_for,
+)
+
+PACKAGE = "app.billing"
+APP = f"{PACKAGE}.main:app"
+# The last release whose services carry their own machinery.
+LAST_OF_COPIES = "v0.4.1"
+ON_THE_LIBRARY = [each for each in RELEASES if Version(each) >= Version("0.5.0")]
+
+
+def render(release: str, template: Path, folder: Path) -> Path:
+    """A backend of a release."""
+    where = f"--vcs-ref={release}"
+    copy(folder, where, "--data=scope=backend", cwd=folder.parent, template=template)
+    return folder
+
+
+def rows(url: str) -> list[object]:
+    """The rows of the queues and the schedules."""
+    return [
+        query(url, "SELECT * FROM billing_queues ORDER BY name"),
+        query(url, "SELECT * FROM billing_cron ORDER BY unique_key"),
+    ]
+
+
+def run_jobs_by(running: Service, url: str, others: set[str]) -> None:
+    """Pushes jobs until one of them has run in a worker that is not one of `others`."""
+
+    def ran_here() -> bool:
+        running.run_job("send_digest")
+        workers = query(url, "SELECT DISTINCT taken_by FROM billing_jobs")
+        return bool({worker for (worker,) in workers} - others)
+
+    wait_for(ran_here, timeout=60, what="a job in the other process")
+
+
+def workers(url: str) -> set[str]:
+    return {id for (id,) in query(url, "SELECT worker_id FROM billing_workers")}
+
+
+def test_processes_of_before_and_after_the_library_run_side_by_side(
+    template: Path, backend: Path, tmp_path: Path, database_url: str
+) -> None:
+    old = render(LAST_OF_COPIES, template, tmp_path / "old")
+    migrate(old, PACKAGE, database_url)
+    variables = {"WORKERS_DATABASE_URL": database_url}
+    with service(old, APP, variables) as before:
+        wait_until_ready(before)
+        before.run_job("send_digest")
+        of_before, was = workers(database_url), rows(database_url)
+        with service(backend, APP, variables) as after:
+            wait_until_ready(after)
+
+            assert rows(database_url) == was
+            run_jobs_by(after, database_url, of_before)
+            ((leaders,),) = query(database_url, "SELECT count(*) FROM billing_leader")
+            assert leaders == 1
+
+            before.stop()
+            after.run_job("send_digest")
+            wait_for(
+                lambda: query(
+                    database_url,
+                    "SELECT 1 FROM billing_leader WHERE worker_id = ANY(%s)",
+                    list(workers(database_url)),
+                ),
+                timeout=10,
+                what="a leader among the new processes",
+            )
+            after.stop()
+            assert alarms(after) == []
+        assert alarms(before) == []
+    states = query(database_url, "SELECT DISTINCT state, attempts FROM billing_jobs")
+    assert states == [("succeeded", 1)]
+
+
+def test_a_rollback_to_a_service_with_its_own_machinery_finds_its_rows(
+    template: Path, backend: Path, tmp_path: Path, database_url: str
+) -> None:
+    old = render(LAST_OF_COPIES, template, tmp_path / "old")
+    migrate(backend, PACKAGE, database_url)
+    variables = {"WORKERS_DATABASE_URL": database_url}
+    with service(backend, APP, variables) as after:
+        after.run_job("send_digest")
+        after.stop()
+    was = rows(database_url)
+
+    with service(old, APP, variables) as before:
+        before.run_job("send_digest")
+        assert rows(database_url) == was
+        before.stop()
+        assert alarms(before) == []
+
+
+@pytest.mark.parametrize("release", [*ON_THE_LIBRARY, WORKING_TREE])
+def test_a_service_of_a_release_works_on_the_library_of_the_working_tree(
+    release: str, template: Path, tmp_path: Path, server_url: str, database_url: str
+) -> None:
+    backend = render(release, template, tmp_path / "backend")
+    tests = run(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "app"),
+        cwd=backend,
+        env=environment(WORKERS_TEST_DATABASE_URL=server_url),
+    )
+    assert " passed" in tests.stdout
+
+    migrate(backend, PACKAGE, database_url)
+    variables = {"WORKERS_DATABASE_URL": database_url}
+    with service(backend, APP, variables) as running:
+        wait_until_ready(running)
+        running.run_job("send_digest")
+        running.stop()
+        assert alarms(running) == []
