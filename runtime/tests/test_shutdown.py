@@ -3,17 +3,18 @@
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from harness.commands import environment, run, wait_for
-from harness.databases import query
+from harness.databases import database, query
 from harness.probes import wait_until_ready
 from harness.recorder import (
     RECORDING_JOB,
     Recorder,
-    make_tables,
     push,
     recorder,
     row,
@@ -22,7 +23,7 @@ from harness.recorder import (
     wait_until_executed,
 )
 from harness.sentry import sentry
-from harness.servers import cluster, proxy
+from harness.servers import Cluster, Proxy, proxy
 from harness.services import Service
 
 BLOCKING_JOB = (
@@ -174,28 +175,37 @@ def test_a_signal_during_the_start_ends_it_cleanly(
     [(way, seconds) for way in ("stopped", "silent") for seconds in (0, 2, 60)],
 )
 def test_a_database_that_is_down_does_not_hold_the_stop(
-    way: str, seconds: float, tmp_path: Path
+    way: str, seconds: float, server: Cluster, tmp_path: Path
 ) -> None:
     backend = backend_of("async", tmp_path, grace=4)
 
-    with cluster() as server, proxy(server.port) as between:
-        url = f"postgresql://postgres@127.0.0.1:{between.port}/postgres"
-        make_tables(server.url())
-        with backend.service(url) as running:
+    with database(server.url()) as url, proxy(server.port) as between:
+        through = url.replace(f":{server.port}/", f":{between.port}/")
+        with backend.service(through) as running:
             wait_until_ready(running)
             if seconds:
-                push(server.url(), "job", seconds=seconds)
+                push(url, "job", seconds=seconds)
                 wait_until_executed(backend, "job")
-            if way == "stopped":
-                server.stop()
-            else:
-                between.stall()
-            with seconds_between(0, 4 + 8 if seconds else 8):
-                running.stop()
-        if way == "stopped":
-            server.start()
+            with down(server) if way == "stopped" else silent(between):
+                with seconds_between(0, 4 + 8 if seconds else 8):
+                    running.stop()
         # It runs again after the heartbeat timeout: nobody could be told before.
-        assert states(server.url()) == ({"running": 1} if seconds else {})
+        assert states(url) == ({"running": 1} if seconds else {})
+
+
+@contextmanager
+def down(server: Cluster) -> Iterator[None]:
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@contextmanager
+def silent(between: Proxy) -> Iterator[None]:
+    between.stall()
+    yield
 
 
 def test_an_open_request_is_answered_while_the_workers_already_stop(
