@@ -388,7 +388,7 @@ def test_a_pooler_in_session_mode_that_restarts(
 ) -> None:
     name = str(conninfo_to_dict(url)["dbname"])
     with (
-        pgbouncer(tmp_path / "pgbouncer", server, pool_mode="session") as pooler,
+        pgbouncer(server, pool_mode="session") as pooler,
         serving(billing, pooler.url(name)) as running,
     ):
         everything_goes_on(url, billing, running)

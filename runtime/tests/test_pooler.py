@@ -100,7 +100,7 @@ def answers(*urls: str) -> list[str]:
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_any_other_transaction_pooler_is_refused_by_what_it_does(
-    busy: bool, server: Cluster, tmp_path: Path
+    busy: bool, server: Cluster
 ) -> None:
     with ExitStack() as poolers:
         urls = []
@@ -108,7 +108,6 @@ def test_any_other_transaction_pooler_is_refused_by_what_it_does(
             for size in (1, 2, 20):
                 pooler = poolers.enter_context(
                     pgbouncer(
-                        tmp_path / f"{mode}-{size}",
                         server,
                         pool_mode=mode,
                         default_pool_size=size,
@@ -126,9 +125,9 @@ def test_any_other_transaction_pooler_is_refused_by_what_it_does(
 
 
 def test_a_start_on_a_transaction_pooler_ends_with_one_line(
-    server: Cluster, backend: Recorder, tmp_path: Path
+    server: Cluster, backend: Recorder
 ) -> None:
-    with pgbouncer(tmp_path / "pooler", server, pool_mode="transaction") as pooler:
+    with pgbouncer(server, pool_mode="transaction") as pooler:
         line = line_of_failed_start(backend, pooler.url())
 
     assert f"127.0.0.1:{pooler.port}/postgres does not deliver notifications" in line
@@ -140,7 +139,7 @@ def test_a_service_that_starts_without_its_database_joins_a_pooler_that_keeps_se
 ) -> None:
     backend = recorder(tmp_path / "backend", without_database=True)
     with (
-        pgbouncer(tmp_path / "pooler", server, pool_mode="transaction") as pooler,
+        pgbouncer(server, pool_mode="transaction") as pooler,
         backend.service(pooler.url()) as running,
     ):
         wait_for(
@@ -162,10 +161,10 @@ def test_a_service_that_starts_without_its_database_joins_a_pooler_that_keeps_se
 
 @pytest.mark.parametrize("size", [6, 20])
 def test_a_session_pooler_is_accepted_with_room_for_the_pool_and_listen(
-    size: int, server: Cluster, backend: Recorder, tmp_path: Path
+    size: int, server: Cluster, backend: Recorder
 ) -> None:
     with (
-        pgbouncer(tmp_path / "pooler", server, default_pool_size=size) as pooler,
+        pgbouncer(server, default_pool_size=size) as pooler,
         backend.service(pooler.url()) as running,
     ):
         running.run_job("record")
@@ -173,9 +172,9 @@ def test_a_session_pooler_is_accepted_with_room_for_the_pool_and_listen(
 
 
 def test_the_check_is_never_wrong_about_sessions(
-    server: Cluster, tmp_path: Path
+    server: Cluster,
 ) -> None:
-    with pgbouncer(tmp_path / "pooler", server, default_pool_size=100) as pooler:
+    with pgbouncer(server, default_pool_size=100) as pooler:
         urls = [server.url(), pooler.url()] * 20
         with traffic(pooler.url()):
             said = answers(*urls)
@@ -191,9 +190,9 @@ def test_the_check_is_never_wrong_about_sessions(
     ],
 )
 def test_a_session_pooler_that_is_too_small_is_named(
-    size: int, reason: str, server: Cluster, backend: Recorder, tmp_path: Path
+    size: int, reason: str, server: Cluster, backend: Recorder
 ) -> None:
-    with pgbouncer(tmp_path / "pooler", server, default_pool_size=size) as pooler:
+    with pgbouncer(server, default_pool_size=size) as pooler:
         line = line_of_failed_start(backend, pooler.url())
 
     assert f"127.0.0.1:{pooler.port}/postgres {reason}" in line

@@ -151,7 +151,6 @@ def test_nothing_is_lost_doubled_or_leaked(
         server = stack.enter_context(cluster())
         pooler = stack.enter_context(
             pgbouncer(
-                tmp_path / "pooler",
                 server,
                 **{"pool_mode": "session", "default_pool_size": 60},
             )

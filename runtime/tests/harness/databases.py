@@ -6,7 +6,6 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 
@@ -14,14 +13,12 @@ from psycopg.conninfo import conninfo_to_dict
 def database(server_url: str) -> Iterator[str]:
     """An empty database on the server, dropped afterwards; yields its URL."""
     name = f"template_test_{uuid4().hex}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        try:
-            yield url_of(server_url, name)
-        finally:
-            connection.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+    # The server may be another process at the end, as a test may restart it.
+    query(server_url, f"CREATE DATABASE {name}")
+    try:
+        yield url_of(server_url, name)
+    finally:
+        query(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def url_of(server_url: str, name: str, user: str | None = None) -> str:

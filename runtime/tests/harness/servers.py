@@ -260,24 +260,24 @@ def proxy(
 class PgBouncer:
     """A PgBouncer in front of a Cluster."""
 
-    def __init__(self, folder: Path, cluster: Cluster, **settings: object) -> None:
+    def __init__(self, cluster: Cluster, **settings: object) -> None:
         self.port = free_port()
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        # Not below pytest's folder, which each session closes to other users again.
+        self.folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         self._settings = {
             "listen_addr": "127.0.0.1",
             "listen_port": self.port,
             "unix_socket_dir": "",
             "auth_type": "any",
-            "logfile": folder / "pgbouncer.log",
+            "logfile": self.folder / "pgbouncer.log",
             "ignore_startup_parameters": "extra_float_digits",
             **settings,
         }
         self._target = f"* = host=127.0.0.1 port={cluster.port} user=postgres"
         self.set()
         if USER:
-            ensure_prefix_permissions(folder / "pgbouncer.ini")
-            for path in (folder, folder / "pgbouncer.ini"):
+            ensure_prefix_permissions(self.folder / "pgbouncer.ini")
+            for path in (self.folder, self.folder / "pgbouncer.ini"):
                 shutil.chown(path, USER)
 
     def set(self, **settings: object) -> None:
@@ -293,17 +293,18 @@ class PgBouncer:
 
     def start(self) -> None:
         """Starts PgBouncer and waits until it takes connections."""
-        self.process = subprocess.Popen(
-            [pgbouncer_path(), str(self.folder / "pgbouncer.ini")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            user=USER,
-        )
+        errors = self.folder / "stderr.txt"
+        with errors.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [pgbouncer_path(), str(self.folder / "pgbouncer.ini")],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                user=USER,
+            )
 
         def up() -> bool:
-            log = self.folder / "pgbouncer.log"
-            assert self.process.poll() is None, log.read_text()
+            assert self.process.poll() is None, errors.read_text()
             with socket.socket() as client:
                 return client.connect_ex(("127.0.0.1", self.port)) == 0
 
@@ -327,15 +328,14 @@ def pgbouncer_path() -> str:
 
 
 @contextmanager
-def pgbouncer(
-    folder: Path, cluster: Cluster, **settings: object
-) -> Iterator[PgBouncer]:
+def pgbouncer(cluster: Cluster, **settings: object) -> Iterator[PgBouncer]:
     """A running PgBouncer; settings are those of its ini file."""
     pgbouncer_path()
-    running = PgBouncer(folder, cluster, **settings)
+    running = PgBouncer(cluster, **settings)
     running.start()
     try:
         yield running
     finally:
         if running.process.poll() is None:
             running.stop()
+        shutil.rmtree(running.folder, ignore_errors=True)
