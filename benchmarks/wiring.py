@@ -17,7 +17,7 @@ from pathlib import Path
 
 TEMPLATE = Path(__file__).parents[1]
 COPIER = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet"]
-TASK = [sys.executable, "-I", str(TEMPLATE / "tasks" / "wire_lifespan.py"), "--task"]
+TASK = [sys.executable, "-I", str(TEMPLATE / "tasks" / "wire_lifespan"), "--task=copy"]
 MAIN = '''\
 """The billing service."""
 
@@ -64,6 +64,9 @@ def _seconds(command: list[str], *arguments: str, folder: str = ".") -> float:
         service.mkdir(parents=True)
         Path(scratch, "pyproject.toml").touch()
         (service / "main.py").write_text(MAIN)
+        if not arguments:  # As a render leaves it for the task.
+            (service / "workers").mkdir()
+            (service / "workers" / "chancy_initialization.py").touch()
         if arguments:
             arguments = ("--vcs-ref=HEAD", str(TEMPLATE), *arguments)
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The two workflows of the README do what it says, as far as their own commands go."""
+"""The two workflows of docs/updates.md do what it says, as far as their own commands go."""
 
 import os
 import re
@@ -37,7 +37,8 @@ def add_service(origin: Path, name: str, template: Path, release: str) -> Path:
 
 def steps_of(job: str) -> list[dict[str, Any]]:
     """The steps of the workflow with that job."""
-    _, _, section = (TEMPLATE / "README.md").read_text().partition("\n### In CI\n")
+    page = (TEMPLATE / "docs" / "updates.md").read_text()
+    _, _, section = page.partition("\n## In CI\n")
     section = section.partition("\n## ")[0]
     blocks = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
     (found,) = [block["jobs"][job] for block in blocks if job in block.get("jobs", {})]

@@ -92,8 +92,16 @@ def test_the_wheel_holds_the_program_that_copier_runs(
     wheel: Path, released: Path
 ) -> None:
     with ZipFile(wheel) as archive:
-        held = archive.read("chancy_workers/wire_lifespan.py")
-    assert held == (released / "tasks" / "wire_lifespan.py").read_bytes()
+        held = {
+            name.removeprefix("chancy_workers/"): archive.read(name)
+            for name in archive.namelist()
+            if name.startswith("chancy_workers/wire_lifespan/")
+        }
+    tasks = released / "tasks"
+    assert held == {
+        str(path.relative_to(tasks)): path.read_bytes()
+        for path in (tasks / "wire_lifespan").glob("*.py")
+    }
 
 
 @pytest.mark.parametrize(
@@ -134,7 +142,7 @@ def answers(service: str, **more: str) -> str:
 
 def workers_of(folder: str) -> dict[str, str]:
     """What a wired file imports."""
-    names = ("__init__", "chancy_initialization", "chancy_router")
+    names = ("__init__", "chancy_initialization")
     return {f"{folder}/workers/{name}.py": "" for name in names}
 
 
@@ -166,8 +174,9 @@ def test_the_nearest_answers_file_names_service_package_and_app(
     wire(root, "app/billing/api/server.py")
 
     text = (root / "app/billing/api/server.py").read_text()
-    assert "from ..workers.chancy_router import workers_router\n" in text
-    assert "admin.include_router(workers_router)" in text
+    assert "from chancy_runtime.web import workers_router\n" in text
+    assert "from ..workers.chancy_initialization import initialize_workers\n" in text
+    assert "admin.include_router(workers_router(initialize_workers))" in text
     wire(root, "--remove", "app/billing/api/server.py")
     wire(root, "--app", "app", "app/billing/api/server.py")
     assert ENTERED in (root / "app/billing/api/server.py").read_text()

@@ -164,7 +164,11 @@ def test_they_warn_of_nothing_where_nobody_is_logged_in(backend: Path) -> None:
     without.pop("XDG_RUNTIME_DIR", None)
 
     result = run(
-        *(*PYTEST, *WITHOUT_ASYNCIO, "app/billing/workers/tests/test_job_send_digest.py"),
+        *(
+            *PYTEST,
+            *WITHOUT_ASYNCIO,
+            "app/billing/workers/tests/test_job_send_digest.py",
+        ),
         cwd=backend,
         env=without,
     )

@@ -142,7 +142,7 @@ def test_apscheduler_runs_its_jobs_beside_the_workers(
 
     assert "scheduler is down" in running.output
     assert "Started plugin 'Cron'" in running.output
-    program = TEMPLATE / "tasks" / "wire_lifespan.py"
+    program = TEMPLATE / "tasks" / "wire_lifespan"
     run(sys.executable, program, "--service=billing", "--remove", MAIN, cwd=root)
     assert (root / MAIN).read_text() == text
 

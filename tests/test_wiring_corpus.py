@@ -185,14 +185,12 @@ def is_utf_8(case: Case) -> bool:
 @every_wired_case
 def test_the_import_is_in_the_files_own_style(wired: Backend, case: Case) -> None:
     added = b" ".join(new_lines(case, wired)).decode("latin-1").split()
-    expected = case.imports or default_import(case)
+    expected = case.imports or "chancy_initialization import initialize_workers"
     unwrapped = " ".join(word for word in added if word not in "()").replace(", ", " ")
     assert expected in unwrapped.rstrip(","), unwrapped
-
-
-def default_import(case: Case) -> str:
-    name = {"yield": "initialization import initialize_workers", "router": "router"}
-    return f"workers.chancy_{name[case.expected]}"
+    is_there = "chancy_runtime" in unwrapped
+    assert is_there == (case.expected == "router" and bool(case.library))
+    assert case.library in unwrapped or not is_there
 
 
 @every_wired_case

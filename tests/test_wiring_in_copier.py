@@ -149,8 +149,10 @@ def test_the_app_is_the_one_of_the_answer(old_backend: Path) -> None:
 
     copy("app/billing", "-d", "app=admin", cwd=old_backend)
 
-    assert "admin.include_router(workers_router)" in main.read_text()
-    assert "initialize_workers" not in main.read_text()
+    assert (
+        "admin.include_router(workers_router(initialize_workers))" in main.read_text()
+    )
+    assert "async with" not in main.read_text()
 
 
 def test_the_file_is_the_one_of_the_answer(old_backend: Path) -> None:
@@ -219,7 +221,7 @@ def test_a_backend_s_update_wires_nothing(tmp_path: Path, released: Path) -> Non
     (root / MAIN).write_text(LIFESPAN)
     commit(root)
 
-    assert not told("wire_lifespan|main.py is", update(root, service="."))
+    assert not told("main.py is", update(root, service="."))
 
     assert (root / MAIN).read_text() == LIFESPAN
 
@@ -354,7 +356,7 @@ def note(event, values):
         if not (set(mode or "") & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR)):
             return
     elif event == "import":
-        if values[0].partition(".")[0] in sys.stdlib_module_names:
+        if values[0].partition(".")[0] in {*sys.stdlib_module_names, "wire_lifespan"}:
             return
     elif not event.startswith((
         "ctypes", "os.", "shutil.", "socket.", "subprocess.", "tempfile.", "urllib."
@@ -369,7 +371,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_the_task_touches_the_one_file_and_nothing_else(old_backend: Path) -> None:
-    program = TEMPLATE / "tasks" / "wire_lifespan.py"
+    program = TEMPLATE / "tasks" / "wire_lifespan"
     folder = old_backend / "app" / "billing"
     (folder / "workers").mkdir()
     (folder / "workers" / "chancy_initialization.py").touch()
@@ -390,18 +392,19 @@ def test_the_task_touches_the_one_file_and_nothing_else(old_backend: Path) -> No
     assert sorted(path.name for path in folder.iterdir()) == ["main.py", "workers"]
 
 
-# ------------------------------------------------------------------- from before the wiring
+# ------------------------------------------------------------------- from older releases
 
 
 @pytest.fixture(scope="session")
-def since_v0_2_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template with its release v0.2.0, and the working tree as the one after it."""
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with two of its releases, and the working tree as the next one."""
     folder = tmp_path_factory.mktemp("since") / "template"
     run("git", "clone", "--quiet", "--no-tags", TEMPLATE, folder, cwd=folder.parent)
-    (release,) = run(
-        *("git", "log", "--format=%H", "--grep=^release: v0.2.0$"), cwd=folder
-    ).stdout.split()
-    run("git", "tag", "v0.2.0", release, cwd=folder)
+    for version in ("v0.2.0", "v0.4.1"):
+        (release,) = run(
+            *("git", "log", "--format=%H", f"--grep=^release: {version}$"), cwd=folder
+        ).stdout.split()
+        run("git", "tag", version, release, cwd=folder)
     run("git", "rm", "-r", "--quiet", ".", cwd=folder)
     listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=TEMPLATE)
     for name in filter(None, listed.stdout.split("\0")):
@@ -410,13 +413,13 @@ def since_v0_2_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy2(TEMPLATE / name, folder / name)
     run("git", "add", "--all", cwd=folder)
     run(*GIT, "commit", "--quiet", "--allow-empty", "--message=next", cwd=folder)
-    run("git", "tag", "v0.2.1", cwd=folder)
+    run("git", "tag", "v0.4.2", cwd=folder)
     return folder
 
 
 @pytest.mark.parametrize("main", ["rendered", "by hand", "in own words", "not at all"])
 def test_an_update_from_v0_2_0_wires_what_is_not_wired_yet(
-    main: str, tmp_path: Path, since_v0_2_0: Path
+    main: str, tmp_path: Path, older: Path
 ) -> None:
     texts = {
         "by hand": LIFESPAN.replace(
@@ -440,19 +443,77 @@ def test_an_update_from_v0_2_0_wires_what_is_not_wired_yet(
     root = backend_with(tmp_path / "backend", {})
     if main != "rendered":
         backend_with(root, {MAIN: texts[main]})
-    copy("app/billing", "--vcs-ref=v0.2.0", cwd=root, template=since_v0_2_0)
+    copy("app/billing", "--vcs-ref=v0.2.0", cwd=root, template=older)
     before = (root / MAIN).read_text()
     commit(root)
 
     updated = update(root)
 
     after = (root / MAIN).read_text()
+    assert told(IS_WIRED, updated) == (main == "not at all")
+    assert told(SWITCHED, updated) == (main == "rendered")
     if main == "not at all":
-        assert told(IS_WIRED, updated) == 1
         assert after.count("async with initialize_workers():") == 1
-    else:
+    elif main != "rendered":
         assert told("main.py", updated) == 0
         assert after == before
     assert list(root.rglob("*.rej")) == []
     answers = (root / "app/billing/.copier-answers.yml").read_text()
-    assert "_commit: v0.2.1" in answers and "main: main.py" in answers
+    assert "_commit: v0.4.2" in answers and "main: main.py" in answers
+
+
+SWITCHED = r"main\.py now imports from chancy_runtime"
+
+
+@pytest.mark.parametrize("release", ["v0.2.0", "v0.4.1"])
+@pytest.mark.parametrize("scope", ["service", "backend"])
+def test_an_update_switches_the_imports_of_a_main_that_was_rendered(
+    scope: str, release: str, tmp_path: Path, older: Path
+) -> None:
+    root = backend_with(tmp_path / "backend", {})
+    if scope == "backend":
+        shutil.rmtree(root)
+    folder = "app/billing" if scope == "service" else "."
+    root.mkdir(exist_ok=True)
+    copy(
+        *(folder, "-d", f"scope={scope}", f"--vcs-ref={release}"),
+        cwd=root,
+        template=older,
+    )
+    commit(root)
+
+    updated = update(root, service=folder)
+
+    text = (root / MAIN).read_text()
+    assert told(SWITCHED, updated) == 1
+    assert not told(IS_WIRED, updated)
+    assert "from chancy_runtime.web import health_router\n" in text
+    assert "app.include_router(health_router(get_chancy))\n" in text
+    assert not re.findall(r"workers\.chancy_(?!initialization|instance)", text)
+    ruff = (sys.executable, "-m", "ruff", "check", "--isolated", "--select=I,F", MAIN)
+    run(*ruff, cwd=root)
+    commit(root)
+    assert not told("main.py", update(root, service=folder))
+
+
+def test_an_update_switches_the_router_and_names_what_it_cannot_switch(
+    tmp_path: Path, older: Path
+) -> None:
+    root = backend_with(tmp_path / "backend", {MAIN: SHAPES["nothing"]})
+    copy("app/billing", "--vcs-ref=v0.4.1", cwd=root, template=older)
+    assert "(workers_router)" in (root / MAIN).read_text()
+    text = (root / MAIN).read_text()
+    (root / MAIN).write_text(
+        f"{text}\n\nfrom .workers.chancy_database import connect  # by hand\n"
+    )
+    commit(root)
+
+    updated = update(root)
+
+    text = (root / MAIN).read_text()
+    assert "app.include_router(workers_router(initialize_workers))\n" in text
+    assert "from .workers.chancy_database import connect  # by hand\n" in text
+    row = text.splitlines().index(
+        "from .workers.chancy_database import connect  # by hand"
+    )
+    assert told(rf"main\.py:{row}: from .*connect -> .*nothing in place", updated) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from .support import GIT, TEMPLATE, environment, run
 
-PROGRAM = TEMPLATE / "tasks" / "wire_lifespan.py"
+PROGRAM = TEMPLATE / "tasks" / "wire_lifespan"
 WIRED, ALREADY, LEFT, NOTHING = 0, 3, 4, 5
 LIFESPAN = '''\
 from contextlib import asynccontextmanager
@@ -51,8 +51,7 @@ def service_with(folder: Path, text: str) -> Path:
     file = folder / "app" / "billing" / "main.py"
     workers = file.parent / "workers"
     workers.mkdir(parents=True)
-    for name in ("chancy_initialization.py", "chancy_router.py"):
-        (workers / name).touch()
+    (workers / "chancy_initialization.py").touch()
     file.write_text(text)
     (folder / "uv.lock").write_text('name = "fastapi"\nversion = "0.115.0"\n')
     return file
@@ -277,17 +276,21 @@ def test_reformatted_lines_are_known_again(main_py: Path, length: int) -> None:
     assert main_py.read_bytes() == formatted
 
 
+NAMES = {"initialize_workers": "jobs", "workers_router": "router_of_jobs"}
+
+
 def test_another_alias_is_known_again_and_comes_out(main_py: Path) -> None:
     before = main_py.read_text()
     wire(main_py)
     text = re.sub(
         r"import (\w*workers\w*)$",
-        r"import \1 as jobs",
+        lambda found: f"import {found[1]} as {NAMES[found[1]]}",
         main_py.read_text(),
         flags=re.M,
     )
-    text = re.sub(r"initialize_workers\(\)", "jobs()", text)
-    main_py.write_text(text.replace("(workers_router)", "(jobs)"))
+    for old, new in NAMES.items():
+        text = re.sub(rf"(?<!import ){old}\b(?=[()])", new, text)
+    main_py.write_text(text)
     assert "jobs" in main_py.read_text()
     assert wire(main_py).returncode == ALREADY
     assert wire(main_py, "--remove").returncode == WIRED
@@ -303,8 +306,13 @@ def test_another_alias_is_known_again_and_comes_out(main_py: Path) -> None:
         "import app.billing.workers.chancy_initialization\n{0}"
         "start = app.billing.workers.chancy_initialization.initialize_workers\n",
         "{0}def add():\n"
-        "    from .workers.chancy_router import workers_router as jobs\n"
-        "    app.router.include_router(jobs)\n",
+        "    from chancy_runtime.web import workers_router as jobs\n"
+        "    from .workers.chancy_initialization import initialize_workers as start\n"
+        "    app.router.include_router(jobs(start))\n",
+        "from chancy_runtime import web\n"
+        "from .workers.chancy_initialization import initialize_workers\n{0}"
+        "router = web.workers_router(initialize_workers)\n"
+        "app.include_router(router)\n",
     ],
 )
 def test_a_wiring_in_other_words_is_kept(tmp_path: Path, words: str) -> None:

@@ -2,21 +2,19 @@
 
 import ast
 import contextlib
-import importlib.util
 import io
 import re
 import sys
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import Any
 
-from .support import TEMPLATE
+from chancy_workers.source import task
 
 FOLDER = Path(__file__).parent / "wiring"
-MACHINERY = TEMPLATE / "template" / "{{ service_root }}" / "workers"
 # Exit statuses of the program, run by hand.
 WIRED, ALREADY, LEFT, NOTHING = 0, 3, 4, 5
 STATUS = {"yield": WIRED, "router": WIRED, "already": ALREADY, "left": LEFT}
@@ -37,18 +35,7 @@ FAILING_STUB = STUB.replace(
 )
 
 
-def load_program() -> ModuleType:
-    """tasks/wire_lifespan.py as a module; it is in no package."""
-    name, path = "wire_lifespan", TEMPLATE / "tasks" / "wire_lifespan.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-program = load_program()
+program = task("wire_lifespan")
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,8 @@ class Case:
         package: --package
         root: The folder that is on sys.path.
         fastapi: The version that uv.lock pins.
-        imports: The import that the wired file has.
+        imports: The import of the service's that the wired file has.
+        library: The import of the library's router that it has, where it has one.
         name: The app's name in the module (app), or of what has it: server.app.
         factory: The function that returns the app.
         script: Whether running the file runs uvicorn.
@@ -110,6 +98,7 @@ class Case:
     root: str = "."
     fastapi: str = ""
     imports: str = ""
+    library: str = "from chancy_runtime.web import workers_router"
     name: str = ""
     factory: str = ""
     script: bool = False
@@ -156,10 +145,6 @@ class Backend:
         self.file = folder / case.at
         self._write(case.at, case.source)
         self._write(f"{case.workers}/workers/chancy_initialization.py", stub.encode())
-        for name in ("chancy_router.py", "chancy_errors.py"):
-            self._write(
-                f"{case.workers}/workers/{name}", (MACHINERY / name).read_bytes()
-            )
         for name, text in case.beside.items():
             self._write(name, text.encode())
         if case.fastapi:
@@ -226,6 +211,8 @@ def difference(old: bytes, new: bytes) -> tuple[list[bytes], int]:
         AssertionError: A line is not there any more or not where it was, or what is new
             has line ends or an indentation that the file had not.
     """
+    assert old.startswith(BOM_UTF8) == new.startswith(BOM_UTF8)
+    old, new = old.removeprefix(BOM_UTF8), new.removeprefix(BOM_UTF8)
     rest, moved, added = lines_of(old), 0, []
     for line in lines_of(new):
         if rest and line.rstrip(b"\r\n") == rest[0].rstrip(b"\r\n"):
@@ -276,19 +263,26 @@ def tree(source: bytes) -> str:
 def tree_without_wiring(old: bytes, new: bytes) -> str:
     """The tree of the new file without the imports that the old has not, and their uses."""
     before, after = ast.parse(old), ast.parse(new)
-    had = imports_of_workers(before)
-    own = [node for dump, node in imports_of_workers(after).items() if dump not in had]
-    assert len(own) <= 1, "one import is enough"
-    names = bound_by(own) or unused_workers(before)
-    return ast.dump(Unwired(names, own).visit(after))
+    had = {*imports_of(before, SERVICE), *imports_of(before, LIBRARY)}
+    services, routers = (
+        [node for dump, node in imports_of(after, module).items() if dump not in had]
+        for module in (SERVICE, LIBRARY)
+    )
+    assert len(services) <= 1 and len(routers) <= 1, "one import of each is enough"
+    names = bound_by(services) or unused_workers(before)
+    return ast.dump(Unwired(names, [*services, *routers]).visit(after))
 
 
-def imports_of_workers(module: ast.Module) -> dict[str, ast.ImportFrom]:
-    """The imports of any service's workers, by their dumps."""
+# What an import of any service's workers, and of the library's router, names.
+SERVICE, LIBRARY = r".*\.chancy_\w+", r"\.chancy_runtime\.web"
+
+
+def imports_of(module: ast.Module, of: str) -> dict[str, ast.ImportFrom]:
+    """The imports of what a pattern matches, by their dumps."""
     return {
         ast.dump(node): node
         for node in ast.walk(module)
-        if isinstance(node, ast.ImportFrom) and ".chancy_" in f".{node.module}"
+        if isinstance(node, ast.ImportFrom) and re.fullmatch(of, f".{node.module}")
     }
 
 
@@ -299,7 +293,7 @@ def bound_by(imports: Iterable[ast.ImportFrom]) -> set[str]:
 def unused_workers(module: ast.Module) -> set[str]:
     """The names of workers that are imported and then not used."""
     used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)}
-    return bound_by(imports_of_workers(module).values()) - used
+    return bound_by(imports_of(module, SERVICE).values()) - used
 
 
 class Unwired(ast.NodeTransformer):
@@ -314,7 +308,10 @@ class Unwired(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         match node.value:
-            case ast.Call(ast.Attribute(attr="include_router"), [ast.Name(id=name)]):
+            case ast.Call(
+                ast.Attribute(attr="include_router"),
+                [ast.Call(ast.Name(), [ast.Name(id=name)])],
+            ):
                 return None if name in self.names else node
         return self.generic_visit(node)
 

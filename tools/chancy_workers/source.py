@@ -43,9 +43,15 @@ def place_of(noted: dict[str, Any]) -> str:
 
 
 def task(name: str) -> ModuleType:
-    """A program that Copier runs: beside this module, or where a checkout has it."""
-    beside = Path(__file__).with_name(f"{name}.py")
-    path = beside if beside.is_file() else CHECKOUT / "tasks" / f"{name}.py"
+    """Loads a program that Copier runs, a module or a package.
+
+    It is beside this module in a wheel, and in tasks/ in a checkout.
+    """
+    folders = (Path(__file__).parent, CHECKOUT / "tasks")
+    places = [folder / each for folder in folders for each in (f"{name}.py", name)]
+    path = next(place for place in places if place.exists())
+    if path.is_dir():
+        path /= "__init__.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

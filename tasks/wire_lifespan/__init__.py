@@ -1,0 +1,20 @@
+"""Wires a service's workers into its FastAPI app, and switches imports that moved."""
+
+from .disk import write
+from .moved import OldImport, find_old_imports
+from .program import main
+from .service import Service, service_of
+from .switch import Switched, switch_imports
+from .texts import Stop
+
+__all__ = [
+    "OldImport",
+    "Service",
+    "Stop",
+    "Switched",
+    "find_old_imports",
+    "main",
+    "service_of",
+    "switch_imports",
+    "write",
+]

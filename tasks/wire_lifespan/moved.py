@@ -1,0 +1,176 @@
+"""What moved from a service's `workers` into the library in v0.5.0, and who imports it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .service import Service, folder_above
+from .source import Source, full_name, module_of, read
+from .texts import ENTERED, ROUTER, Form, Stop
+
+LIBRARY = "chancy_runtime"
+GET_CHANCY = Form("chancy_instance", "get_chancy", "get_{}_chancy")
+# The names of each old module that the library has; private modules have none.
+MOVED: dict[str, tuple[str, ...]] = {
+    "chancy_app": ("Chancy",),
+    "chancy_cron": ("Cron", "CronJob", "schedule_cron_jobs"),
+    "chancy_database": ("database_url", "get_secret_value"),
+    "chancy_errors": ("WorkersError",),
+    "chancy_health": ("find_problems", "health_router"),
+    "chancy_leadership": ("Leadership",),
+    "chancy_maintenance": ("Pruner", "Recovery"),
+    "chancy_queues": ("declare_queues",),
+    "chancy_router": ("workers_router",),
+    "chancy_sentry": ("SentryPlugin",),
+    "chancy_settings": ("Settings",),
+    "chancy_start": ("check_database", "join_when_database_is_there"),
+    "chancy_tables": ("migrate",),
+    "chancy_worker": ("Worker", "together"),
+    **dict.fromkeys(
+        (
+            *("chancy_children", "chancy_claims", "chancy_connections"),
+            *("chancy_deployment", "chancy_executors", "chancy_feeding"),
+            *("chancy_hooks", "chancy_jobs", "chancy_listening", "chancy_monitor"),
+            *("chancy_pooler", "chancy_rate_limit", "chancy_requirements"),
+            *("chancy_results", "chancy_security", "chancy_signals"),
+            *("chancy_supervisor", "chancy_tasks", "chancy_watchdog"),
+        ),
+        (),
+    ),
+}
+OF_WEB = ("chancy_health", "chancy_router")
+# Names that are functions now, each with the function of the service that it takes.
+TAKES = {
+    "find_problems": GET_CHANCY,
+    "health_router": GET_CHANCY,
+    "workers_router": ENTERED,
+}
+
+
+class OldImport(NamedTuple):
+    """A line that names an old module, and what to write in its place."""
+
+    line: int
+    text: str
+    write: str
+
+    def __str__(self) -> str:
+        return f"{self.line}: {self.text} -> {self.write}"
+
+
+def old_module(service: Service, module: str) -> str:
+    """Returns the old module of the service that a dotted name means, or ""."""
+    *path, name = module.lstrip(".").split(".")
+    if name not in MOVED:
+        return ""
+    workers = service.folder / "workers"
+    level = len(module) - len(module.lstrip("."))
+    if level:
+        is_it = folder_above(service.file, level).joinpath(*path) == workers
+    elif path == ["workers"]:
+        is_it = service.folder in service.file.parents
+    else:
+        is_it = path[-1:] == ["workers"] and workers.parts[-len(path) :] == (*path,)
+    return name if is_it else ""
+
+
+def is_old_module(service: Service) -> bool:
+    """Whether the file is an old module itself; an update keeps one that was edited."""
+    file = service.file
+    return file.stem in MOVED and file.parent == service.folder / "workers"
+
+
+def new_module(old: str) -> str:
+    return ROUTER.module if old in OF_WEB else LIBRARY
+
+
+def find_old_imports(data: bytes, service: Service) -> list[OldImport]:
+    """Returns everything in a file that names an old module, in the order of the lines."""
+    if is_old_module(service):
+        return []
+    try:
+        source, _ = read(data)
+    except Stop:
+        return in_lines(data, service)
+    found = [
+        *(described(node, old) for node, old in old_imports(source, service)),
+        *in_other_words(source, service),
+    ]
+    return sorted(found)
+
+
+def old_imports(source: Source, service: Service) -> list[tuple[ast.ImportFrom, str]]:
+    """Returns the imports from old modules, each with the module."""
+    found = [
+        (node, old_module(service, module_of(node)))
+        for node in source.nodes
+        if isinstance(node, ast.ImportFrom)
+    ]
+    return [(node, old) for node, old in found if old]
+
+
+def described(node: ast.ImportFrom, old: str) -> OldImport:
+    return OldImport(node.lineno, ast.unparse(node), in_place_of(old, node.names))
+
+
+def in_place_of(old: str, names: list[ast.alias]) -> str:
+    """What to write in place of an import of names of an old module."""
+    moved = [each for each in names if each.name in MOVED[old]]
+    others = [each.name for each in names if each.name not in MOVED[old]]
+    parts = []
+    if moved:
+        parts.append(
+            f"from {new_module(old)} import {', '.join(map(ast.unparse, moved))}"
+        )
+    for each in moved:
+        if form := TAKES.get(each.name):
+            name = each.asname or each.name
+            before = f"{name}()" if each.name == "find_problems" else name
+            parts.append(f"{name}({form.name}) in place of {before}")
+    if others:
+        parts.append(f"{LIBRARY} has nothing in place of {', '.join(others)}")
+    return "; ".join(parts)
+
+
+def in_other_words(source: Source, service: Service) -> Iterator[OldImport]:
+    """Yields imports of whole old modules, and strings that name them."""
+    for node in source.nodes:
+        if isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [full_name(node, each) for each in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = re.findall(
+                r"\A((?:\w+\.)*workers\.chancy_\w+)(?:\.\w+)?\Z", node.value
+            )
+        else:
+            continue
+        for name in names:
+            if old := old_module(service, name):
+                write = names_of(old) if isinstance(node, ast.stmt) else OF_A_STRING
+                yield OldImport(node.lineno, ast.unparse(node), write)
+
+
+OF_A_STRING = "this module is gone: name the module that uses what was in it"
+
+
+def names_of(old: str) -> str:
+    if not MOVED[old]:
+        return f"{LIBRARY} has nothing in place of it"
+    return f"from {new_module(old)} import {', '.join(MOVED[old])}"
+
+
+def in_lines(data: bytes, service: Service) -> list[OldImport]:
+    """Returns the imports of a file that cannot be parsed, such as one with conflicts."""
+    found = []
+    for row, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        parts = re.match(r"\s*from\s+([.\w]+)\s+import\s+([^#]+)", line)
+        if parts and (old := old_module(service, parts[1])):
+            names = re.findall(r"(\w+)(?:\s+as\s+(\w+))?", parts[2])
+            aliases = [ast.alias(name, asname or None) for name, asname in names]
+            write = in_place_of(old, aliases) or names_of(old)
+            found.append(OldImport(row, line.strip(), write))
+    return found
