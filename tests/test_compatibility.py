@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from .probes import wait_until_ready
+from harness.probes import wait_until_ready
+
 from .releases import RELEASES, WORKING_TREE
 from .support import (
     Service,

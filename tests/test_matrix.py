@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from .probes import wait_until_ready
+from harness.probes import wait_until_ready
+
 from .support import database, environment, migrate, query, run, service, wait_for
 
 BACKEND = {"scope": "backend"}

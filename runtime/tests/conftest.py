@@ -1,4 +1,6 @@
-"""The library is tested on a real PostgreSQL, through the fixtures that it gives to services."""
+"""The library is tested on real servers, through the fixtures that it gives to services."""
+
+from collections.abc import Iterator
 
 import billing_service
 import pytest
@@ -13,6 +15,10 @@ from chancy_runtime.testing import (
     tables,
 )
 
+from harness.databases import database
+from harness.recorder import Recorder, make_tables, migrated_cluster, recorder
+from harness.servers import Cluster, embedded_server
+
 __all__ = [
     "anyio_backend",
     "chancy",
@@ -23,6 +29,8 @@ __all__ = [
     "tables",
 ]
 
+pytest_plugins = ["harness.options"]
+
 
 @pytest.fixture(scope="session")
 def service() -> Service:
@@ -32,3 +40,38 @@ def service() -> Service:
         billing_service.initialize_workers,
         billing_service.get_chancy,
     )
+
+
+@pytest.fixture
+def own_server_url() -> Iterator[str]:
+    """An embedded PostgreSQL of the test's own, for roles and other global things."""
+    with embedded_server() as url:
+        yield url
+
+
+@pytest.fixture
+def migrated_url(database_url: str) -> str:
+    """A database with the example's tables; `tables` is the same for asynchronous tests."""
+    make_tables(database_url)
+    return database_url
+
+
+@pytest.fixture(scope="session")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
+    """The example with default settings; tests leave its files alone."""
+    folder = tmp_path_factory.mktemp("backend") / "backend"
+    return recorder(folder, settings="Settings()")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Cluster]:
+    """A server of the module's own on TCP, whose databases have the example's tables."""
+    with migrated_cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: Cluster) -> Iterator[str]:
+    """A database of that server, with the tables and nothing in them."""
+    with database(server.url()) as url:
+        yield url

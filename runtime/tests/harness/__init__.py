@@ -1,0 +1,1 @@
+"""What the tests of the library and of the template share."""

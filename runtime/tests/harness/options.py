@@ -1,0 +1,31 @@
+"""Options of both suites: what takes minutes is left to --slow and --soak."""
+
+import random
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+    parser.addoption("--soak", default=0, help="minutes of faults and jobs, 0 for none")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for hypothesis in all workers, a new one in each run."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.randrange(2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"again with the same examples: --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leaves the slow tests to --slow, and the soak to --soak."""
+    left = {name for name in ("slow", "soak") if not config.getoption(f"--{name}")}
+    out = [item for item in items if left & {mark.name for mark in item.iter_markers()}]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]

@@ -1,0 +1,96 @@
+"""Starts of a service that have to fail with one line, and locks that hold one up."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from harness.commands import wait_for
+from harness.databases import query
+from harness.recorder import Recorder
+
+PASSWORD = "hunter2"
+_ROUTINE = ("Started server", "Waiting for application", "startup failed. Exiting")
+
+
+def the_line(output: str, *routine: str) -> str:
+    """The one line that is no routine, as uvicorn's; a traceback would be many."""
+    lines = [
+        line
+        for line in output.splitlines()
+        if not any(text in line for text in (*_ROUTINE, *routine))
+    ]
+    assert len(lines) == 1, output
+    return lines[0]
+
+
+class FailedStart:
+    """A service that starts in the block and has to end by itself soon after it."""
+
+    def __init__(
+        self,
+        backend: Recorder,
+        url: str,
+        *,
+        within: float = 15,
+        routine: tuple[str, ...] = (),
+    ) -> None:
+        self._service = backend.service(url, wait=False)
+        self._within = within
+        self._routine = routine
+        self.line = ""
+
+    def __enter__(self) -> "FailedStart":
+        self.running = self._service.__enter__()
+        wait_for(
+            lambda: (
+                "Waiting for application startup" in self.running.output
+                or self.running.process.poll() is not None
+            ),
+            timeout=60,
+            what="the start of uvicorn",
+        )
+        self._since = time.monotonic()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            if exc == (None, None, None):
+                status = self.running.process.wait(60)
+                took = time.monotonic() - self._since
+                output = self.running.output
+                assert took < self._within, f"{took:.1f} s:\n{output}"
+                assert status == 3, output
+                assert PASSWORD not in output
+                self.line = the_line(output, *self._routine)
+        finally:
+            self._service.__exit__(None, None, None)
+
+
+def line_of_failed_start(backend: Recorder, url: str, *, within: float = 15) -> str:
+    """The one line of a start that has to fail."""
+    with FailedStart(backend, url, within=within) as start:
+        pass
+    return start.line
+
+
+@contextmanager
+def lock(url: str, statement: str) -> Iterator[None]:
+    """Holds what the statement locks."""
+    with psycopg.connect(url) as connection:
+        connection.execute(statement)
+        yield
+
+
+def wait_for_lock(url: str) -> None:
+    """Until somebody waits for a lock in the database."""
+    wait_for(
+        lambda: query(
+            url,
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND datname = current_database()",
+        ),
+        timeout=30,
+        what="somebody who waits for a lock",
+    )
