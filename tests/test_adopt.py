@@ -322,12 +322,14 @@ def test_the_rendered_tests_and_the_team_s_pass(story: Story, server_url: str) -
 
 
 def test_the_library_is_named_with_the_extras_that_the_service_needs(
-    story: Story,
+    story: Story, released: Path
 ) -> None:
     file = story.root / BILLING / "workers" / "chancy_initialization.py"
     extras = "fastapi,sentry" if "SentryPlugin(" in file.read_text() else "fastapi"
 
-    assert f'"chancy-runtime[{extras}]' in story.printed
+    (line,) = re.findall(r"uv add .*chancy-runtime.*", story.printed)
+    place = f"git+file://localhost{released}#subdirectory=runtime"
+    assert line == f'uv add --tag v0.1.1 "chancy-runtime[{extras}] @ {place}"'
 
 
 def test_one_more_job_and_the_next_release_merge_with_it(

