@@ -199,7 +199,7 @@ def hold(example: Example, renders: Renders, folder: Path) -> None:
         # Not in edited modules that stay.
         for name in expected:
             if name.endswith(".py") and not OLD_MODULE.search(name):
-                expected[name] = switch_imports(name, expected[name])
+                expected[name] = switch_imports(root / name, expected[name])
     assert updated == expected, different_files(updated, expected)
     assert conflicts_of(root) == files_with_markers(updated)
     if example.again:

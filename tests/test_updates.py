@@ -85,7 +85,9 @@ class Update:
                     result.pop(name, None)
             elif KEPT.fullmatch(name) and team is not None:
                 is_main = name == "app/billing/main.py"
-                result[name] = switch_imports(name, team) if is_main else team
+                result[name] = (
+                    switch_imports(self.root / name, team) if is_main else team
+                )
             elif old is None and team is None and fresh is not None:
                 result[name] = fresh
             elif team is not None and fresh is not None:
@@ -93,10 +95,10 @@ class Update:
         return result
 
 
-def switch_imports(name: str, content: bytes) -> bytes:
+def switch_imports(path: Path, content: bytes) -> bytes:
     """A file of the service with the imports of old modules switched to the library."""
     wiring = task("wire_lifespan")
-    place = wiring.service_of(Path("/", name), "billing", "app.billing", "")
+    place = wiring.service_of(path, "billing", "app.billing", "")
     switched: bytes | None = wiring.switch_imports(content, place).data
     return content if switched is None else switched
 
@@ -230,7 +232,7 @@ def test_without_edits_an_update_equals_a_fresh_render(untouched: Update) -> Non
         if KEPT.fullmatch(name):
             old = untouched.old[name]
             if name == "app/billing/main.py":
-                old = switch_imports(name, old)
+                old = switch_imports(untouched.root / name, old)
             assert untouched.updated[name] == old
 
 
