@@ -12,6 +12,11 @@ from chancy import Job, Limit, Queue, QueuedJob, Reference, job
 from chancy_runtime.app import Chancy
 from chancy_runtime.declaring import declare_queues
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.execution.executors import (
+    AsyncExecutor,
+    ProcessExecutor,
+    ThreadedExecutor,
+)
 from chancy_runtime.plugins.cron import Cron, CronJob, schedule_cron_jobs
 from chancy_runtime.plugins.leadership import Leadership
 from chancy_runtime.plugins.maintenance import Pruner, Recovery
@@ -27,12 +32,14 @@ if TYPE_CHECKING:
     from chancy_runtime.plugins.sentry import SentryPlugin
 
 __all__ = [
+    "AsyncExecutor",
     "Chancy",
     "Cron",
     "CronJob",
     "Job",
     "Leadership",
     "Limit",
+    "ProcessExecutor",
     "Pruner",
     "Queue",
     "QueuedJob",
@@ -40,6 +47,7 @@ __all__ = [
     "Reference",
     "SentryPlugin",
     "Settings",
+    "ThreadedExecutor",
     "Worker",
     "WorkersError",
     "__version__",

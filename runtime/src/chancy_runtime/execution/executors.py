@@ -181,7 +181,12 @@ class _ExitsContained:
 
 
 class AsyncExecutor(_Contained, OpenAsyncExecutor):
-    """Runs coroutines in the service's event loop."""
+    """Runs coroutines in the service's event loop.
+
+    It takes the place of Chancy's in each queue that names that one. A subclass, which a
+    queue names by its import path, keeps the protection against bad jobs; overriding
+    `get_function_and_kwargs` gives jobs more arguments, as Chancy documents.
+    """
 
     async def push(self, job: QueuedJob) -> None:
         task = asyncio.create_task(self._run(await self.on_job_starting(job)))
@@ -206,11 +211,15 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
 
 
 class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
-    """Runs jobs in threads of the service's process."""
+    """Runs jobs in threads of the service's process, in the place of Chancy's."""
 
 
 class ProcessExecutor(_Contained, OpenProcessExecutor):
-    """Runs each job in a child process of its own, which ends with the service."""
+    """Runs each job in a child process, in the place of Chancy's.
+
+    A child runs one job at a time and ends with the service; one that dies fails its own
+    job and no other.
+    """
 
     def __init__(self, worker: Any, queue: Queue, **options: Any) -> None:
         super().__init__(worker, queue, **{"mp_context": Context(), **options})

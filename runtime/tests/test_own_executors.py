@@ -1,0 +1,87 @@
+"""A service's own executors, as Chancy documents them, on the classes of the library."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import billing_service
+import pytest
+from chancy_runtime import (
+    AsyncExecutor,
+    Chancy,
+    Queue,
+    QueuedJob,
+    ThreadedExecutor,
+    job,
+)
+from chancy_runtime.testing import RunJob, Service
+
+pytestmark = pytest.mark.anyio
+
+
+def with_database(
+    function: Callable[..., Any], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    return function, {**kwargs, "db": "the database"}
+
+
+class InjectingAsync(AsyncExecutor):
+    """Gives each job the service's database."""
+
+    @classmethod
+    def get_function_and_kwargs(
+        cls, job: QueuedJob
+    ) -> tuple[Callable[..., Any], dict[str, Any]]:
+        return with_database(*super().get_function_and_kwargs(job))
+
+
+class InjectingThreads(ThreadedExecutor):
+    """Gives each job the service's database."""
+
+    @classmethod
+    def get_function_and_kwargs(
+        cls, job: QueuedJob
+    ) -> tuple[Callable[..., Any], dict[str, Any]]:
+        return with_database(*super().get_function_and_kwargs(job))
+
+
+@job(queue="async")
+async def needs_database(*, db: str) -> None:
+    assert db == "the database"
+
+
+@job(queue="thread")
+def needs_database_sync(*, db: str) -> None:
+    assert db == "the database"
+
+
+@job(queue="process")
+def nothing() -> None: ...
+
+
+@pytest.fixture
+async def chancy(
+    tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Chancy]:
+    queues = [
+        Queue("async", executor=f"{__name__}.InjectingAsync", eager_polling=True),
+        Queue("thread", executor=f"{__name__}.InjectingThreads", eager_polling=True),
+        Queue(
+            "process",
+            executor=Chancy.Executor.Process,
+            executor_options={"maximum_jobs_per_worker": None},
+            concurrency=1,
+            eager_polling=True,
+        ),
+    ]
+    monkeypatch.setattr(billing_service, "QUEUES", [*billing_service.QUEUES, *queues])
+    async with service.running() as running:
+        yield running
+
+
+@pytest.mark.parametrize("function", [needs_database, needs_database_sync, nothing])
+async def test_each_job_of_a_queue_succeeds_and_not_only_the_first(
+    function: Any, run_job: RunJob
+) -> None:
+    for _ in range(3):
+        ended = await run_job(function, timeout=60)
+        assert ended.state == QueuedJob.State.SUCCEEDED, ended.errors
