@@ -377,7 +377,7 @@ def test_the_task_touches_the_one_file_and_nothing_else(old_backend: Path) -> No
     (folder / "workers" / "chancy_initialization.py").touch()
 
     result = run(
-        *(sys.executable, "-I", "-c", WATCHED, program),
+        *(sys.executable, "-IB", "-c", WATCHED, program),
         *("--task=copy", "--service=billing", "--package=app.billing", "main.py"),
         cwd=folder,
     )

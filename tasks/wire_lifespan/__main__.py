@@ -1,9 +1,8 @@
-"""Runs the program of this folder: python -I tasks/wire_lifespan FILE --service NAME."""
+"""Runs the program of this folder: python -IB tasks/wire_lifespan FILE --service NAME."""
 
 import sys
 from pathlib import Path
 
-sys.dont_write_bytecode = True  # The folder is the template's, not this run's.
 sys.path[:1] = [str(Path(__file__).resolve().parents[1])]
 
 from wire_lifespan.program import main  # noqa: E402
