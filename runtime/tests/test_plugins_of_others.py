@@ -1,0 +1,229 @@
+"""Plugins and tasks that a team writes as Chancy documents them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import billing_service
+import psycopg
+import pytest
+from billing_service import create_chancy, fails, succeeds
+from chancy.errors import MigrationsNeededError
+from chancy.plugin import Plugin
+from chancy_runtime import Chancy, QueuedJob, Worker, declare_queues
+from chancy_runtime.testing import Service
+from chancy_runtime.web import find_problems
+
+pytestmark = pytest.mark.anyio
+
+
+class Base(Plugin):
+    """A plugin that does nothing."""
+
+    @staticmethod
+    def get_identifier() -> str:
+        return "base"
+
+
+@asynccontextmanager
+async def working(
+    *plugins: Plugin, before: Callable[[Chancy], None] = lambda _: None, **options: Any
+) -> AsyncIterator[Worker]:
+    """A Worker of the service with further plugins, listed before the service's own."""
+    chancy = create_chancy()
+    own = dict(chancy.plugins)
+    chancy.plugins.clear()
+    chancy.plugins.update({each.get_identifier(): each for each in plugins})
+    chancy.plugins.update(own)
+    for name, value in options.items():
+        setattr(chancy, name, value)
+    before(chancy)
+    async with chancy:
+        await declare_queues(chancy, billing_service.QUEUES)
+        async with Worker(chancy, register_signal_handlers=False) as worker:
+            yield worker
+
+
+async def run(worker: Worker, job: Any, **kwargs: Any) -> QueuedJob:
+    pushed = await worker.chancy.push(job.job.with_kwargs(**kwargs))
+    ended = await worker.chancy.wait_for_job(pushed, timeout=30)
+    assert ended is not None
+    return ended
+
+
+@pytest.mark.usefixtures("tables")
+async def test_without_notifications_nothing_listens_and_nothing_is_wrong() -> None:
+    async with working(notifications=False) as worker:
+        await asyncio.sleep(1)
+        names = {task.get_name() for task in worker.manager}
+        assert not names & {"notifications", "listening"}
+        assert await find_problems(lambda: worker.chancy) == []
+        assert (await run(worker, succeeds, text="hello")).attempts == 1
+
+
+class WithoutSuper(Base):
+    """A plugin that forgets Plugin.__init__()."""
+
+    def __init__(self) -> None:
+        self.ran = asyncio.Event()
+
+    async def run(self, worker: Any, chancy: Any) -> None:
+        self.ran.set()
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_plugin_that_does_not_call_super_runs() -> None:
+    plugin = WithoutSuper()
+    async with working(plugin) as worker:
+        async with asyncio.timeout(10):
+            await plugin.ran.wait()
+        assert await find_problems(lambda: worker.chancy) == []
+
+
+class StrictHook(Base):
+    """A plugin whose hook has no defaults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, object]] = []
+
+    async def on_job_completed(  # type: ignore[override]
+        self, *, worker: Any, job: QueuedJob, exc: Any, result: Any
+    ) -> QueuedJob:
+        self.seen.append((job.state.value, type(exc).__name__))
+        return job
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_hook_without_defaults_sees_each_end() -> None:
+    plugin = StrictHook()
+    async with working(plugin) as worker:
+        await run(worker, succeeds, text="hello")
+        await run(worker, fails)
+
+    assert plugin.seen == [("succeeded", "NoneType"), ("failed", "RuntimeError")]
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_hook_that_is_set_on_the_plugin_itself_is_called() -> None:
+    plugin, seen = Base(), []
+
+    async def on_job_completed(*, job: QueuedJob, **_: object) -> QueuedJob:
+        seen.append(job.state.value)
+        return job
+
+    setattr(plugin, "on_job_completed", on_job_completed)  # noqa: B010
+    async with working(plugin) as worker:
+        await run(worker, succeeds, text="hello")
+
+    assert seen == ["succeeded"]
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_task_of_a_team_that_raises_is_reported_as_dead() -> None:
+    async def mine() -> None:
+        raise RuntimeError("this task always fails")
+
+    async with working() as worker:
+        await worker.manager.add("mine", mine())
+        assert "mine is down" in await find_problems(lambda: worker.chancy)
+
+
+def namesake(identifier: str, fails_first: bool) -> "type[Base]":
+    """A plugin class `Namesake`, which counts how many of its runs go on."""
+
+    class Namesake(Base):
+        running = 0
+        runs = 0
+
+        @staticmethod
+        def get_identifier() -> str:
+            return identifier
+
+        async def run(self, worker: Any, chancy: Any) -> None:
+            kind = type(self)
+            kind.runs += 1
+            if fails_first and kind.runs == 1:
+                raise RuntimeError("at its first run")
+            kind.running += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                kind.running -= 1
+
+    return Namesake
+
+
+@pytest.mark.usefixtures("tables")
+async def test_the_one_of_two_plugins_of_a_name_that_failed_runs_again() -> None:
+    kinds: list[Any] = [namesake("one", False), namesake("two", True)]
+    async with working(*(kind() for kind in kinds)):
+        async with asyncio.timeout(20):
+            while not kinds[1].running:
+                await asyncio.sleep(0.05)
+        assert [kind.running for kind in kinds] == [1, 1]
+
+
+class BadStop(Base):
+    """A plugin whose hook at the stop raises."""
+
+    async def on_worker_stopped(self, *, worker: Any) -> None:
+        raise RuntimeError("at the stop")
+
+
+async def test_a_plugin_that_raises_at_the_stop_keeps_nothing_from_the_others(
+    tables: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        async with working(BadStop()) as worker:
+            async with asyncio.timeout(10):
+                await worker.is_leader.wait()
+            await worker.chancy.push(billing_service.sleeps)
+            async with asyncio.timeout(10):
+                while not any(map(len, worker.executors.values())):
+                    await asyncio.sleep(0.02)
+            worker.shutdown_timeout = 0
+
+    assert "BadStop.on_worker_stopped failed" in caplog.text
+    with psycopg.connect(tables) as connection:
+        for table in ("billing_leader", "billing_workers"):
+            assert connection.execute(f"SELECT 1 FROM {table}").fetchall() == []
+        rows = connection.execute("SELECT state, attempts FROM billing_jobs").fetchall()
+    assert rows == [("pending", 0)]
+
+
+class Daily(Base):
+    """A plugin that reports once a day."""
+
+    reports = 0
+
+    async def run(self, worker: Any, chancy: Any) -> None:
+        while await self.sleep(86400):
+            self.reports += 1
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_plugin_that_sleeps_first_is_not_woken_by_a_start() -> None:
+    plugin = Daily()
+    async with working(plugin) as worker:
+        await run(worker, succeeds, text="hello")
+
+    assert plugin.reports == 0
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_stop_may_come_twice_or_without_a_start(service: Service) -> None:
+    async with create_chancy() as chancy:
+        assert await Worker(chancy, register_signal_handlers=False).stop() is True
+    async with working() as worker:
+        assert await worker.stop() is True
+        assert await worker.stop() is True
+
+
+@pytest.mark.usefixtures("database_url")
+async def test_a_worker_on_a_database_without_tables_says_so_as_chancy_does() -> None:
+    async with create_chancy() as chancy:
+        with pytest.raises(MigrationsNeededError):
+            await Worker(chancy, register_signal_handlers=False).start()
