@@ -11,6 +11,7 @@ from harness.services import Service, alarms, migrate, service
 __all__ = [
     "COPIER",
     "GIT",
+    "MYPY",
     "PROGRAM",
     "SECRET_VARIABLE",
     "TEMPLATE",
@@ -33,6 +34,10 @@ TEMPLATE = Path(__file__).parents[1]
 COPIER = [sys.executable, "-m", "copier"]
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
 GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
+MYPY = """\
+[mypy]
+strict = True
+"""
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"
 
 

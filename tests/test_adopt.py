@@ -13,8 +13,10 @@ import pytest
 from chancy import Chancy
 from chancy.plugins.cron import Cron
 
+from .adoptions import BILLING, adopt, contents, settle
 from .support import (
     COPIER,
+    MYPY,
     PROGRAM,
     SECRET_VARIABLE,
     Service,
@@ -27,11 +29,8 @@ from .support import (
     tables,
     wait_for,
 )
-from .test_matrix import MYPY
 
-HOUSES = Path(__file__).parent / "house"
 APP = "app.billing.main:app"
-BILLING = Path("app", "billing")
 BUILDS = "Builds the service's one Chancy"
 ODD_TIME = "2031-02-03 04:05:06+00"
 
@@ -74,33 +73,6 @@ HOUSE: dict[str, House] = {
     ),
     "own_ways": House(DIGEST, ("d",), prefix="billing"),
 }
-
-
-def settle(name: str, root: Path) -> Path:
-    """Makes a backend of a house, in a repository; returns the service's folder."""
-    for part in ("shared", name):
-        shutil.copytree(HOUSES / part, root, dirs_exist_ok=True)
-    (root / "pyproject.toml").touch()
-    (root / ".gitignore").write_text("*.log\n__pycache__/\n")
-    commit(root)
-    return root / BILLING
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not {".git", "__pycache__"} & set(path.parts)
-    }
-
-
-def adopt(root: Path, template: Path, *options: str, check: bool = True) -> Any:
-    return run(
-        *(PROGRAM, "adopt", BILLING, f"--template={template}"),
-        *options,
-        cwd=root,
-        check=check,
-    )
 
 
 async def create_tables(house: House, url: str) -> None:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from chancy_workers.adopt import write_all
 
+from .adoptions import BILLING, adopt, contents, settle
 from .support import COPIER, GIT, PROGRAM, commit, environment, run
-from .test_adopt import BILLING, adopt, contents, settle
 
 FILE = Path("workers", "chancy_initialization.py")
 SECRET = 'get_secret_value("POSTGRES-SUPABASE-SESSION-POOLER-URL")'

@@ -19,7 +19,7 @@ from .releases import (
     update,
 )
 from .support import COPIER, PROGRAM, commit, copy, environment, run
-from .test_updates import ANSWERS, KEPT, make_backend
+from .updates import ANSWERS, KEPT, make_backend
 
 WORKERS = "app/billing/workers"
 RENAMED = [{"name": "send_digest"}, {"name": "summary", "queue": "slow"}]

@@ -28,8 +28,8 @@ from .releases import (
     read_files,
 )
 from .support import run
-from .test_updates import ANSWERS as RENDERED
-from .test_updates import Update, make_backend, switch_imports
+from .updates import ANSWERS as RENDERED
+from .updates import Update, make_backend, switch_imports
 
 WORDS = st.sampled_from(["alpha", "beta", "gamma"])
 JOBS = st.sampled_from(["send_digest", "report", "alpha"])

@@ -22,7 +22,7 @@ from .releases import (
     update,
 )
 from .support import PROGRAM, commit, copy, environment, run
-from .test_updates import make_backend
+from .updates import make_backend
 
 BILLING = "app/billing"
 PYPROJECT = """\

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from . import edits
+from .checkouts import ANSWERS, BILLING, FIRST, UPDATES, make_root
 from .releases import INSTANCE, NEXT, WORKING_TREE, commit_all, read_files
 from .support import COPIER, GIT, PROGRAM, commit, copy, environment, run
-from .test_update_awkward import ANSWERS, BILLING, FIRST, UPDATES, make_root
 
 MODULE = f"{BILLING}/workers/__main__.py"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .wiring_cases import (
@@ -29,20 +29,12 @@ from .wiring_cases import (
     tree_without_wiring,
     unused_workers,
 )
+from .wiring_mutations import EXAMPLES, delete, duplicate, many_examples, shift, swap
 
-EXAMPLES = 2_000
 # The program's word for an edit that it could not prove.
 FAULT = "a fault of this program"
 FORMS = ("yield", "router", "left")
 PLAIN = next(case for case in CASES if case.case == "plain_lifespan")
-
-many_examples = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    print_blob=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 
 # ---------------------------------------------------------------------------------------
@@ -471,25 +463,6 @@ def test_any_file_is_wired_as_its_shape_asks_and_unwired_byte_for_byte(
 # Files broken
 # ---------------------------------------------------------------------------------------
 Mutation = Callable[[list[bytes], random.Random], None]
-
-
-def delete(lines: list[bytes], chance: random.Random) -> None:
-    del lines[chance.randrange(len(lines))]
-
-
-def duplicate(lines: list[bytes], chance: random.Random) -> None:
-    at = chance.randrange(len(lines))
-    lines.insert(chance.randrange(len(lines)), lines[at])
-
-
-def swap(lines: list[bytes], chance: random.Random) -> None:
-    a, b = chance.randrange(len(lines)), chance.randrange(len(lines))
-    lines[a], lines[b] = lines[b], lines[a]
-
-
-def shift(lines: list[bytes], chance: random.Random) -> None:
-    at = chance.randrange(len(lines))
-    lines[at] = chance.choice([b" ", b"\t", b"    "]) + lines[at]
 
 
 @st.composite

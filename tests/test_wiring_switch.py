@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .support import run
-from .test_wiring_random import delete, duplicate, many_examples, shift, swap
 from .wiring_cases import ALREADY, LEFT, lines_of, program, run_program
+from .wiring_mutations import delete, duplicate, many_examples, shift, swap
 
 FOLDER = Path(__file__).parent / "wiring"
 

@@ -21,7 +21,11 @@ def configure_logging() -> None:
     """
     wanted = (os.environ.get("LOG_LEVEL") or "INFO").upper()
     known = wanted in logging.getLevelNamesMapping()
-    to_root = {"handlers": [], "propagate": True, "level": "NOTSET"}
+    to_root: dict[str, object] = {
+        "handlers": [],
+        "propagate": True,
+        "level": "NOTSET",
+    }
     logging.config.dictConfig(
         {
             "version": 1,
