@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from .support import COPIER, GIT, TEMPLATE, run
 
 # The working tree, uncommitted changes included, as a release after all others.
@@ -29,6 +31,15 @@ def _find_releases() -> dict[str, str]:
 
 # Version and commit, the oldest first.
 RELEASES = _find_releases()
+
+
+# The oldest and the newest one; those between them run with --slow.
+OLDEST_AND_NEWEST = [
+    release
+    if release in (list(RELEASES)[0], list(RELEASES)[-1])
+    else pytest.param(release, marks=pytest.mark.slow)
+    for release in RELEASES
+]
 
 
 def make_template(folder: Path, without: Sequence[str] = UNREAD) -> Path:

@@ -283,13 +283,13 @@ CASES = [(release, scope) for release in RELEASES for scope in ("backend", "serv
 def test_whatever_a_team_has_edited_is_there_after_an_update(
     release: str, scope: str, renders: Renders, request: pytest.FixtureRequest
 ) -> None:
-    """50 examples in all, always the same; 1,000 new ones with --slow."""
+    """20 examples in all, always the same; 1,000 new ones with --slow."""
     slow = bool(request.config.getoption("--slow"))
     own = request.config.getoption("--hypothesis-seed") if slow else ""
 
     @seed(f"{own} {release} {scope}")
     @settings(
-        max_examples=math.ceil((1000 if slow else 50) / len(CASES)),
+        max_examples=math.ceil((1000 if slow else 20) / len(CASES)),
         database=None,
         deadline=None,
         report_multiple_bugs=False,
