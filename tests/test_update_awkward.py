@@ -19,6 +19,17 @@ from .releases import (
 from .support import GIT, PROGRAM, copy, run
 from .updates import KEPT
 
+
+@pytest.fixture(scope="session")
+def one_service(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("one"), next_release, WORKING_TREE)
+
+
+@pytest.fixture
+def root(one_service: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(one_service, tmp_path / "backend"))
+
+
 JOBS = ("send_digest", "archive", "report")
 
 
