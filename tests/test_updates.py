@@ -68,8 +68,19 @@ def updated_from(
     )
 
 
+# Backends of the releases between the oldest and the newest one run with --slow.
 CASES = [
-    pytest.param((release, scope), marks=pytest.mark.xdist_group(f"{release}-{scope}"))
+    pytest.param(
+        (release, scope),
+        marks=[
+            pytest.mark.xdist_group(f"{release}-{scope}"),
+            *(
+                [pytest.mark.slow]
+                if scope == "backend" and release in list(RELEASES)[1:-1]
+                else []
+            ),
+        ],
+    )
     for release in RELEASES
     for scope in ("backend", "service")
 ]
