@@ -9,6 +9,7 @@ import pytest
 
 from . import edits
 from .releases import (
+    OF_COPIES,
     RELEASES,
     WORKING_TREE,
     commit_all,
@@ -76,7 +77,7 @@ CASES = [
             pytest.mark.xdist_group(f"{release}-{scope}"),
             *(
                 [pytest.mark.slow]
-                if scope == "backend" and release in list(RELEASES)[1:-1]
+                if scope == "backend" and release in OF_COPIES[1:-1]
                 else []
             ),
         ],
