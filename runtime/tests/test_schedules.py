@@ -87,7 +87,15 @@ async def test_a_job_that_is_given_as_it_is_to_be_pushed_keeps_its_unique_key(
 
 
 @pytest.mark.parametrize(
-    ("cron", "timezone"), [("0 0 31 2 *", "UTC"), ("0 0 * * *", "Europe/Atlantis")]
+    ("cron", "timezone"),
+    [
+        ("0 0 31 2 *", "UTC"),
+        ("0 0 * * *", "Europe/Atlantis"),
+        # Noon elsewhere, the 12th of the month to croniter.
+        ("0 0 12 * * *", "UTC"),
+        ("*/30 * * * * *", "UTC"),
+        ("0 0 * *", "UTC"),
+    ],
 )
 async def test_a_schedule_that_cannot_be_names_itself(
     chancy: Chancy, cron: str, timezone: str

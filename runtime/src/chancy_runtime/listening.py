@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from chancy_runtime.app import Chancy, RunningWorker
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres.connecting import reason_of
-from chancy_runtime.postgres.connections import DroppableConnection
+from chancy_runtime.postgres.connections import DroppableConnection, configure
 
 _LISTEN_TIMEOUT = 5
 _LISTEN_INTERVAL = 0.2
@@ -28,6 +28,7 @@ async def listen(app: Chancy) -> AsyncConnection[TupleRow]:
     """
     connection = await DroppableConnection.connect(app.dsn, autocommit=True)
     try:
+        await configure(connection)
         channel = sql.Identifier(f"{app.prefix}events")
         await connection.execute(sql.SQL("LISTEN {}").format(channel))
     except BaseException:

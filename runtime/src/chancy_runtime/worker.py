@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import (
     AsyncExitStack,
@@ -105,6 +106,7 @@ class Worker(OpenWorker):
         self._unsaved: set[UUID | None] = set()
         self._has_unsaved = asyncio.Event()
         self._in_doubt_until = 0.0
+        self._feeding: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     # --- for the layers below --------------------------------------------------------
 
@@ -227,13 +229,18 @@ class Worker(OpenWorker):
                 self._plugins_to_start.remove(plugin)
                 return functools.partial(plugin.run, self, self.chancy)
         if name.startswith("queue_"):
-            return Feeder(self, name.removeprefix("queue_")).run
+            return functools.partial(self._feed, name.removeprefix("queue_"))
         if name == "listening":
             return self._renew_listening
         return functools.partial(self.loop, name) if name in _OF_CHANCY else None
 
     async def feed_queue(self, queue: Queue) -> None:
-        await Feeder(self, queue.name).run()
+        await self._feed(queue.name)
+
+    async def _feed(self, name: str) -> None:
+        """Feeds a queue; one that went and came back waits for the end of its old jobs."""
+        async with self._feeding[name]:
+            await Feeder(self, name).run()
 
     async def save_results(self) -> None:
         """Saves results a moment after they come, and waits for them without polling."""

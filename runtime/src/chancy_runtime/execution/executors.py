@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 import pickle
 import pkgutil
 import sys
@@ -22,9 +23,12 @@ from chancy_runtime.compat import OpenAsyncExecutor, OpenProcessExecutor
 from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
+from chancy_runtime.isolation import in_job, isolated, run_isolated
 from chancy_runtime.jobs.rows import changed
 from chancy_runtime.supervision.tasks import finish
 
+# The name below the service's logger of the lines about failed jobs.
+FAILURES = "jobs"
 # Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
 # By executor class and job function: the function to call, and the names of its arguments
@@ -71,27 +75,33 @@ class _Contained(Executor):
             return
         if isinstance(exc, JobMissing) and await host.leave_to_later(job):
             return
-        ended = await run_completed_hooks(
-            host.app.plugins.values(),
-            job=_succeeded(job) if exc is None else self._failed(job, exc),
-            worker=self.worker,
-            exc=exc,
-            result=result,
-            report=host.monitor.report,
-        )
+        with isolated():
+            ended = await run_completed_hooks(
+                host.app.plugins.values(),
+                job=_succeeded(job) if exc is None else _failed(job, exc),
+                worker=self.worker,
+                exc=exc,
+                result=result,
+                report=host.monitor.report,
+            )
+            if exc is not None:
+                self._log_failure(ended, exc)
         await host.queue_update(ended)
         await host.on_job_completed(queue=self.queue, job=ended)
 
-    def _failed(self, job: QueuedJob, error: BaseException) -> QueuedJob:
-        self.host.log.debug("the job %s (%s) failed", job.func, job.id, exc_info=error)
-        is_last = job.attempts + 1 >= job.max_attempts
-        text = "".join(traceback.format_exception(error))
-        return changed(
-            job,
-            state=QueuedJob.State.FAILED if is_last else QueuedJob.State.RETRYING,
-            completed_at=datetime.now(tz=UTC) if is_last else None,
-            attempts=job.attempts + 1,
-            errors=[*job.errors, {"traceback": text, "attempt": job.attempts}],
+    def _log_failure(self, job: QueuedJob, error: BaseException) -> None:
+        """Writes one line: an error when the job has failed, a warning when it runs again.
+
+        The logger is its own, so that SentryPlugin, which reports the error too, can keep
+        Sentry's integration for logging from doing it again.
+        """
+        failed = job.state == QueuedJob.State.FAILED
+        self.host.log.getChild(FAILURES).log(
+            logging.ERROR if failed else logging.WARNING,
+            "the job %s (%s) failed at attempt %s of %s%s",
+            *(job.func, job.id, job.attempts, job.max_attempts),
+            "" if failed else " and runs again",
+            exc_info=error,
         )
 
     @classmethod
@@ -143,6 +153,18 @@ def _succeeded(job: QueuedJob) -> QueuedJob:
     )
 
 
+def _failed(job: QueuedJob, error: BaseException) -> QueuedJob:
+    is_last = job.attempts + 1 >= job.max_attempts
+    text = "".join(traceback.format_exception(error))
+    return changed(
+        job,
+        state=QueuedJob.State.FAILED if is_last else QueuedJob.State.RETRYING,
+        completed_at=datetime.now(tz=UTC) if is_last else None,
+        attempts=job.attempts + 1,
+        errors=[*job.errors, {"traceback": text, "attempt": job.attempts}],
+    )
+
+
 def _loaded(path: str) -> object:
     """The function of a path, where its module is imported already."""
     module, _, name = path.rpartition(".")
@@ -189,9 +211,13 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
     """
 
     async def push(self, job: QueuedJob) -> None:
-        task = asyncio.create_task(self._run(await self.on_job_starting(job)))
+        task = asyncio.create_task(self._run_isolated(await self.on_job_starting(job)))
         self.jobs[task] = job
         task.add_done_callback(self.jobs.pop)
+
+    async def _run_isolated(self, job: QueuedJob) -> None:
+        with isolated(), in_job():
+            await self._run(job)
 
     async def _run(self, job: QueuedJob) -> None:
         try:
@@ -212,6 +238,10 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
 
 class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
     """Runs jobs in threads of the service's process, in the place of Chancy's."""
+
+    @classmethod
+    def job_wrapper(cls, job: QueuedJob) -> tuple[QueuedJob, Any]:
+        return run_isolated(super().job_wrapper, job)
 
 
 class ProcessExecutor(_Contained, OpenProcessExecutor):
@@ -248,7 +278,7 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
     @classmethod
     def job_wrapper(cls, job: QueuedJob, *state: Any) -> tuple[QueuedJob, Any]:
         try:
-            job, result = super().job_wrapper(job, *state)
+            job, result = run_isolated(super().job_wrapper, job, *state)
             return job, result if _can_travel(result) else None
         except MemoryError:
             raise

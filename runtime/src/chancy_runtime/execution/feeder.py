@@ -8,6 +8,7 @@ from typing import Any
 
 from chancy import Queue
 from chancy.executors.base import Executor
+from psycopg.errors import QueryCanceled
 
 from chancy_runtime.execution.executors import create_executor
 from chancy_runtime.execution.host import Host
@@ -33,6 +34,7 @@ class Feeder:
     def __init__(self, worker: Host, name: str) -> None:
         self.worker = worker
         self.name = name
+        self._most = _LARGEST_CLAIM
 
     @property
     def _wake(self) -> asyncio.Event:
@@ -82,6 +84,9 @@ class Feeder:
                 retry.reset()
                 failures = 0
             except retry.errors as error:
+                if isinstance(error, QueryCanceled):
+                    # The server was too slow for so many jobs, or waited for a lock.
+                    self._most = max(1, min(self._most, executor.concurrency) // 2)
                 self.worker.claims_are_in_doubt()
                 await self._unless_stopping(retry.wait(error))
                 self._wake.set()
@@ -123,7 +128,7 @@ class Feeder:
         if (free := executor.free_slots) <= 0:
             await self._emit("full", executor)
             return False
-        up_to = min(free, _LARGEST_CLAIM)
+        up_to = min(free, self._most)
         worker.fetching_since[self.name] = time.monotonic()
         try:
             async with autocommit(worker.app.pool) as connection:
@@ -138,6 +143,8 @@ class Feeder:
                     await executor.on_job_completed(job=job, exc=error)
         finally:
             del worker.fetching_since[self.name]
+        if up_to == len(jobs):
+            self._most = min(self._most + 1, _LARGEST_CLAIM)
         return up_to < free and up_to == len(jobs)
 
     async def _emit(self, event: str, executor: Executor) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ WITH selected AS (
     ORDER BY priority DESC, id ASC
     LIMIT %(up_to)s FOR UPDATE OF {jobs} SKIP LOCKED
 )
-UPDATE {jobs} j SET started_at = NOW(), state = 'running',
+UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, NOW()), state = 'running',
     claim_id = gen_random_uuid(), taken_by = %(worker)s
 FROM selected WHERE j.id = selected.id RETURNING {columns}
 """
@@ -86,18 +87,22 @@ class Claims:
         if queue.rate_limit is None:
             return await self._take_readable(queue, connection, up_to)
         async with connection.transaction():
-            free = await rate_limit.capacity(self.prefix, queue, connection)
+            free, now = await rate_limit.capacity(self.prefix, queue, connection)
             if (up_to := min(up_to, free)) <= 0:
                 return []
-            jobs = await self._take_readable(queue, connection, up_to)
+            jobs = await self._take_readable(queue, connection, up_to, now)
             await rate_limit.use_capacity(self.prefix, queue, connection, len(jobs))
             return jobs
 
     async def _take_readable(
-        self, queue: Queue, connection: AsyncConnection[Any], up_to: int
+        self,
+        queue: Queue,
+        connection: AsyncConnection[Any],
+        up_to: int,
+        now: datetime | None = None,
     ) -> list[QueuedJob]:
         try:
-            return await self._take(queue, connection, up_to)
+            return await self._take(queue, connection, up_to, now)
         except UNREADABLE:
             self.wake(queue.name)
             jobs = await self._sort_out(queue, connection)
@@ -106,9 +111,17 @@ class Claims:
             return jobs
 
     async def _take(
-        self, queue: Queue, connection: AsyncConnection[Any], up_to: int
+        self,
+        queue: Queue,
+        connection: AsyncConnection[Any],
+        up_to: int,
+        now: datetime | None,
     ) -> list[QueuedJob]:
         """Marks the next jobs of a queue as running here, and returns them.
+
+        Args:
+            now: The start of the jobs, where a rate limit counts it in a window; without
+                one it is that of the transaction.
 
         Raises:
             psycopg.DataError, ValueError, …: One of UNREADABLE, for one of the rows; all
@@ -117,7 +130,12 @@ class Claims:
         async with connection.cursor(row_factory=as_running_job) as cursor:
             await cursor.execute(
                 statement(_TAKE, self.prefix),
-                {"queue": queue.name, "up_to": up_to, "worker": self.worker_id},
+                {
+                    "queue": queue.name,
+                    "up_to": up_to,
+                    "worker": self.worker_id,
+                    "now": now,
+                },
                 prepare=True,
             )
             return await cursor.fetchall()

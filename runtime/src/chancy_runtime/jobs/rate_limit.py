@@ -1,16 +1,21 @@
 """Holds a queue's rate limit in each window of the server's clock."""
 
+from datetime import datetime
 from typing import Any
 
 from chancy import Queue
 from psycopg import AsyncConnection, sql
 
 
-async def capacity(prefix: str, queue: Queue, conn: AsyncConnection[Any]) -> int:
-    """Returns how many jobs a limited queue may still start in the current window.
+async def capacity(
+    prefix: str, queue: Queue, conn: AsyncConnection[Any]
+) -> tuple[int, datetime]:
+    """Returns how many jobs a limited queue may start now, and the time that "now" is.
 
-    Chancy 0.26 asks the worker's clock, so that replicas whose clocks differ each open
-    a window of their own. This asks the server's, with the queue's row locked.
+    The start of the jobs has to be that time, or it could lie in another window than the
+    one that they are counted in: NOW() is before a wait for the lock of the row. Chancy
+    0.26 goes by the worker's clock, so that replicas whose clocks differ each open a
+    window of their own. This goes by the server's, with the queue's row locked.
     """
     limits = _limits(prefix)
     await conn.execute(
@@ -26,10 +31,11 @@ async def capacity(prefix: str, queue: Queue, conn: AsyncConnection[Any]) -> int
             UPDATE {} SET window_start = now.start,
                 count = CASE WHEN window_start = now.start THEN count ELSE 0 END
             FROM (
-                SELECT (floor(extract(epoch FROM clock_timestamp()) / %(window)s)
+                SELECT time, (floor(extract(epoch FROM time) / %(window)s)
                     * %(window)s)::int AS start
+                FROM clock_timestamp() AS time
             ) AS now
-            WHERE queue = %(queue)s RETURNING count
+            WHERE queue = %(queue)s RETURNING count, now.time
             """
         ).format(limits),
         {"queue": queue.name, "window": queue.rate_limit_window},
@@ -37,7 +43,8 @@ async def capacity(prefix: str, queue: Queue, conn: AsyncConnection[Any]) -> int
     row = await cursor.fetchone()
     assert row and queue.rate_limit is not None
     started: int = row[0]
-    return queue.rate_limit - started
+    now: datetime = row[1]
+    return queue.rate_limit - started, now
 
 
 async def use_capacity(

@@ -147,6 +147,19 @@ async def schedule_cron_jobs(app: Chancy, cron_jobs: list[CronJob]) -> None:
         )
 
 
+def _check_fields(cron: str) -> None:
+    """Makes sure that a cron expression means what it says elsewhere.
+
+    croniter reads a sixth field as seconds, in the last place; other programs have them
+    in the first one.
+
+    Raises:
+        ValueError: It has not five fields.
+    """
+    if not cron.startswith("@") and len(cron.split()) != 5:
+        raise ValueError("write five fields: minute, hour, day, month, weekday")
+
+
 async def _schedule(
     app: Chancy,
     cursor: AsyncCursor[DictRow],
@@ -155,6 +168,7 @@ async def _schedule(
     now: datetime,
 ) -> None:
     try:
+        _check_fields(cron_job.cron)
         upcoming = next_run(cron_job.cron, now, ZoneInfo(cron_job.timezone))
     except _UNUSABLE as error:
         raise WorkersError(

@@ -15,7 +15,17 @@ _GIVEN_UP = (
 
 
 class Pruner(pruner.Pruner):
-    """Chancy's Pruner, at the start and then as often as `poll_interval` says."""
+    """Chancy's Pruner, at the start and then as often as `poll_interval` says.
+
+    After a full batch it goes on at once: Chancy 0.26 prunes one batch in a poll, so
+    that the table grows for good above 10,000 jobs a minute.
+    """
+
+    async def prune(self, chancy: Any, cursor: Any) -> int:
+        removed: int = await super().prune(chancy, cursor)
+        if removed >= self.maximum_to_prune:
+            self.wakeup_signal.set()
+        return removed
 
     async def run(self, worker: Any, chancy: Any) -> None:
         self.poll_interval = chancy.settings.poll_interval

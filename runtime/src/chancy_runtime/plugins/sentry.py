@@ -7,6 +7,9 @@ from typing import Any
 import sentry_sdk
 from chancy import QueuedJob
 from chancy.plugins import sentry
+from sentry_sdk.integrations.logging import ignore_logger
+
+from chancy_runtime.execution.executors import FAILURES
 
 
 class SentryPlugin(sentry.SentryPlugin):
@@ -23,6 +26,10 @@ class SentryPlugin(sentry.SentryPlugin):
     def __init__(self, *, service: str) -> None:
         super().__init__()
         self.service = service
+
+    async def on_worker_started(self, *, worker: Any) -> None:
+        """Keeps Sentry's integration for logging from reporting failed jobs again."""
+        ignore_logger(f"{worker.chancy.log.name}.{FAILURES}")
 
     @contextmanager
     def scope(self, **tags: str) -> Iterator[None]:

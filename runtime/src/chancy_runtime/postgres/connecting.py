@@ -25,6 +25,14 @@ _WAYS_OUT = {
     ),
     "database ": "create it with createdb, or correct its name in the URL",
     "resolve host|idna": "correct the host in the URL",
+    "ssl|tls|certificate": (
+        "correct sslmode, sslrootcert, sslcert or sslkey in the URL or in PGSSLMODE and "
+        "its like"
+    ),
+    "service file|definition of service": "correct service in the URL, or PGSERVICE and its file",
+    "proactoreventloop": (
+        "run the workers on Linux or macOS: psycopg does not have this event loop"
+    ),
     "": "start it, or point WORKERS_DATABASE_URL at one that answers",
 }
 

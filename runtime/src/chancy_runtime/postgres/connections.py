@@ -29,6 +29,24 @@ _LIBPQ = {
 }
 
 
+# Defaults that a DBA or a hoster may have changed, and that Chancy or psycopg cannot stand:
+# psycopg reads times in ISO format only, a claim would fail to be serialized, and LISTEN is
+# idle for most of its life. The server ends a statement before ANSWER_TIMEOUT does, so that
+# its connection stays and none is opened beside it while the server still works on it.
+_SESSION = {
+    "DateStyle": "ISO",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+# A server does not have those of later versions.
+_CONFIGURE = """
+SELECT set_config(wanted.name, wanted.value, false)
+FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
+JOIN pg_settings USING (name)
+"""
+
+
 def with_timeouts(url: str) -> str:
     """Returns the URL as a conninfo whose connections do not outlive their server."""
     return make_conninfo(url, **_LIBPQ)
@@ -79,7 +97,7 @@ class DroppableConnection(AsyncConnection[TupleRow]):
 
 
 class Connection(DroppableConnection):
-    """A connection that counts as lost when an answer takes over ANSWER_TIMEOUT seconds.
+    """A connection that counts as lost when nothing arrives for ANSWER_TIMEOUT seconds.
 
     A proxy that stopped forwarding still answers TCP's own probes, so that only a
     missing answer tells. Shutting the socket down makes it look to psycopg like any
@@ -91,11 +109,29 @@ class Connection(DroppableConnection):
         self.cursor_factory = _Cursor
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, shut_down, self)
+        self._restart_timer()
         try:
-            return await super().wait(gen, *args, **kwargs)
+            return await super().wait(self._while_bytes_arrive(gen), *args, **kwargs)
         finally:
-            timer.cancel()
+            self._timer.cancel()
+
+    def _while_bytes_arrive(self, gen: PQGen[RV]) -> PQGen[RV]:
+        """The same, but each part of a long answer starts the time anew."""
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    self._timer.cancel()
+                    self._restart_timer()
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: RV = end.value
+            return result
+
+    def _restart_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(ANSWER_TIMEOUT, shut_down, self)
 
 
 @asynccontextmanager
@@ -136,7 +172,13 @@ async def check(connection: Connection) -> None:
         await connection.rollback()
 
 
-async def configure(connection: Connection) -> None:
-    """Makes a pooler assign a server now: it accepts a client before it has one."""
-    await connection.execute("SELECT 1")
-    await connection.commit()
+async def configure(connection: AsyncConnection[TupleRow]) -> None:
+    """Sets a session up, whatever the defaults of the role and the database are.
+
+    It is the first statement, so that a pooler assigns a server now: it accepts a client
+    before it has one.
+    """
+    settings = {**_SESSION, "statement_timeout": f"{ANSWER_TIMEOUT - 1}s"}
+    await connection.execute(_CONFIGURE, [[*settings], [*settings.values()]])
+    if not connection.autocommit:
+        await connection.commit()

@@ -4,12 +4,22 @@ import os
 import re
 from collections.abc import Callable
 from ipaddress import IPv6Address
+from urllib.parse import parse_qs
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
 
+# What to write for parameters of other libraries.
+_INSTEAD = {
+    "connection_limit": "take it out, CHANCY_MAX_POOL_SIZE is the limit of the workers",
+    "pool_timeout": "take it out",
+    "schema": "write options=-csearch_path%3D<schema> instead",
+    "ssl": "write sslmode=require instead",
+    "sslaccept": "write sslmode=verify-full, or sslmode=require, instead",
+}
 URL_FORM = "postgresql://user:password@host:5432/database"
 
 
@@ -57,10 +67,15 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
         raise WorkersError(
             f"{source} is a {type(url).__name__}, not a text: correct it"
         )
-    url = url.strip()
+    url = _as_libpq_reads_it(url)
     scheme, separator, _ = url.partition("://")
-    if not url or (separator and scheme not in ("postgresql", "postgres")):
+    if not url or (separator and scheme != "postgresql"):
         raise WorkersError(f"{source} is not of the form {URL_FORM}: correct it")
+    for name in _unknown_parameters(url):
+        instead = _INSTEAD.get(name, "take it out")
+        raise WorkersError(
+            f"{source} has the parameter {name}, which PostgreSQL does not have: {instead}"
+        )
     if not _is_parsed_as_meant(url):
         # libpq's own message repeats the URL, and with it the password.
         raise WorkersError(
@@ -68,6 +83,28 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
             "characters of the password percent-encoded"
         )
     return url
+
+
+def _as_libpq_reads_it(text: str) -> str:
+    """Returns a URL as hosters and other libraries write it in the form of libpq.
+
+    That is without quotes or a line end around it, and without the names of Java's and
+    SQLAlchemy's drivers.
+    """
+    text = text.strip().strip("\"'").strip()
+    driver = re.match(r"(jdbc:)?postgres(ql)?(\+\w+)?://", text, re.I)
+    return f"postgresql://{text[driver.end() :]}" if driver else text
+
+
+def _unknown_parameters(url: str) -> list[str]:
+    """Returns the names of the parameters in the URL's query that libpq does not have."""
+    known = {each.keyword.decode() for each in pq.Conninfo.get_defaults()}
+    query = url.partition("?")[2] if "://" in url else ""
+    if "@" in query:  # A part of a password, which no message may repeat.
+        return []
+    return [
+        name for name in parse_qs(query, keep_blank_values=True) if name not in known
+    ]
 
 
 def _is_parsed_as_meant(url: str) -> bool:

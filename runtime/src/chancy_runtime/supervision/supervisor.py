@@ -8,6 +8,7 @@ from typing import Any
 from chancy.retry import DatabaseRetry
 from chancy.utils import TaskManager
 
+from chancy_runtime.isolation import isolated
 from chancy_runtime.supervision.monitor import DATABASE_ERRORS, Monitor
 from chancy_runtime.supervision.tasks import end, is_cancelled
 
@@ -69,7 +70,7 @@ class Supervisor(TaskManager):
         self._find = find
 
     def add(self, name: str, task: _Run) -> "asyncio.Task[None]":
-        return super().add(name, self._keep_running(name, task, self._find(name)))
+        return super().add(name, self._isolated(name, task, self._find(name)))
 
     async def cancel(self, name: str) -> None:
         tasks = [task for task in self if task.get_name() == name]
@@ -80,6 +81,12 @@ class Supervisor(TaskManager):
     async def cancel_all(self) -> None:
         while tasks := [task for task in self if not task.done()]:
             await end(tasks)
+
+    async def _isolated(
+        self, name: str, run: _Run, again: Callable[[], _Run] | None
+    ) -> None:
+        with isolated():
+            await self._keep_running(name, run, again)
 
     async def _keep_running(
         self, name: str, run: _Run, again: Callable[[], _Run] | None

@@ -1,0 +1,83 @@
+"""Keeps what a job binds or forks to itself: Sentry's scope, variables, child processes."""
+
+import contextvars
+import ctypes
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+# https://man7.org/linux/man-pages/man2/prctl.2.html
+_PR_SET_PDEATHSIG = 1
+_is_in_job: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "chancy_runtime_is_in_job", default=False
+)
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Runs its block in a Sentry isolation scope of its own, where Sentry is in use.
+
+    Contexts are copied for each asyncio task, but the copies share one scope: without
+    this, the user and the tags that one job sets are reported with another's failure.
+    https://docs.sentry.io/platforms/python/enriching-events/scopes/
+    """
+    sdk = sys.modules.get("sentry_sdk")
+    if sdk is None or not sdk.get_client().is_active():
+        yield
+        return
+    with sdk.isolation_scope() as scope:
+        # It starts as a copy: what the service set for all of its events stays.
+        scope.clear_breadcrumbs()
+        scope.set_new_propagation_context()
+        yield
+
+
+def run_isolated(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Calls a function in a copy of the current context and a scope of its own.
+
+    A thread or process that runs one job after another keeps its context variables.
+    """
+
+    def call() -> R:
+        with isolated(), in_job():
+            return function(*args, **kwargs)
+
+    return contextvars.copy_context().run(call)
+
+
+@contextmanager
+def in_job() -> Iterator[None]:
+    """Marks its block as a job, so that a process which the job forks ends with it."""
+    _end_forks_of_jobs()
+    token = _is_in_job.set(True)
+    try:
+        yield
+    finally:
+        _is_in_job.reset(token)
+
+
+@functools.cache
+def _end_forks_of_jobs() -> None:
+    """From now on, a process that a job forks takes signals as a new process does.
+
+    Otherwise it has the server's handlers: it would not end at SIGTERM, which
+    multiprocessing.Pool sends and waits for, and it would outlive the service with the
+    service's open port.
+    """
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    if not _is_in_job.get():
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,70 @@
+"""A process that a job forks ends when it is asked to, and with the service."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import billing_service
+import pytest
+from chancy.job import IsAJob
+from chancy_runtime import Chancy, Queue, QueuedJob, job
+from chancy_runtime.testing import RunJob, Service
+
+pytestmark = pytest.mark.anyio
+
+
+def nap(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@job()
+def uses_a_pool(*, folder: str) -> None:
+    """Ends a pool with SIGTERM, and waits for it, as Pool.__exit__ does."""
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        pids = pool.map(nap, [0.01, 0.01])
+    (Path(folder) / "pids").write_text(" ".join(map(str, pids)))
+
+
+@job()
+def leaves_a_process(*, folder: str) -> None:
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=nap, args=[600])
+    child.start()
+    (Path(folder) / "pids").write_text(str(child.pid))
+    os.kill(child.pid or 0, signal.SIGTERM)
+    child.join(10)
+    assert child.exitcode == -signal.SIGTERM
+
+
+@pytest.fixture
+async def chancy(
+    tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Chancy]:
+    threads = Queue("thread", executor=Chancy.Executor.Threaded, eager_polling=True)
+    monkeypatch.setattr(billing_service, "QUEUES", [*billing_service.QUEUES, threads])
+    # The handlers that a server has: without the reset, its children would have them.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        async with service.running() as running:
+            yield running
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("forks", [uses_a_pool, leaves_a_process])
+async def test_a_forked_process_ends_at_sigterm(
+    forks: IsAJob[..., None], run_job: RunJob, tmp_path: Path
+) -> None:
+    ended = await run_job(
+        forks.job.with_queue("thread").with_kwargs(folder=str(tmp_path)), timeout=60
+    )
+
+    assert ended.state == QueuedJob.State.SUCCEEDED, ended.errors
+    for pid in (tmp_path / "pids").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)

@@ -1,0 +1,170 @@
+"""What one job binds is never seen by another one, nor reported with its failure."""
+
+import contextlib
+import contextvars
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import billing_service
+import pytest
+import sentry_sdk
+from chancy_runtime import Chancy, Queue, QueuedJob, Worker, job
+from chancy_runtime.testing import RunJob, Service
+from sentry_sdk.integrations import Integration
+from sentry_sdk.integrations.asyncio import AsyncioIntegration
+
+pytestmark = pytest.mark.anyio
+
+EXECUTORS = {
+    "async": Chancy.Executor.Async,
+    "thread": Chancy.Executor.Threaded,
+    "process": Chancy.Executor.Process,
+}
+# Put together, since an event holds the lines of source around an error.
+CUSTOMER = "".join(["ALI", "CE"])
+customer: contextvars.ContextVar[str] = contextvars.ContextVar("customer", default="")
+
+
+def bind() -> None:
+    sentry_sdk.set_user({"id": CUSTOMER})
+    sentry_sdk.set_tag("order", f"{CUSTOMER}-1")
+    sentry_sdk.add_breadcrumb(message=f"{CUSTOMER} paid")
+    customer.set(CUSTOMER)
+
+
+def fail() -> None:
+    raise RuntimeError(f"failed for the customer {customer.get()!r}")
+
+
+@job()
+async def bind_async() -> None:
+    bind()
+
+
+@job()
+def bind_sync() -> None:
+    bind()
+
+
+@job()
+async def fail_async() -> None:
+    fail()
+
+
+@job()
+def fail_sync() -> None:
+    fail()
+
+
+Events = list[dict[str, Any]]
+
+
+@pytest.fixture(params=[[], [AsyncioIntegration()]], ids=["plain", "asyncio"])
+def events(request: pytest.FixtureRequest) -> Iterator[Events]:
+    """What the service's Sentry would send."""
+    sent: Events = []
+    integrations: list[Integration] = request.param
+
+    def keep(event: Any, hint: Any) -> None:
+        sent.append(event)
+
+    with sentry_sdk.isolation_scope():
+        sentry_sdk.init(
+            "http://key@127.0.0.1:9/1", before_send=keep, integrations=integrations
+        )
+        try:
+            yield sent
+        finally:
+            sentry_sdk.init(dsn="")
+
+
+@pytest.fixture
+async def chancy(
+    events: Events, tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Chancy]:
+    """Running workers with a queue for each executor, which runs one job at a time."""
+    queues = [
+        Queue(name, executor=executor, concurrency=1, eager_polling=True)
+        for name, executor in EXECUTORS.items()
+    ]
+    monkeypatch.setattr(billing_service, "QUEUES", [*billing_service.QUEUES, *queues])
+    async with service.running() as running:
+        yield running
+
+
+async def test_a_failure_carries_no_data_of_a_job_before_it(
+    run_job: RunJob, events: Events
+) -> None:
+    for queue in EXECUTORS:
+        binding = bind_async if queue == "async" else bind_sync
+        ended = await run_job(binding.job.with_queue(queue), timeout=60)
+        assert ended.state == QueuedJob.State.SUCCEEDED, ended.errors
+
+    failures = []
+    for queue in EXECUTORS:
+        failing = fail_async if queue == "async" else fail_sync
+        ended = await run_job(failing.job.with_queue(queue), timeout=60)
+        failures.append(ended.errors[0]["traceback"])
+
+    assert len(events) == len(EXECUTORS)
+    assert CUSTOMER not in json.dumps(events, default=str)
+    assert ["failed for the customer ''" in text for text in failures] == [True] * 3
+    # Nor does other code of the process, such as an HTTP request, see it.
+    sentry_sdk.capture_message("from a request")
+    assert CUSTOMER not in json.dumps(events[-1], default=str)
+    assert customer.get() == ""
+
+
+@job()
+async def bind_and_fail() -> None:
+    bind()
+    fail()
+
+
+async def test_a_failure_carries_the_data_of_its_own_job(
+    run_job: RunJob, events: Events
+) -> None:
+    await run_job(bind_and_fail.job.with_queue("async"))
+
+    (event,) = events
+    assert event["user"]["id"] == CUSTOMER
+    assert event["tags"]["order"] == f"{CUSTOMER}-1"
+    assert event["tags"]["service"] == "billing"
+
+
+async def test_what_the_service_sets_for_all_of_its_events_stays(
+    tables: str, service: Service
+) -> None:
+    sent: Events = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sentry_sdk.isolation_scope())
+        sentry_sdk.init(
+            "http://key@127.0.0.1:9/1",
+            before_send=lambda event, hint: sent.append(event),  # type: ignore[arg-type]
+        )
+        stack.callback(sentry_sdk.init, dsn="")
+        sentry_sdk.set_tag("region", "europe")
+        async with service.running() as running:
+            await running.wait_for_job(
+                await running.push(billing_service.fails), timeout=30
+            )
+
+    (event,) = sent
+    assert event["tags"]["region"] == "europe"
+
+
+async def test_a_task_of_the_workers_keeps_its_scope_to_itself(
+    events: Events, chancy: Chancy
+) -> None:
+    async def task() -> None:
+        sentry_sdk.set_user({"id": CUSTOMER})
+        raise RuntimeError("this task always fails")
+
+    (worker,) = chancy.workers
+    assert isinstance(worker, Worker)
+    await worker.manager.add("mine", task())
+
+    assert events[0]["tags"]["chancy.task"] == "mine"
+    chancy.monitor.report("something else", None, task="other")
+    assert CUSTOMER not in json.dumps(events[1], default=str)

@@ -1,0 +1,77 @@
+"""A queue that a worker drops and takes again has one feeder."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import billing_service
+import psycopg
+import pytest
+from billing_service import get_chancy
+from chancy_runtime import Chancy, Queue, QueuedJob, job
+from chancy_runtime.testing import Service
+from chancy_runtime.web import find_problems
+
+pytestmark = pytest.mark.anyio
+
+QUEUE = Queue(
+    "default",
+    executor=Chancy.Executor.Async,
+    concurrency=1,
+    polling_interval=1,
+    eager_polling=True,
+)
+running = 0
+most = 0
+
+
+@job()
+async def overlaps(*, seconds: float) -> None:
+    """Notes how many run at once."""
+    global running, most
+    running += 1
+    most = max(most, running)
+    await asyncio.sleep(seconds)
+    running -= 1
+
+
+@pytest.fixture
+async def chancy(
+    tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Chancy]:
+    monkeypatch.setattr(billing_service, "QUEUES", [QUEUE])
+    async with service.running() as chancy:
+        yield chancy
+
+
+def set_tags(url: str, tags: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("UPDATE billing_queues SET tags = %s", [tags])
+        connection.execute(
+            """NOTIFY billing_events, '{"t": "queue.declared", "q": "default"}'"""
+        )
+
+
+async def test_jobs_of_a_queue_that_went_and_came_back_do_not_overlap(
+    chancy: Chancy, tables: str
+) -> None:
+    (worker,) = chancy.workers
+    references = [
+        await chancy.push(overlaps.job.with_kwargs(seconds=3)),
+        *[await chancy.push(overlaps.job.with_kwargs(seconds=0.2)) for _ in range(5)],
+    ]
+    async with asyncio.timeout(20):
+        while not running:
+            await asyncio.sleep(0.02)
+
+    set_tags(tables, "{nobody}")
+    async with asyncio.timeout(20):
+        while len(worker):  # type: ignore[arg-type]
+            await asyncio.sleep(0.01)
+    set_tags(tables, "{.*}")
+
+    for reference in references:
+        done = await chancy.wait_for_job(reference, timeout=60)
+        assert done is not None
+        assert (done.state, done.attempts) == (QueuedJob.State.SUCCEEDED, 1)
+    assert most == 1
+    assert await find_problems(get_chancy) == []

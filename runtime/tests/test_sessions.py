@@ -1,0 +1,103 @@
+"""Defaults of a role or a database that Chancy or psycopg cannot stand do no harm."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+from billing_service import create_chancy, get_chancy, initialize_workers, succeeds
+from chancy_runtime import QueuedJob
+from chancy_runtime.testing import Service
+from chancy_runtime.web import find_problems
+from psycopg import sql
+
+pytestmark = pytest.mark.anyio
+
+DEFAULTS = {
+    "DateStyle": "SQL, DMY",
+    "TimeZone": "Asia/Kathmandu",
+    "default_transaction_isolation": "serializable",
+    "idle_in_transaction_session_timeout": "1s",
+    "idle_session_timeout": "1s",
+    "lock_timeout": "5s",
+    "statement_timeout": "5s",
+    "row_security": "off",
+    "jit": "on",
+    "IntervalStyle": "sql_standard",
+    "bytea_output": "escape",
+}
+
+
+def change_default(url: str, name: str, value: str) -> None:
+    """Changes a default of the database, which new sessions have."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                sql.Identifier(connection.info.dbname),
+                sql.Identifier(*name.split(".")),
+                sql.Literal(value),
+            )
+        )
+
+
+@asynccontextmanager
+async def two_replicas() -> AsyncIterator[None]:
+    """Two starts beside each other, as of two processes."""
+    async with initialize_workers(), initialize_workers():
+        yield
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+async def test_workers_run_under_a_changed_default(name: str, tables: str) -> None:
+    change_default(tables, name, DEFAULTS[name])
+
+    async with two_replicas():
+        chancy = get_chancy()
+        reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
+        done = await chancy.wait_for_job(reference, timeout=30)
+        assert done is not None
+        assert (done.state, done.attempts) == (QueuedJob.State.SUCCEEDED, 1)
+        for _ in range(30):  # Longer than a session may be idle.
+            await asyncio.sleep(0.1)
+            assert await find_problems(get_chancy) == []
+
+
+async def test_starts_at_once_are_not_refused_by_a_stricter_isolation(
+    tables: str,
+) -> None:
+    change_default(tables, "default_transaction_isolation", "serializable")
+
+    async def start() -> None:
+        async with initialize_workers():
+            await asyncio.sleep(0.2)
+
+    await asyncio.gather(*(start() for _ in range(6)))
+
+
+async def test_a_session_has_its_settings_also_after_a_lost_connection(
+    tables: str, service: Service
+) -> None:
+    change_default(tables, "DateStyle", "SQL, DMY")
+    async with service.running() as chancy:
+        with psycopg.connect(tables, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        async with asyncio.timeout(30):
+            while await find_problems(get_chancy):
+                await asyncio.sleep(0.05)
+        async with chancy.pool.connection() as connection_of_pool:
+            cursor = await connection_of_pool.execute("SHOW DateStyle")
+            row = await cursor.fetchone()
+    assert row == ("ISO, DMY",)
+
+
+async def test_a_role_without_write_access_is_named_at_the_start(tables: str) -> None:
+    change_default(tables, "default_transaction_read_only", "on")
+
+    with pytest.raises(RuntimeError, match="point the URL at the primary"):
+        async with initialize_workers():
+            pass
+    assert create_chancy().is_open is False

@@ -1,0 +1,88 @@
+"""URLs as hosters and other libraries write them: each is taken, or what is wrong is named."""
+
+import pytest
+from chancy_runtime import WorkersError, database_url
+from psycopg.conninfo import conninfo_to_dict
+
+GOOD = "postgresql://me:secret@db.example.com:6432/app"
+
+
+def read(text: str) -> str:
+    return database_url("DATABASE", lambda _: text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        f"{GOOD}\n",
+        f'"{GOOD}"',
+        f"'{GOOD}'\n",
+        GOOD.replace("postgresql://", "postgres://"),
+        GOOD.replace("postgresql://", "POSTGRESQL://"),
+        GOOD.replace("postgresql://", "postgresql+asyncpg://"),
+        GOOD.replace("postgresql://", "postgresql+psycopg://"),
+        "jdbc:postgresql://db.example.com:6432/app?user=me&password=secret",
+        "host=db.example.com port=6432 dbname=app user=me password=secret",
+    ],
+)
+def test_each_form_is_taken(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
+
+    parameters = conninfo_to_dict(read(text))
+
+    assert {
+        name: str(parameters.get(name))
+        for name in ("host", "port", "dbname", "user", "password")
+    } == {
+        "host": "db.example.com",
+        "port": "6432",
+        "dbname": "app",
+        "user": "me",
+        "password": "secret",
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "instead"),
+    [
+        ("pgbouncer=true", "pgbouncer", "take it out"),
+        ("sslmode=require&connection_limit=1", "connection_limit", "MAX_POOL_SIZE"),
+        ("schema=public", "schema", "options=-csearch_path%3D<schema>"),
+        ("supa=base-pooler.x", "supa", "take it out"),
+        ("ssl=require", "ssl", "sslmode=require"),
+    ],
+)
+def test_a_parameter_of_others_is_named_with_what_to_write(
+    query: str, name: str, instead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
+
+    with pytest.raises(WorkersError) as failure:
+        read(f"{GOOD}?{query}")
+
+    assert f"has the parameter {name}, which" in str(failure.value)
+    assert instead in str(failure.value)
+    assert "secret" not in str(failure.value).replace("the secret DATABASE", "")
+
+
+@pytest.mark.parametrize("password", ["p?ss=word", "p?ssword", "p[ss?w=rd"])
+def test_no_part_of_a_password_is_taken_for_a_parameter(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
+
+    url = read(GOOD.replace("secret", password))
+
+    assert conninfo_to_dict(url)["password"] == password
+
+
+@pytest.mark.parametrize(
+    "query", ["sslmode=require", "application_name=a&options=-cx%3D1"]
+)
+def test_a_parameter_of_postgresql_is_taken(
+    query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
+
+    assert read(f"{GOOD}?{query}") == f"{GOOD}?{query}"
