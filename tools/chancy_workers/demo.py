@@ -316,7 +316,9 @@ def _uv() -> str:
     """The uv that runs the demo, or the one on the path."""
     uv = os.environ.get("UV") or shutil.which("uv")
     if uv is None:
-        raise DemoError("uv is not installed: run PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install uv")
+        raise DemoError(
+            "uv is not installed: run PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install uv"
+        )
     return uv
 
 
