@@ -62,8 +62,8 @@ def test_a_url_that_leads_nowhere(backend: Recorder) -> None:
     assert "start it" in line
 
 
-def test_a_url_of_another_driver(backend: Recorder) -> None:
-    url = "postgresql+asyncpg://someone:hunter2@h/d"
+def test_a_url_of_another_database(backend: Recorder) -> None:
+    url = "mysql+aiomysql://someone:hunter2@h/d"
     line = the_line(failed_start(backend, {"WORKERS_DATABASE_URL": url}))
 
     assert "WORKERS_DATABASE_URL is not of the form" in line

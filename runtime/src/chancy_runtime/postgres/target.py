@@ -91,7 +91,9 @@ def _as_libpq_reads_it(text: str) -> str:
     That is without quotes or a line end around it, and without the names of Java's and
     SQLAlchemy's drivers.
     """
-    text = text.strip().strip("\"'").strip()
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
     driver = re.match(r"(jdbc:)?postgres(ql)?(\+\w+)?://", text, re.I)
     return f"postgresql://{text[driver.end() :]}" if driver else text
 
