@@ -66,6 +66,18 @@ def test_a_parameter_of_others_is_named_with_what_to_write(
     assert "secret" not in str(failure.value).replace("the secret DATABASE", "")
 
 
+def test_a_part_of_a_password_in_the_query_is_not_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
+
+    with pytest.raises(WorkersError) as failure:
+        read("postgresql://db.example.com/app?user=me&password=ab&cdef")
+
+    assert "cannot be parsed" in str(failure.value)
+    assert "cdef" not in str(failure.value)
+
+
 @pytest.mark.parametrize("password", ["p?ss=word", "p?ssword", "p[ss?w=rd"])
 def test_no_part_of_a_password_is_taken_for_a_parameter(
     password: str, monkeypatch: pytest.MonkeyPatch

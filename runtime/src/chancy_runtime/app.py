@@ -177,6 +177,7 @@ class Chancy(chancy.Chancy):
         try:
             await self._open()
         except BaseException:
+            self.budget.renew()
             await finish(self._close())
             raise
         self._watchdog.start()
@@ -233,6 +234,8 @@ class Chancy(chancy.Chancy):
             WorkersError: The database refused, or gave no answer in the time that the
                 start has left.
         """
+        if self.workers:  # A call of a running service is a step of no start.
+            self.budget.renew()
         with self.budget.step() as seconds:
             limit = asyncio.timeout(seconds)
             try:

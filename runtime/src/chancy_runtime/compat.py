@@ -100,12 +100,14 @@ class OpenWorker(chancy.Worker):
     async def flush(self) -> None:
         async with self._outgoing_lock:
             while self._pending_updates or not self.outgoing.empty():
-                saved = await self.save_batch(self._pending_updates)
-                self._pending_updates = []
+                saved, rest = await self.save_batch(self._pending_updates)
+                self._pending_updates = rest
                 await self.announce_saved(saved)
 
-    async def save_batch(self, batch: list[QueuedJob]) -> Sequence[QueuedJob]:
-        """Saves a batch of results and returns those that were accepted.
+    async def save_batch(
+        self, batch: list[QueuedJob]
+    ) -> tuple[Sequence[QueuedJob], list[QueuedJob]]:
+        """Saves results; returns those that were accepted, and those still to be saved.
 
         Args:
             batch: Is filled from `outgoing`. One that could not be saved is passed again.

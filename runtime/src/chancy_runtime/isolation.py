@@ -28,7 +28,12 @@ def isolated() -> Iterator[None]:
     https://docs.sentry.io/platforms/python/enriching-events/scopes/
     """
     sdk = sys.modules.get("sentry_sdk")
-    if sdk is None or not sdk.get_client().is_active():
+    # Versions before 2 have neither, nor has a module that is still being imported.
+    if not hasattr(sdk, "get_client") or not hasattr(sdk, "isolation_scope"):
+        yield
+        return
+    assert sdk
+    if not sdk.get_client().is_active():
         yield
         return
     with sdk.isolation_scope() as scope:
@@ -51,6 +56,11 @@ def run_isolated(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
     return contextvars.copy_context().run(call)
 
 
+def is_in_job() -> bool:
+    """Whether the current code runs as a part of a job, in the job's own scope."""
+    return _is_in_job.get()
+
+
 @contextmanager
 def in_job() -> Iterator[None]:
     """Marks its block as a job, so that a process which the job forks ends with it."""
@@ -70,14 +80,17 @@ def _end_forks_of_jobs() -> None:
     multiprocessing.Pool sends and waits for, and it would outlive the service with the
     service's open port.
     """
-    if sys.platform != "win32":
-        os.register_at_fork(after_in_child=_forked)
-
-
-def _forked() -> None:
-    if not _is_in_job.get():
+    if sys.platform == "win32":
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Loaded before a fork: the loader's lock may be held at that moment.
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def forked() -> None:
+        if not _is_in_job.get():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    os.register_at_fork(after_in_child=forked)

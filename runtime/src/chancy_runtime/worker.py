@@ -10,7 +10,6 @@ from contextlib import (
     AsyncExitStack,
     asynccontextmanager,
     nullcontext,
-    suppress,
 )
 from typing import Any
 from uuid import UUID
@@ -20,6 +19,7 @@ from chancy import Queue, QueuedJob
 from chancy.errors import MigrationsNeededError
 from chancy.plugin import Plugin, PluginScope
 from psycopg import AsyncConnection, sql
+from psycopg.errors import QueryCanceled
 from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_runtime.app import Chancy
@@ -106,6 +106,8 @@ class Worker(OpenWorker):
         self._unsaved: set[UUID | None] = set()
         self._has_unsaved = asyncio.Event()
         self._in_doubt_until = 0.0
+        self._most_saved = _LARGEST_BATCH
+        self.queue_wake_events = _WakeEvents(asyncio.Event)
         self._feeding: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     # --- for the layers below --------------------------------------------------------
@@ -164,17 +166,20 @@ class Worker(OpenWorker):
         return [each for each in found if each.get_scope() == PluginScope.WORKER]
 
     async def _undo_start(self) -> None:
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(UNDO_SECONDS):
                 await self.stop_within(0)
-        if self._listener is not None:
-            await self._listener.close()
+        except TimeoutError:
+            await self.manager.cancel_all()
+        finally:
+            if self._listener is not None:
+                await self._listener.close()
 
     async def stop_within(self, timeout: float) -> bool:
         """Stops within the grace; jobs that did not end go back to their queues."""
         drained = await self.drain(timeout)
         try:
-            await self.flush()
+            await self._save_the_last()
             await self._stop_plugins()
             if not self.monitor.database_is_lost:
                 async with asyncio.timeout(_SAVE_TIMEOUT):
@@ -193,6 +198,15 @@ class Worker(OpenWorker):
         event = "worker.stopped" if drained else "worker.shutdown_timeout"
         await self.hub.emit(event, {"worker": self})
         return drained
+
+    async def _save_the_last(self) -> None:
+        """Saves the last results; an error of a plugin's hook does not end the stop."""
+        try:
+            await self.flush()
+        except (psycopg.Error, TimeoutError):
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a plugin raises
+            self.monitor.report("saving the last results failed", error, task="updates")
 
     async def _stop_plugins(self) -> None:
         """Tells the plugins of the stop; the error of one does not keep it from others."""
@@ -384,9 +398,22 @@ class Worker(OpenWorker):
             await super().flush()
         self._unsaved -= saved
 
-    async def save_batch(self, batch: list[QueuedJob]) -> Sequence[QueuedJob]:
+    async def save_batch(
+        self, batch: list[QueuedJob]
+    ) -> tuple[Sequence[QueuedJob], list[QueuedJob]]:
         while len(batch) < _LARGEST_BATCH and not self.outgoing.empty():
             batch.append(self.outgoing.get_nowait())
+        now = batch[: self._most_saved]
+        try:
+            saved = await self._save(now)
+        except QueryCanceled:
+            # The server was too slow for so many results, or waited for a lock.
+            self._most_saved = max(1, len(now) // 2)
+            raise
+        self._most_saved = min(2 * self._most_saved, _LARGEST_BATCH)
+        return saved, batch[len(now) :]
+
+    async def _save(self, batch: list[QueuedJob]) -> Sequence[QueuedJob]:
         hooks = with_hook(
             "on_jobs_updated_in_transaction", self.chancy.plugins.values()
         )
@@ -409,6 +436,20 @@ class Worker(OpenWorker):
                     await plugin.on_job_updated(job=update, worker=self)
 
 
+class _WakeEvents(defaultdict[str, asyncio.Event]):
+    """The events that wake the feeders of queues; one that is taken out is set.
+
+    Chancy 0.26 takes out the one of a queue that the worker leaves, and its feeder would
+    wait for the next poll to notice.
+    """
+
+    def pop(self, *args: Any) -> Any:
+        event = super().pop(*args)
+        if isinstance(event, asyncio.Event):
+            event.set()
+        return event
+
+
 @asynccontextmanager
 async def together(*workers: Worker) -> AsyncIterator[None]:
     """Runs several Workers of one Chancy, which stop at the same time.
@@ -416,11 +457,13 @@ async def together(*workers: Worker) -> AsyncIterator[None]:
     One after the other, the last ones would go on taking jobs while the first drain.
     """
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(_stop_together, workers)
+        started: list[Worker] = []
+        stack.push_async_callback(_stop_together, started)
         for worker in workers:
             await worker.start()
+            started.append(worker)
         yield
 
 
-async def _stop_together(workers: tuple[Worker, ...]) -> None:
+async def _stop_together(workers: list[Worker]) -> None:
     await asyncio.gather(*(worker.stop() for worker in workers))

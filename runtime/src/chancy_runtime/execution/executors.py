@@ -10,6 +10,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from chancy_runtime.compat import OpenAsyncExecutor, OpenProcessExecutor
 from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
-from chancy_runtime.isolation import in_job, isolated, run_isolated
+from chancy_runtime.isolation import in_job, is_in_job, isolated, run_isolated
 from chancy_runtime.jobs.rows import changed
 from chancy_runtime.supervision.tasks import finish
 
@@ -75,7 +76,8 @@ class _Contained(Executor):
             return
         if isinstance(exc, JobMissing) and await host.leave_to_later(job):
             return
-        with isolated():
+        # An async job ends in its own scope, whose data belongs to its failure.
+        with nullcontext() if is_in_job() else isolated():
             ended = await run_completed_hooks(
                 host.app.plugins.values(),
                 job=_succeeded(job) if exc is None else _failed(job, exc),

@@ -29,7 +29,7 @@ class SentryPlugin(sentry.SentryPlugin):
 
     async def on_worker_started(self, *, worker: Any) -> None:
         """Keeps Sentry's integration for logging from reporting failed jobs again."""
-        ignore_logger(f"{worker.chancy.log.name}.{FAILURES}")
+        ignore_logger(worker.chancy.log.getChild(FAILURES).name)
 
     @contextmanager
     def scope(self, **tags: str) -> Iterator[None]:

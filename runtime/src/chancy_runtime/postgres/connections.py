@@ -5,7 +5,7 @@ import os
 import select
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 from psycopg import AsyncConnection, AsyncCursor
@@ -154,7 +154,8 @@ def shut_down(connection: AsyncConnection[TupleRow]) -> None:
     """Closes the socket: a query that waits for it ends as on a lost connection."""
     if not connection.closed:
         with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
-            duplicate.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # The other end has closed it.
+                duplicate.shutdown(socket.SHUT_RDWR)
 
 
 async def check(connection: Connection) -> None:

@@ -102,8 +102,9 @@ def _unknown_parameters(url: str) -> list[str]:
     """Returns the names of the parameters in the URL's query that libpq does not have."""
     known = {each.keyword.decode() for each in pq.Conninfo.get_defaults()}
     query = url.partition("?")[2] if "://" in url else ""
-    if "@" in query:  # A part of a password, which no message may repeat.
-        return []
+    # No message may repeat a part of a password.
+    if "@" in query or "password" in query:
+        known |= set(parse_qs(query, keep_blank_values=True)) - _INSTEAD.keys()
     return [
         name for name in parse_qs(query, keep_blank_values=True) if name not in known
     ]
