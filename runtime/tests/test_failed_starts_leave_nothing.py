@@ -6,9 +6,10 @@ import threading
 from collections.abc import Awaitable, Generator
 from typing import Any
 
-import psycopg
 import pytest
 from billing_service import initialize_workers
+
+from harness.databases import connections_to
 
 pytestmark = pytest.mark.anyio
 
@@ -55,17 +56,6 @@ async def start_and_stop(number: int) -> bool:
         return True
     await stack.__aexit__(None, None, None)
     return False
-
-
-def connections_to(url: str) -> int:
-    """The connections to a database, without the one that asks."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        ).fetchone()
-    assert row
-    return int(row[0])
 
 
 def left_over(url: str, before: set[asyncio.Task[Any]]) -> list[str]:

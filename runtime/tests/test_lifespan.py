@@ -21,6 +21,8 @@ from chancy_runtime.testing import Service
 from chancy_runtime.web import find_problems
 from fastapi import FastAPI
 
+from harness.databases import connections_to
+
 pytestmark = pytest.mark.anyio
 
 
@@ -88,17 +90,6 @@ async def state_of(chancy: Chancy, reference: Reference) -> tuple[QueuedJob.Stat
     found = await chancy.get_job(reference)
     assert found is not None
     return found.state, found.attempts
-
-
-def connections_to(url: str) -> int:
-    """The connections to a database, without the one that asks."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        ).fetchone()
-    assert row
-    return int(row[0])
 
 
 async def test_the_lines_of_chancy_reach_the_service_s_stream_once(

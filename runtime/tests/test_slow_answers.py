@@ -14,6 +14,8 @@ from chancy_runtime.postgres import connections
 from chancy_runtime.testing import Service
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from harness.databases import connections_to
+
 pytestmark = pytest.mark.anyio
 
 
@@ -59,16 +61,6 @@ class Link:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         async with server:
             yield server.sockets[0].getsockname()[1]
-
-
-def connections_of_the_service(url: str) -> int:
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid()"
-        ).fetchone()
-    assert row
-    return int(row[0])
 
 
 async def all_succeed(chancy: Chancy, url: str, count: int) -> None:
@@ -128,7 +120,7 @@ async def test_a_lock_on_the_jobs_opens_no_further_connections(
             until = time.monotonic() + 10
             while time.monotonic() < until:
                 # This one and the one that asks are not the service's.
-                assert connections_of_the_service(tables) - 1 <= most
+                assert connections_to(tables) - 1 <= most
                 await asyncio.sleep(0.2)
         reference = await get_chancy().push(succeeds.job.with_kwargs(text="hello"))
         done = await get_chancy().wait_for_job(reference, timeout=60)

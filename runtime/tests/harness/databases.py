@@ -50,3 +50,13 @@ def tables(url: str) -> list[str]:
         "('pg_catalog', 'information_schema') ORDER BY tablename",
     )
     return [name for (name,) in rows]
+
+
+def connections_to(url: str) -> int:
+    """The connections to a database, without the one that asks."""
+    ((number,),) = query(
+        url,
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    return int(number)
