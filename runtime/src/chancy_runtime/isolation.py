@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -14,6 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 # https://man7.org/linux/man-pages/man2/prctl.2.html
 _PR_SET_PDEATHSIG = 1
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _is_in_job: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "chancy_runtime_is_in_job", default=False
 )
@@ -85,12 +87,25 @@ def _end_forks_of_jobs() -> None:
     # Loaded before a fork: the loader's lock may be held at that moment.
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
-    def forked() -> None:
+    thread = threading.local()
+
+    def before() -> None:
+        # Until the child has its own handlers, a signal to it would be lost: Python
+        # forgets in a new child what its parent's handlers were told.
+        if _is_in_job.get():
+            thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
+
+    def in_child() -> None:
         if not _is_in_job.get():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDING_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        restore()
 
-    os.register_at_fork(after_in_child=forked)
+    def restore() -> None:
+        if _is_in_job.get():
+            signal.pthread_sigmask(signal.SIG_SETMASK, thread.mask)
+
+    os.register_at_fork(before=before, after_in_parent=restore, after_in_child=in_child)
