@@ -35,6 +35,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from chancy_runtime.app import Chancy
+from chancy_runtime.health import find_problems
 from chancy_runtime.postgres.migrations import migrate
 
 __all__ = [
@@ -89,17 +90,8 @@ class Service:
             TimeoutError: Not within 30 s.
         """
         async with asyncio.timeout(_READY_TIMEOUT):
-            while not await self._is_ready():
+            while await find_problems(self.get_chancy):
                 await asyncio.sleep(_POLL_INTERVAL)
-
-    async def _is_ready(self) -> bool:
-        try:
-            chancy = self.get_chancy()
-        except RuntimeError:  # It has not started yet.
-            return False
-        if chancy.monitor.failing or not chancy.workers:
-            return False
-        return await chancy.is_writable(timeout=_READY_TIMEOUT)
 
 
 @pytest.fixture(scope="session")

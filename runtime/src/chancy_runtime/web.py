@@ -4,7 +4,6 @@ Needs the extra `fastapi` of chancy-runtime.
 """
 
 import re
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
@@ -16,10 +15,9 @@ from fastapi import APIRouter, Response, __version__
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.health import find_problems
 
 __all__ = ["find_problems", "health_router", "workers_router"]
-
-_PROBE_TIMEOUT = 5
 
 
 def health_router(get_chancy: Callable[[], Chancy]) -> APIRouter:
@@ -48,27 +46,6 @@ def health_router(get_chancy: Callable[[], Chancy]) -> APIRouter:
         return {"status": "ready"}
 
     return router
-
-
-async def find_problems(get_chancy: Callable[[], Chancy]) -> list[str]:
-    """Names what does not work, in words that an outsider may read.
-
-    Args:
-        get_chancy: Returns the running Chancy, or raises a RuntimeError.
-    """
-    try:
-        chancy = get_chancy()
-    except RuntimeError:
-        return ["the workers have not started"]
-    problems = [f"{task} is down" for task in sorted(chancy.monitor.failing)]
-    if not chancy.workers:
-        problems.append("the workers have not started")
-    for worker in chancy.workers:
-        if time.monotonic() - worker.last_heartbeat > worker.heartbeat_timeout / 2:
-            problems.append("the last heartbeat is old")
-    if not await chancy.is_writable(timeout=_PROBE_TIMEOUT):
-        problems.append("the database does not take writes")
-    return problems
 
 
 def workers_router(

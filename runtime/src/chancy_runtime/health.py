@@ -1,0 +1,29 @@
+"""What of the running workers does not work."""
+
+import time
+from collections.abc import Callable
+
+from chancy_runtime.app import Chancy
+
+_PROBE_TIMEOUT = 5
+
+
+async def find_problems(get_chancy: Callable[[], Chancy]) -> list[str]:
+    """Names what does not work, in words that an outsider may read.
+
+    Args:
+        get_chancy: Returns the running Chancy, or raises a RuntimeError.
+    """
+    try:
+        chancy = get_chancy()
+    except RuntimeError:
+        return ["the workers have not started"]
+    problems = [f"{task} is down" for task in sorted(chancy.monitor.failing)]
+    if not chancy.workers:
+        problems.append("the workers have not started")
+    for worker in chancy.workers:
+        if time.monotonic() - worker.last_heartbeat > worker.heartbeat_timeout / 2:
+            problems.append("the last heartbeat is old")
+    if not await chancy.is_writable(timeout=_PROBE_TIMEOUT):
+        problems.append("the database does not take writes")
+    return problems
