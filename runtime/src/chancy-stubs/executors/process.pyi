@@ -22,7 +22,7 @@ class ProcessExecutor(ConcurrentExecutor):
         worker: Worker,
         queue: Queue,
         *,
-        maximum_jobs_per_worker: int = 100,
+        maximum_jobs_per_worker: int | None = 100,
         mp_context: BaseContext | None = None,
     ) -> None: ...
     @classmethod

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Never, cast
 
 import chancy
 from chancy import Queue, QueuedJob
@@ -21,6 +21,7 @@ from chancy.executors.base import Executor
 from chancy.job import Limit
 
 from chancy_runtime.compat import OpenAsyncExecutor, OpenProcessExecutor
+from chancy_runtime.errors import refuse_arguments
 from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
@@ -32,9 +33,14 @@ from chancy_runtime.supervision.tasks import finish
 FAILURES = "jobs"
 # Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
-# By executor class and job function: the function to call, and the names of its arguments
-# that take the job itself. It depends on the two alone, so that services can share it.
-_PLANS: dict[tuple[type, object], tuple[Callable[..., Any], list[str]]] = {}
+# Arguments of Chancy's ProcessExecutor that have no effect here.
+_REPLACED = {
+    "mp_context": "leave it out; children are spawned, so that each starts without the "
+    "service's threads and locks",
+}
+# By executor class and path of a job function: the function that was there, the one to
+# call, and the names of its arguments that take the job itself. Services can share it.
+_PLANS: dict[tuple[type, str], tuple[object, Callable[..., Any], list[str]]] = {}
 
 
 class JobExit(RuntimeError):
@@ -126,17 +132,14 @@ class _Contained(Executor):
         A subclass that finds functions or arguments in its own way is always asked.
         """
         own_way = _found_by(cls) is not _found_by(_Contained)
-        if (
-            own_way
-            or job.limits
-            or (plan := _PLANS.get((cls, _loaded(job.func)))) is None
-        ):
+        plan = None if own_way or job.limits else _PLANS.get((cls, job.func))
+        if plan is None or plan[0] is not _loaded(job.func):
             prepared, function, kwargs = super().prepare_job_for_execution(job)
             takes_job = [name for name, value in kwargs.items() if value is prepared]
-            if not own_way and (key := _loaded(job.func)) is not None:
-                _PLANS[cls, key] = function, takes_job
+            if not own_way and (loaded := _loaded(job.func)) is not None:
+                _PLANS[cls, job.func] = loaded, function, takes_job
             return prepared, function, kwargs
-        function, takes_job = plan
+        _, function, takes_job = plan
         kwargs = {**dict(job.kwargs or {}), **dict.fromkeys(takes_job, job)}
         return job, function, kwargs
 
@@ -173,7 +176,6 @@ def _loaded(path: str) -> object:
     return getattr(sys.modules.get(module), name, None)
 
 
-@functools.cache
 def _contain(function: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 
@@ -251,10 +253,28 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     A child runs one job at a time and ends with the service; one that dies fails its own
     job and no other.
+
+    Args:
+        maximum_jobs_per_worker: How many jobs a child runs before another takes its
+            place; None for any number.
+        replaced: Chancy's `mp_context` is refused: children are always spawned.
     """
 
-    def __init__(self, worker: Any, queue: Queue, **options: Any) -> None:
-        super().__init__(worker, queue, **{"mp_context": Context(), **options})
+    def __init__(
+        self,
+        worker: Any,
+        queue: Queue,
+        *,
+        maximum_jobs_per_worker: int | None = 100,
+        **replaced: Never,
+    ) -> None:
+        refuse_arguments("ProcessExecutor", replaced, _REPLACED)
+        super().__init__(
+            worker,
+            queue,
+            maximum_jobs_per_worker=maximum_jobs_per_worker,
+            mp_context=Context(),
+        )
 
     def create_children(self, most: int | None) -> Children:
         self._children = Children(self.on_initialize_worker, most)
