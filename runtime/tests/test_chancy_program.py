@@ -20,7 +20,8 @@ def program(
     backend: Recorder, url: str, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     return run(
-        *(Path(sys.executable).with_name("chancy"), "--app", CREATE, *arguments),
+        Path(sys.executable).with_name("chancy"),
+        *("--app", CREATE, *arguments),
         cwd=backend.folder,
         env=environment(WORKERS_DATABASE_URL=url, PYTHONPATH=str(backend.folder)),
         check=False,
