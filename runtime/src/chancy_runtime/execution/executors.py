@@ -25,7 +25,13 @@ from chancy_runtime.errors import refuse_arguments
 from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
-from chancy_runtime.isolation import in_job, is_in_job, isolated, run_isolated
+from chancy_runtime.isolation import (
+    current_scope,
+    in_job,
+    is_in_job,
+    isolated,
+    run_isolated,
+)
 from chancy_runtime.jobs.rows import changed
 from chancy_runtime.supervision.tasks import finish
 
@@ -33,6 +39,8 @@ from chancy_runtime.supervision.tasks import finish
 FAILURES = "jobs"
 # Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
+# The attribute of a job that runs in a thread with the Sentry scope that it runs in.
+_SCOPE = "_scope_of_its_thread"
 # Arguments of Chancy's ProcessExecutor that have no effect here.
 _REPLACED = {
     "mp_context": "leave it out; children are spawned, so that each starts without the "
@@ -82,8 +90,9 @@ class _Contained(Executor):
             return
         if isinstance(exc, JobMissing) and await host.leave_to_later(job):
             return
-        # An async job ends in its own scope, whose data belongs to its failure.
-        with nullcontext() if is_in_job() else isolated():
+        # The data that a job set in its scope belongs to its failure; an async job ends
+        # in that scope.
+        with nullcontext() if is_in_job() else isolated(vars(job).get(_SCOPE)):
             ended = await run_completed_hooks(
                 host.app.plugins.values(),
                 job=_succeeded(job) if exc is None else _failed(job, exc),
@@ -245,7 +254,13 @@ class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob) -> tuple[QueuedJob, Any]:
-        return run_isolated(super().job_wrapper, job)
+        run = super().job_wrapper
+
+        def run_in_scope() -> tuple[QueuedJob, Any]:
+            vars(job)[_SCOPE] = current_scope()
+            return run(job)
+
+        return run_isolated(run_in_scope)
 
 
 class ProcessExecutor(_Contained, OpenProcessExecutor):
