@@ -39,6 +39,12 @@ from chancy_runtime.supervision.tasks import finish
 FAILURES = "jobs"
 # Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
+_UNPROTECTED = (
+    "the queue %s runs its jobs with %s, which is not derived from an executor of "
+    "chancy_runtime: a plugin's hook that raises leaves such a job running for good, a job "
+    "that raises SystemExit ends the process, and jobs share one Sentry scope. Derive it "
+    "from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
+)
 # The attribute of a job that runs in a thread with the Sentry scope that it runs in.
 _SCOPE = "_scope_of_its_thread"
 # Arguments of Chancy's ProcessExecutor that have no effect here.
@@ -353,7 +359,7 @@ def executor_class(queue: Queue) -> Callable[..., Executor]:
 
 
 async def create_executor(worker: Host, queue: Queue) -> Executor:
-    """Returns the executor of a queue.
+    """Returns the executor of a queue; one without the protection of jobs is named.
 
     Raises:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
@@ -364,7 +370,10 @@ async def create_executor(worker: Host, queue: Queue) -> Executor:
     if kind is ProcessExecutor:
         # It starts a process, and waits for it.
         return await asyncio.to_thread(create)
-    return create()
+    executor = create()
+    if not isinstance(executor, _Contained):
+        worker.log.warning(_UNPROTECTED, queue.name, queue.executor)
+    return executor
 
 
 def _can_travel(value: object) -> bool:
