@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any, Never, cast
+from uuid import UUID
 
 import chancy
 from chancy import Queue, QueuedJob
@@ -39,6 +40,8 @@ from chancy_runtime.supervision.tasks import finish
 FAILURES = "jobs"
 # Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
+# Seconds between two looks at whether a new child has its job.
+_START_INTERVAL = 0.1
 _UNPROTECTED = (
     "the queue %s runs its jobs with %s, which is not derived from an executor of "
     "chancy_runtime: a plugin's hook that raises leaves such a job running for good, a job "
@@ -300,6 +303,16 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
     def create_children(self, most: int | None) -> Children:
         self._children = Children(self.on_initialize_worker, most)
         return self._children
+
+    async def limit_time(self, execution: UUID, seconds: int) -> None:
+        """Counts the time from when the child has the job.
+
+        Chancy 0.26 forgets the limit of a job whose child takes longer than it to start.
+        """
+        with contextlib.suppress(OSError, EOFError):  # The manager is gone.
+            while execution not in self.pids_for_job:
+                await asyncio.sleep(_START_INTERVAL)
+            await super().limit_time(execution, seconds)
 
     def end_children(self) -> None:
         self._children.end(_CANCEL_TIMEOUT)
