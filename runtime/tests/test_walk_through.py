@@ -53,7 +53,7 @@ pytestmark = pytest.mark.anyio
 
 State = QueuedJob.State
 QUEUES = [
-    Queue("default", executor=Chancy.Executor.Async, eager_polling=True),
+    Queue("default", executor=Chancy.Executor.Async, polling_interval=1),
     Queue("thread", executor=Chancy.Executor.Threaded, polling_interval=1),
     Queue("process", executor=Chancy.Executor.Process, concurrency=1),
 ]
@@ -190,8 +190,8 @@ async def test_jobs_are_pushed_found_cancelled_and_run_again() -> None:
             assert await app.retry_jobs_ex(cursor, [first]) == {"default"}
             assert await app.purge_jobs_ex(cursor, many) == 3
         assert (await end(app, first)).state == State.SUCCEEDED
-        await app.retry_jobs([many[0], running])
-        await app.cancel_job(running)
+        await app.retry_jobs([first])
+        assert (await end(app, first)).attempts == 1
         await app.purge_jobs([first])
         assert await app.get_job(first) is None
 
@@ -237,7 +237,7 @@ async def test_queues_are_declared_paused_and_deleted() -> None:
         assert changed.polling_interval == 2
         assert (await app.declare(Queue("default"))).polling_interval == 2
         await app.declare(
-            Queue("default", executor=Chancy.Executor.Async, eager_polling=True),
+            Queue("default", executor=Chancy.Executor.Async, polling_interval=1),
             upsert=True,
         )
         assert (await app.get_queue("default")).eager_polling
@@ -503,6 +503,16 @@ async def test_the_tables_are_created_and_taken_back() -> None:
         assert await app.is_up_to_date()
         await app.migrate(to_version=0)
         assert not await app.is_up_to_date()
+
+
+@pytest.mark.usefixtures("database_url")
+async def test_jobs_are_pushed_and_run_where_nobody_entered_chancy() -> None:
+    app = Chancy(create_chancy().dsn, prefix="billing_", no_default_plugins=True)
+    await app.migrate()
+    await app.declare(QUEUES[0])
+    async with Worker(app, register_signal_handlers=False):
+        assert (await end(app, await app.push(greet))).state == State.SUCCEEDED
+    await app.pool.close()
 
 
 @pytest.mark.usefixtures("database_url")
