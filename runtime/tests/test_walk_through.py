@@ -233,6 +233,11 @@ async def test_queues_are_declared_paused_and_deleted() -> None:
         app = worker.chancy
         events: list[str] = []
         worker.hub.on_any(lambda event: events.append(event.name))
+        updated: list[str] = []
+        worker.hub.on(
+            "worker.queue.updated",
+            lambda event: updated.append(event.body["queue"].name),
+        )
         changed = await app.declare(Queue("default", polling_interval=2), upsert=True)
         assert changed.polling_interval == 2
         assert (await app.declare(Queue("default"))).polling_interval == 2
@@ -240,13 +245,14 @@ async def test_queues_are_declared_paused_and_deleted() -> None:
             Queue("default", executor=Chancy.Executor.Async, polling_interval=1),
             upsert=True,
         )
-        assert (await app.get_queue("default")).eager_polling
+        assert (await app.get_queue("default")).polling_interval == 1
         assert "thread" in [queue.name for queue in await app.get_all_queues()]
         with pytest.raises(KeyError):
             await app.get_queue("nothing")
+        await until(lambda: "thread" in worker.executors)
         await app.pause_queue("thread")
         # The executor of a paused queue stays, and plugins hear of the change.
-        await until(lambda: "worker.queue.updated" in events)
+        await until(lambda: "thread" in updated)
         assert (await app.get_queue("thread")).state == Queue.State.PAUSED
         held = await app.push(greet.job.with_queue("thread"))
         await app.pause_queue("thread", resume_at=timedelta(seconds=1))
