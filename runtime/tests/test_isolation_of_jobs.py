@@ -116,18 +116,27 @@ async def test_a_failure_carries_no_data_of_a_job_before_it(
     assert customer.get() == ""
 
 
-@job()
-async def bind_and_fail() -> None:
+@job(queue="async")
+async def bind_and_fail_async() -> None:
     bind()
     fail()
 
 
-async def test_a_failure_carries_the_data_of_its_own_job(
-    run_job: RunJob, events: Events
-) -> None:
-    await run_job(bind_and_fail.job.with_queue("async"))
+@job(queue="thread")
+def bind_and_fail_sync() -> None:
+    bind()
+    fail()
 
-    (event,) = events
+
+@pytest.mark.parametrize("failing", [bind_and_fail_async, bind_and_fail_sync])
+async def test_a_failure_carries_the_data_of_its_own_job_and_only_that(
+    failing: Any, run_job: RunJob, events: Events
+) -> None:
+    await run_job(failing)
+    await run_job(fail_sync.job.with_queue("thread"))
+
+    event, other = events
+    assert CUSTOMER not in json.dumps(other, default=str)
     assert event["user"]["id"] == CUSTOMER
     assert event["tags"]["order"] == f"{CUSTOMER}-1"
     assert event["tags"]["service"] == "billing"

@@ -5,9 +5,11 @@ from typing import Any
 
 import billing_service
 import pytest
+from chancy.executors import asyncex
 from chancy_runtime import (
     AsyncExecutor,
     Chancy,
+    Job,
     Queue,
     QueuedJob,
     ThreadedExecutor,
@@ -65,6 +67,7 @@ async def chancy(
     queues = [
         Queue("async", executor=f"{__name__}.InjectingAsync", eager_polling=True),
         Queue("thread", executor=f"{__name__}.InjectingThreads", eager_polling=True),
+        Queue("threads", executor=Chancy.Executor.Threaded, eager_polling=True),
         Queue(
             "process",
             executor=Chancy.Executor.Process,
@@ -84,4 +87,49 @@ async def test_each_job_of_a_queue_succeeds_and_not_only_the_first(
 ) -> None:
     for _ in range(3):
         ended = await run_job(function, timeout=60)
+        assert ended.state == QueuedJob.State.SUCCEEDED, ended.errors
+
+
+class OnChancys(asyncex.AsyncExecutor):
+    """An executor that a team derived from Chancy's class."""
+
+
+async def test_one_without_the_protection_is_named_with_what_to_derive_from(
+    tables: str,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = Queue("own", executor=f"{__name__}.InjectingAsync")
+    foreign = Queue("foreign", executor=f"{__name__}.OnChancys", eager_polling=True)
+    monkeypatch.setattr(billing_service, "QUEUES", [own, foreign])
+
+    async with service.running() as running:
+        pushed = await running.push(
+            billing_service.succeeds.job.with_kwargs(text="hello").with_queue("foreign")
+        )
+        ended = await running.wait_for_job(pushed, timeout=30)
+
+    assert ended and ended.state == QueuedJob.State.SUCCEEDED
+    (line,) = [text for text in caplog.messages if "not derived from" in text]
+    assert line.startswith(f"the queue foreign runs its jobs with {__name__}.OnChancys")
+    assert "Derive it from AsyncExecutor" in line
+
+
+class Unhashable:
+    """A callable that cannot be a key."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, *, text: str) -> None:
+        assert text == "hello"
+
+
+unhashable = Unhashable()
+
+
+async def test_a_callable_that_cannot_be_hashed_is_a_job(run_job: RunJob) -> None:
+    for queue in ("threads", "process", "threads"):
+        job = Job(func=f"{__name__}.unhashable", queue=queue, kwargs={"text": "hello"})
+        ended = await run_job(job, timeout=60)
         assert ended.state == QueuedJob.State.SUCCEEDED, ended.errors

@@ -11,12 +11,15 @@ from harness.sentry import sentry
 
 FAILING_JOB = '''"""The record job."""
 
+import sentry_sdk
 from chancy_runtime import job
 
 
 @job(queue="default")
 async def record(*, note: str = "cron") -> None:
     """Always fails."""
+    sentry_sdk.set_user({"id": "customer 7"})
+    sentry_sdk.set_tag("order", "order 7")
     raise RuntimeError(f"no luck: {note}")
 '''
 
@@ -55,6 +58,9 @@ def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
         "chancy.worker": taken_by,
     }
     assert id in event["extra"]["chancy.job_id"]
+    if executor != "Process":  # Its child has a Sentry of its own, or none.
+        assert event["tags"]["order"] == "order 7"
+        assert event["user"]["id"] == "customer 7"
     (exception, *_) = event["exception"]["values"][-1:]
     assert (exception["type"], exception["value"]) == (
         "RuntimeError",

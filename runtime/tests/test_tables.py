@@ -19,8 +19,10 @@ from chancy_runtime import (
     Leadership,
     Pruner,
     Recovery,
+    Trigger,
     WorkersError,
     check_database,
+    job,
     migrate,
 )
 from chancy_runtime.cli import main, read_status
@@ -357,6 +359,48 @@ def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
         own_server_url,
         "SELECT bool_and(rowsecurity) FROM pg_tables WHERE schemaname = 'public'",
     ) == [(True,)]
+
+
+@job(queue="orders")
+async def ship() -> None: ...
+
+
+async def test_who_may_change_a_table_of_the_service_sets_off_its_triggers(
+    own_server_url: str,
+) -> None:
+    query(own_server_url, SUPABASE)
+    owner = of_user(own_server_url, "owner")
+    authenticated = of_user(own_server_url, "authenticated")
+    async with plain_chancy(owner, plugins=[Trigger()]) as app:
+        await migrate(app)
+        query(owner, "CREATE TABLE orders (id int)")
+        await Trigger.register_trigger(
+            app,
+            table_name="orders",
+            operations=["INSERT", "UPDATE", "DELETE"],
+            job_template=ship,
+        )
+
+    for change in (
+        "INSERT INTO orders VALUES (1)",
+        "UPDATE orders SET id = 2",
+        "DELETE FROM orders",
+    ):
+        query(authenticated, change)
+
+    pushed = query(
+        owner, "SELECT func, meta->'trigger'->>'operation' FROM billing_jobs"
+    )
+    func = ship.job.func
+    assert sorted(pushed) == [(func, "DELETE"), (func, "INSERT"), (func, "UPDATE")]
+    for table in ("billing_jobs", "billing_triggers"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            query(authenticated, f"SELECT * FROM {table}")
+    # A table of the user's own in front of Chancy's is not what the function writes to.
+    with psycopg.connect(authenticated) as connection:
+        connection.execute("CREATE TEMP TABLE billing_jobs (id int)")
+        connection.execute("INSERT INTO orders VALUES (3)")
+    assert query(owner, "SELECT count(*) FROM billing_jobs") == [(4,)]
 
 
 def test_a_user_from_whom_row_security_hides_the_tables_cannot_start(

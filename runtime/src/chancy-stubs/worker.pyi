@@ -19,7 +19,7 @@ class Worker:
     heartbeat_poll_interval: int
     heartbeat_timeout: int
     shutdown_timeout: int
-    send_outgoing_interval: int
+    send_outgoing_interval: float
     queue_change_poll_interval: int
     hub: Hub
     register_signal_handlers: bool

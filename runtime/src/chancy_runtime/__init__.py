@@ -20,6 +20,7 @@ from chancy_runtime.execution.executors import (
 from chancy_runtime.plugins.cron import Cron, CronJob, schedule_cron_jobs
 from chancy_runtime.plugins.leadership import Leadership
 from chancy_runtime.plugins.maintenance import Pruner, Recovery
+from chancy_runtime.plugins.trigger import Trigger
 from chancy_runtime.postgres.migrations import migrate
 from chancy_runtime.postgres.target import database_url, get_secret_value
 from chancy_runtime.settings import Settings
@@ -48,6 +49,7 @@ __all__ = [
     "SentryPlugin",
     "Settings",
     "ThreadedExecutor",
+    "Trigger",
     "Worker",
     "WorkersError",
     "__version__",

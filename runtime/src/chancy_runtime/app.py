@@ -20,7 +20,11 @@ from chancy.executors.base import Executor
 from chancy.utils import DatabaseConnection, get_database_dsn
 from psycopg_pool import AsyncConnectionPool
 
-from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
+from chancy_runtime.errors import (
+    WorkersError,
+    refuse_arguments,
+    show_start_errors_as_one_line,
+)
 from chancy_runtime.jobs.rows import UNREADABLE
 from chancy_runtime.postgres.connecting import failed_start, harmless_write
 from chancy_runtime.postgres.connections import (
@@ -44,6 +48,11 @@ from chancy_runtime.supervision.watchdog import Watchdog
 _LEND_TIMEOUT = 10
 _WRITABLE_TIMEOUT = 5
 _FILL_INTERVAL = 0.005
+# Arguments of Chancy's class that have no effect here.
+_REPLACED = {
+    "poll_reconnect_timeout": "leave it out; the pool tries again every few seconds for "
+    "as long as it takes",
+}
 
 
 @runtime_checkable
@@ -80,8 +89,8 @@ class Chancy(chancy.Chancy):
         package: The package that `python -m` runs the commands of (`__package__` in
             chancy_initialization.py). Messages name it, and the log is its logger
             unless `log` is given.
-        options: chancy.Chancy's own; poll_reconnect_timeout has no effect here, since
-            the pool tries again every few seconds.
+        options: chancy.Chancy's own, except poll_reconnect_timeout: the pool tries
+            again every few seconds for as long as it takes.
 
     Attributes:
         monitor: What works and what does not.
@@ -89,7 +98,8 @@ class Chancy(chancy.Chancy):
         workers: The Workers that have started and not stopped.
 
     Raises:
-        WorkersError: A pool size or a setting is out of its range.
+        WorkersError: A pool size or a setting is out of its range, or
+            poll_reconnect_timeout was passed.
     """
 
     def __init__(
@@ -101,6 +111,7 @@ class Chancy(chancy.Chancy):
         **options: Any,
     ) -> None:
         show_start_errors_as_one_line()
+        refuse_arguments("Chancy", options.keys() & _REPLACED, _REPLACED)
         url = dsn if isinstance(dsn, str) else get_database_dsn(dsn)
         if options.get("log") is None:
             options["log"] = logging.getLogger(package or "chancy_runtime")

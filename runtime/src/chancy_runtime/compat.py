@@ -7,6 +7,7 @@ contract tests fail by that name when a later Chancy renames one.
 from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import chancy
@@ -147,6 +148,13 @@ class OpenProcessExecutor(process.ProcessExecutor):
                 any number.
         """
         raise NotImplementedError
+
+    async def limit_time(self, execution: UUID, seconds: int) -> None:
+        """Ends a job that runs for longer than so many seconds."""
+        await super()._handle_timeout(execution, seconds)
+
+    async def _handle_timeout(self, execution_id: UUID, time_limit: int) -> None:
+        await self.limit_time(execution_id, time_limit)
 
     def _shutdown_blocking(self) -> None:
         self.end_children()

@@ -1,6 +1,7 @@
 """The error of a start, and how it reads in the server's log."""
 
 import logging
+from collections.abc import Iterable, Mapping
 
 
 class WorkersError(RuntimeError):
@@ -8,6 +9,26 @@ class WorkersError(RuntimeError):
 
     # Tracebacks and logs show the name that services import.
     __module__ = "chancy_runtime"
+
+
+def refuse_arguments(
+    kind: str, given: Iterable[str], replaced: Mapping[str, str]
+) -> None:
+    """Refuses the arguments of Chancy's class that would have no effect here.
+
+    Args:
+        kind: The name of the class.
+        given: The names of the arguments that it got and does not have.
+        replaced: What to do instead of passing one, by its name.
+
+    Raises:
+        WorkersError: One of them is an argument of Chancy's class.
+        TypeError: It is not.
+    """
+    for name in given:
+        if name not in replaced:
+            raise TypeError(f"{kind} got an unexpected keyword argument {name!r}")
+        raise WorkersError(f"{kind} takes no {name} here: {replaced[name]}")
 
 
 def show_start_errors_as_one_line() -> None:

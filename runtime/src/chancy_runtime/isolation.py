@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,22 +21,39 @@ _is_in_job: contextvars.ContextVar[bool] = contextvars.ContextVar(
 )
 
 
+def _sentry() -> Any:
+    """The module sentry_sdk where it is in use, or None."""
+    sdk: Any = sys.modules.get("sentry_sdk")
+    # Versions before 2 have neither, nor has a module that is still being imported.
+    if not hasattr(sdk, "get_client") or not hasattr(sdk, "isolation_scope"):
+        return None
+    return sdk if sdk.get_client().is_active() else None
+
+
+def current_scope() -> object:
+    """Sentry's isolation scope of this context, or None where Sentry is not in use."""
+    sdk = _sentry()
+    return sdk and sdk.get_isolation_scope()
+
+
 @contextmanager
-def isolated() -> Iterator[None]:
+def isolated(scope: Any = None) -> Iterator[None]:
     """Runs its block in a Sentry isolation scope of its own, where Sentry is in use.
 
     Contexts are copied for each asyncio task, but the copies share one scope: without
     this, the user and the tags that one job sets are reported with another's failure.
     https://docs.sentry.io/platforms/python/enriching-events/scopes/
+
+    Args:
+        scope: One of current_scope() to go on with; without it, a new one.
     """
-    sdk = sys.modules.get("sentry_sdk")
-    # Versions before 2 have neither, nor has a module that is still being imported.
-    if not hasattr(sdk, "get_client") or not hasattr(sdk, "isolation_scope"):
+    sdk = _sentry()
+    if sdk is None:
         yield
         return
-    assert sdk
-    if not sdk.get_client().is_active():
-        yield
+    if scope is not None:
+        with sdk.scope.use_isolation_scope(scope):
+            yield
         return
     with sdk.isolation_scope() as scope:
         # It starts as a copy: what the service set for all of its events stays.

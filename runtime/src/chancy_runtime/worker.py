@@ -11,7 +11,7 @@ from contextlib import (
     asynccontextmanager,
     nullcontext,
 )
-from typing import Any
+from typing import Any, Never
 from uuid import UUID
 
 import psycopg
@@ -24,6 +24,7 @@ from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.compat import TASK_OF_LOOP, OpenWorker
+from chancy_runtime.errors import refuse_arguments
 from chancy_runtime.execution.feeder import Feeder
 from chancy_runtime.execution.hooks import with_hook
 from chancy_runtime.jobs import results
@@ -45,6 +46,20 @@ _SAVE_TIMEOUT = 3
 _SAVE_INTERVAL = 0.02
 _LARGEST_BATCH = 1000
 _OF_CHANCY = ("queues", "updates", "heartbeat", "notifications")
+_PAUSES = (
+    "leave it out; attempts go on for as long as it takes, and the pauses between them "
+    "grow to a minute, to 5 s in an outage"
+)
+# Arguments of Chancy's Worker that are settings of the service, or have no effect.
+_REPLACED = {
+    "heartbeat_timeout": "pass Settings(heartbeat_timeout=…) to Chancy",
+    "heartbeat_poll_interval": "pass Settings(heartbeat_timeout=…) to Chancy; it is a "
+    "third of that",
+    "shutdown_timeout": "pass Settings(shutdown_grace=…) to Chancy",
+    "backoff_initial": _PAUSES,
+    "backoff_max": _PAUSES,
+    "backoff_max_retries": _PAUSES,
+}
 
 
 class Worker(OpenWorker):
@@ -57,9 +72,7 @@ class Worker(OpenWorker):
     attempt used up.
 
     Args:
-        chancy: The service's Chancy, whose settings hold here too. They replace Chancy's
-            arguments shutdown_timeout (`shutdown_grace`) and heartbeat_timeout; the
-            pauses between attempts (backoff_*) grow to a minute, to 5 s in an outage.
+        chancy: The service's Chancy, whose settings hold here too.
         tags: Which tagged queues this one takes; tags are matched by the queue's
             regular expressions.
         worker_id: Identifies it among all workers of the service; a UUID without one.
@@ -67,6 +80,16 @@ class Worker(OpenWorker):
             notifications tell of changes made through Chancy at once.
         register_signal_handlers: False where a server such as uvicorn has its own: in
             uvicorn Chancy's handlers would keep SIGTERM from ending the server.
+        replaced: Chancy's other arguments are refused. Settings replace shutdown_timeout
+            (`shutdown_grace`) and heartbeat_timeout, of which heartbeat_poll_interval
+            is a third; the pauses between attempts (backoff_*) cannot be changed.
+
+    Attributes:
+        send_outgoing_interval: Seconds in which results are collected before they are
+            saved together, 0.02 where Chancy has 1.
+
+    Raises:
+        WorkersError: One of Chancy's other arguments was passed.
     """
 
     chancy: Chancy
@@ -79,7 +102,9 @@ class Worker(OpenWorker):
         worker_id: str | None = None,
         queue_change_poll_interval: int = 10,
         register_signal_handlers: bool = True,
+        **replaced: Never,
     ) -> None:
+        refuse_arguments("Worker", replaced, _REPLACED)
         super().__init__(
             chancy,
             worker_id=worker_id,
@@ -91,15 +116,8 @@ class Worker(OpenWorker):
             heartbeat_poll_interval=chancy.settings.heartbeat_timeout // 3,
         )
         self.manager = Supervisor(chancy.monitor, self._find_task)
-        self.claims = Claims(
-            prefix=chancy.prefix,
-            worker_id=self.worker_id,
-            log=chancy.log,
-            held=self.held_claims,
-            wake=lambda name: self.queue_wake_events[name].set(),
-        )
+        self.send_outgoing_interval = _SAVE_INTERVAL
         self.last_heartbeat = time.monotonic()
-        self.settling_time = 1.2 * self.heartbeat_poll_interval
         self.fetching_since: dict[str, float] = {}
         self._plugins_to_start: list[Plugin] = []
         self._listener: AsyncConnection[TupleRow] | None = None
@@ -109,6 +127,12 @@ class Worker(OpenWorker):
         self._most_saved = _LARGEST_BATCH
         self.queue_wake_events = _WakeEvents(asyncio.Event)
         self._feeding: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Chancy's __init__ sets them first, to its defaults.
+        if name.startswith("backoff_") and hasattr(self, name):
+            refuse_arguments("Worker", [name], _REPLACED)
+        super().__setattr__(name, value)
 
     # --- for the layers below --------------------------------------------------------
 
@@ -128,6 +152,22 @@ class Worker(OpenWorker):
     def queues(self) -> Mapping[str, Queue]:
         """The queues that the Worker serves now, by name."""
         return {queue.name: queue for queue in self}
+
+    @functools.cached_property
+    def claims(self) -> Claims:
+        """The jobs that the Worker has taken; made at the start, with its id of then."""
+        return Claims(
+            prefix=self.chancy.prefix,
+            worker_id=self.worker_id,
+            log=self.log,
+            held=self.held_claims,
+            wake=lambda name: self.queue_wake_events[name].set(),
+        )
+
+    @property
+    def settling_time(self) -> float:
+        """Seconds in which every live Worker has announced itself."""
+        return 1.2 * self.heartbeat_poll_interval
 
     # --- start and stop --------------------------------------------------------------
 
@@ -262,7 +302,7 @@ class Worker(OpenWorker):
         self._has_unsaved.set()
         while True:
             await self._has_unsaved.wait()
-            await asyncio.sleep(_SAVE_INTERVAL)
+            await asyncio.sleep(self.send_outgoing_interval)
             self._has_unsaved.clear()
             try:
                 await self.flush()

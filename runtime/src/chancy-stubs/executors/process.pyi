@@ -22,7 +22,7 @@ class ProcessExecutor(ConcurrentExecutor):
         worker: Worker,
         queue: Queue,
         *,
-        maximum_jobs_per_worker: int = 100,
+        maximum_jobs_per_worker: int | None = 100,
         mp_context: BaseContext | None = None,
     ) -> None: ...
     @classmethod
@@ -42,4 +42,5 @@ class ProcessExecutor(ConcurrentExecutor):
     def get_default_concurrency(self) -> int: ...
     # Private, and used by chancy_runtime:
     _maximum_jobs_per_worker: int
+    async def _handle_timeout(self, execution_id: UUID, time_limit: int) -> None: ...
     def _create_pool(self) -> concurrent.futures.Executor: ...

@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Never, cast
+from uuid import UUID
 
 import chancy
 from chancy import Queue, QueuedJob
@@ -21,10 +22,17 @@ from chancy.executors.base import Executor
 from chancy.job import Limit
 
 from chancy_runtime.compat import OpenAsyncExecutor, OpenProcessExecutor
+from chancy_runtime.errors import refuse_arguments
 from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
-from chancy_runtime.isolation import in_job, is_in_job, isolated, run_isolated
+from chancy_runtime.isolation import (
+    current_scope,
+    in_job,
+    is_in_job,
+    isolated,
+    run_isolated,
+)
 from chancy_runtime.jobs.rows import changed
 from chancy_runtime.supervision.tasks import finish
 
@@ -32,9 +40,24 @@ from chancy_runtime.supervision.tasks import finish
 FAILURES = "jobs"
 # Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
-# By executor class and job function: the function to call, and the names of its arguments
-# that take the job itself. It depends on the two alone, so that services can share it.
-_PLANS: dict[tuple[type, object], tuple[Callable[..., Any], list[str]]] = {}
+# Seconds between two looks at whether a new child has its job.
+_START_INTERVAL = 0.1
+_UNPROTECTED = (
+    "the queue %s runs its jobs with %s, which is not derived from an executor of "
+    "chancy_runtime: a plugin's hook that raises leaves such a job running for good, a job "
+    "that raises SystemExit ends the process, and jobs share one Sentry scope. Derive it "
+    "from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
+)
+# The attribute of a job that runs in a thread with the Sentry scope that it runs in.
+_SCOPE = "_scope_of_its_thread"
+# Arguments of Chancy's ProcessExecutor that have no effect here.
+_REPLACED = {
+    "mp_context": "leave it out; children are spawned, so that each starts without the "
+    "service's threads and locks",
+}
+# By executor class and path of a job function: the function that was there, the one to
+# call, and the names of its arguments that take the job itself. Services can share it.
+_PLANS: dict[tuple[type, str], tuple[object, Callable[..., Any], list[str]]] = {}
 
 
 class JobExit(RuntimeError):
@@ -76,8 +99,9 @@ class _Contained(Executor):
             return
         if isinstance(exc, JobMissing) and await host.leave_to_later(job):
             return
-        # An async job ends in its own scope, whose data belongs to its failure.
-        with nullcontext() if is_in_job() else isolated():
+        # The data that a job set in its scope belongs to its failure; an async job ends
+        # in that scope.
+        with nullcontext() if is_in_job() else isolated(vars(job).get(_SCOPE)):
             ended = await run_completed_hooks(
                 host.app.plugins.values(),
                 job=_succeeded(job) if exc is None else _failed(job, exc),
@@ -126,17 +150,14 @@ class _Contained(Executor):
         A subclass that finds functions or arguments in its own way is always asked.
         """
         own_way = _found_by(cls) is not _found_by(_Contained)
-        if (
-            own_way
-            or job.limits
-            or (plan := _PLANS.get((cls, _loaded(job.func)))) is None
-        ):
+        plan = None if own_way or job.limits else _PLANS.get((cls, job.func))
+        if plan is None or plan[0] is not _loaded(job.func):
             prepared, function, kwargs = super().prepare_job_for_execution(job)
             takes_job = [name for name, value in kwargs.items() if value is prepared]
-            if not own_way and (key := _loaded(job.func)) is not None:
-                _PLANS[cls, key] = function, takes_job
+            if not own_way and (loaded := _loaded(job.func)) is not None:
+                _PLANS[cls, job.func] = loaded, function, takes_job
             return prepared, function, kwargs
-        function, takes_job = plan
+        _, function, takes_job = plan
         kwargs = {**dict(job.kwargs or {}), **dict.fromkeys(takes_job, job)}
         return job, function, kwargs
 
@@ -173,7 +194,6 @@ def _loaded(path: str) -> object:
     return getattr(sys.modules.get(module), name, None)
 
 
-@functools.cache
 def _contain(function: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 
@@ -243,7 +263,13 @@ class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob) -> tuple[QueuedJob, Any]:
-        return run_isolated(super().job_wrapper, job)
+        run = super().job_wrapper
+
+        def run_in_scope() -> tuple[QueuedJob, Any]:
+            vars(job)[_SCOPE] = current_scope()
+            return run(job)
+
+        return run_isolated(run_in_scope)
 
 
 class ProcessExecutor(_Contained, OpenProcessExecutor):
@@ -251,14 +277,42 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     A child runs one job at a time and ends with the service; one that dies fails its own
     job and no other.
+
+    Args:
+        maximum_jobs_per_worker: How many jobs a child runs before another takes its
+            place; None for any number.
+        replaced: Chancy's `mp_context` is refused: children are always spawned.
     """
 
-    def __init__(self, worker: Any, queue: Queue, **options: Any) -> None:
-        super().__init__(worker, queue, **{"mp_context": Context(), **options})
+    def __init__(
+        self,
+        worker: Any,
+        queue: Queue,
+        *,
+        maximum_jobs_per_worker: int | None = 100,
+        **replaced: Never,
+    ) -> None:
+        refuse_arguments("ProcessExecutor", replaced, _REPLACED)
+        super().__init__(
+            worker,
+            queue,
+            maximum_jobs_per_worker=maximum_jobs_per_worker,
+            mp_context=Context(),
+        )
 
     def create_children(self, most: int | None) -> Children:
         self._children = Children(self.on_initialize_worker, most)
         return self._children
+
+    async def limit_time(self, execution: UUID, seconds: int) -> None:
+        """Counts the time from when the child has the job.
+
+        Chancy 0.26 forgets the limit of a job whose child takes longer than it to start.
+        """
+        with contextlib.suppress(OSError, EOFError):  # The manager is gone.
+            while execution not in self.pids_for_job:
+                await asyncio.sleep(_START_INTERVAL)
+            await super().limit_time(execution, seconds)
 
     def end_children(self) -> None:
         self._children.end(_CANCEL_TIMEOUT)
@@ -318,7 +372,7 @@ def executor_class(queue: Queue) -> Callable[..., Executor]:
 
 
 async def create_executor(worker: Host, queue: Queue) -> Executor:
-    """Returns the executor of a queue.
+    """Returns the executor of a queue; one without the protection of jobs is named.
 
     Raises:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
@@ -329,7 +383,10 @@ async def create_executor(worker: Host, queue: Queue) -> Executor:
     if kind is ProcessExecutor:
         # It starts a process, and waits for it.
         return await asyncio.to_thread(create)
-    return create()
+    executor = create()
+    if not isinstance(executor, _Contained):
+        worker.log.warning(_UNPROTECTED, queue.name, queue.executor)
+    return executor
 
 
 def _can_travel(value: object) -> bool:

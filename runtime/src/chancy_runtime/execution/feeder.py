@@ -77,6 +77,8 @@ class Feeder:
                 while len(executor):
                     await asyncio.sleep(_DRAIN_INTERVAL)
                 return
+            if current != queue:
+                await self._emit("updated", executor)
             queue = executor.queue = current
             try:
                 more = False

@@ -63,7 +63,9 @@ def _running_job(values: Sequence[Any]) -> QueuedJob:
         zip(_PLAIN, plain, strict=True),
         state=QueuedJob.State.RUNNING,
         kwargs={} if kwargs == "{}" else json.loads(kwargs),
-        limits=[] if limits == "[]" else [*map(Limit.deserialize, json.loads(limits))],
+        limits=[]
+        if limits == "[]"
+        else [*map(Limit.deserialize, _loads("limits", limits, list))],
         meta={} if meta == "{}" else _loads("meta", meta, dict),
         errors=[] if errors == "[]" else _loads("errors", errors, list),
         **ATTRIBUTES_OF_A_RUN,
@@ -71,8 +73,10 @@ def _running_job(values: Sequence[Any]) -> QueuedJob:
 
 
 def _loads(name: str, text: str, kind: type) -> Any:
-    """Parses a column of which Chancy and its plugins assume the type."""
-    if not isinstance(value := json.loads(text), kind):
+    """Parses a column of which Chancy and its plugins assume the type; null is empty."""
+    if (value := json.loads(text)) is None:
+        return kind()
+    if not isinstance(value, kind):
         raise TypeError(f"{name} is {value!r:.50}, not a {kind.__name__}")
     return value
 

@@ -16,6 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from chancy_runtime.app import Chancy
 from chancy_runtime.compat import next_run
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.plugins.base import OnOurWorker
 from chancy_runtime.queues.deployment import server_time
 
 _OWNER = {"scheduled_by": "chancy_initialization"}
@@ -23,18 +24,25 @@ _OWNER = {"scheduled_by": "chancy_initialization"}
 _UNUSABLE = (KeyError, TypeError, ValueError, OSError)
 
 
-class Cron(cron.Cron):
+class Cron(OnOurWorker, cron.Cron):
     """Chancy's Cron, on the clock of the server and from the start on.
 
-    It polls at the start and then as often as the setting `poll_interval` says. Chancy
-    0.26 polls first after a minute, goes by the worker's clock, pushes in an order that
-    can deadlock with the saving of results, and ends at a row whose job cannot be read.
+    It polls at the start and then at its interval. Chancy 0.26 polls first after a minute,
+    goes by the worker's clock, pushes in an order that can deadlock with the saving of
+    results, and ends at a row whose job cannot be read.
+
+    Args:
+        poll_interval: Seconds between two polls; without it the setting `poll_interval`.
     """
 
+    def __init__(self, *, poll_interval: int | None = None) -> None:
+        super().__init__(poll_interval=poll_interval or 0)
+
     async def run(self, worker: Any, chancy: Any) -> None:
+        self.poll_interval = self.poll_interval or chancy.settings.poll_interval
         self.wakeup_signal.set()
         said: dict[str, str] = {}
-        while await self.sleep(chancy.settings.poll_interval):
+        while await self.sleep(self.poll_interval):
             async with (
                 chancy.pool.connection() as connection,
                 connection.cursor(row_factory=dict_row) as cursor,

@@ -8,6 +8,8 @@ from chancy.plugins import leadership
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.plugins.base import OnOurWorker
 from chancy_runtime.supervision.monitor import DATABASE_ERRORS
 
 _FREED = "leadership.freed"
@@ -15,15 +17,34 @@ _FREE_TIMEOUT = 2
 _LEASE_MARGIN = 0.1
 
 
-class Leadership(leadership.Leadership):
+class Leadership(OnOurWorker, leadership.Leadership):
     """Chancy's Leadership, which elects at the start and on the clock of the server.
 
-    The lease is the setting `leader_lease`; it is renewed twice in that time, and ends
-    with the leader's stop. Chancy 0.26 elects after its first poll, keeps the lease of a
-    leader that stopped, and measures leases on each worker's own clock.
+    The lease ends with the leader's stop. Chancy 0.26 elects after its first poll, keeps
+    the lease of a leader that stopped, and measures leases on each worker's own clock.
+
+    Args:
+        poll_interval: Seconds after which the lease is renewed; without it, half of it.
+        timeout: Seconds of the lease; without it the setting `leader_lease`.
     """
 
+    def __init__(
+        self, poll_interval: int | None = None, timeout: int | None = None
+    ) -> None:
+        super().__init__()
+        self.poll_interval = poll_interval or 0
+        self.timeout = timeout or 0
+
     async def on_worker_started(self, *, worker: Any) -> None:
+        await super().on_worker_started(worker=worker)
+        self.timeout = self.timeout or worker.chancy.settings.leader_lease
+        self.poll_interval = self.poll_interval or self.timeout // 2
+        if self.poll_interval > self.timeout:
+            raise WorkersError(
+                f"Leadership has the poll_interval {self.poll_interval} and a lease of "
+                f"{self.timeout} s, which would end before it is renewed: lower the one, "
+                "or raise the other (timeout, or the setting leader_lease)"
+            )
         worker.hub.on(_FREED, lambda _: self.wakeup_signal.set())
 
     async def on_worker_stopped(self, *, worker: Any) -> None:
@@ -62,17 +83,16 @@ class Leadership(leadership.Leadership):
             WHERE l.worker_id = EXCLUDED.worker_id OR l.expires_at < NOW()
             """
         )
-        lease: int = chancy.settings.leader_lease
         async with (
             chancy.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
         ):
             await cursor.execute(
                 query.format(table=_table(chancy)),
-                {"worker": worker.worker_id, "lease": lease},
+                {"worker": worker.worker_id, "lease": self.timeout},
             )
             leads, led = cursor.rowcount == 1, worker.is_leader.is_set()
-            pause = lease / 2
+            pause: float = self.poll_interval
             if not leads:
                 # Not later than the lease of a killed leader ends.
                 await cursor.execute(
@@ -84,10 +104,12 @@ class Leadership(leadership.Leadership):
                 if row := await cursor.fetchone():
                     left: float = row["left"]
                     pause = min(pause, max(0, left) + _LEASE_MARGIN)
-            if leads == led:
-                return pause
-            event = "leadership.gained" if leads else "leadership.lost"
-            await chancy.notify(cursor, event, {"worker_id": worker.worker_id})
+            if leads or led:
+                event = "gained" if not led else "renewed" if leads else "lost"
+                body = {"worker_id": worker.worker_id}
+                await chancy.notify(cursor, f"leadership.{event}", body)
+        if leads == led:
+            return pause
         if leads:
             worker.is_leader.set()
         else:

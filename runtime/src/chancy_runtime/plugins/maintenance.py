@@ -4,8 +4,11 @@ import time
 from typing import Any
 
 from chancy.plugins import pruner, recovery
+from chancy.rule import SQLAble
 from psycopg import sql
 from psycopg.types.json import Json
+
+from chancy_runtime.plugins.base import OnOurWorker
 
 MAX_RESCUES = 3
 _GIVEN_UP = (
@@ -14,12 +17,28 @@ _GIVEN_UP = (
 )
 
 
-class Pruner(pruner.Pruner):
-    """Chancy's Pruner, at the start and then as often as `poll_interval` says.
+class Pruner(OnOurWorker, pruner.Pruner):
+    """Chancy's Pruner, which prunes at the start and then at its interval.
 
     After a full batch it goes on at once: Chancy 0.26 prunes one batch in a poll, so
     that the table grows for good above 10,000 jobs a minute.
+
+    Args:
+        rule: Which ended jobs are deleted; without it, those older than a day.
+        maximum_to_prune: How many jobs one statement deletes.
+        poll_interval: Seconds between two polls; without it the setting `poll_interval`.
     """
+
+    def __init__(
+        self,
+        rule: SQLAble | None = None,
+        *,
+        maximum_to_prune: int = 10_000,
+        poll_interval: int | None = None,
+    ) -> None:
+        super().__init__(
+            rule, maximum_to_prune=maximum_to_prune, poll_interval=poll_interval or 0
+        )
 
     async def prune(self, chancy: Any, cursor: Any) -> int:
         removed: int = await super().prune(chancy, cursor)
@@ -28,22 +47,28 @@ class Pruner(pruner.Pruner):
         return removed
 
     async def run(self, worker: Any, chancy: Any) -> None:
-        self.poll_interval = chancy.settings.poll_interval
+        self.poll_interval = self.poll_interval or chancy.settings.poll_interval
         self.wakeup_signal.set()
         await super().run(worker, chancy)
 
 
-class Recovery(recovery.Recovery):
+class Recovery(OnOurWorker, recovery.Recovery):
     """Chancy's Recovery, which gives a job up after MAX_RESCUES rescues.
 
     Chancy 0.26 rescues for ever and grants one more attempt each time, so that a job
     that kills its process does so again and again. The count is in the job's meta.
     After a start or an outage Recovery waits until every live worker has had the time to
     announce itself, because a crash of the server empties the table of workers.
+
+    Args:
+        poll_interval: Seconds between two polls; without it the setting `poll_interval`.
     """
 
+    def __init__(self, *, poll_interval: int | None = None) -> None:
+        super().__init__(poll_interval=poll_interval or 0)
+
     async def run(self, worker: Any, chancy: Any) -> None:
-        self.poll_interval = chancy.settings.poll_interval
+        self.poll_interval = self.poll_interval or chancy.settings.poll_interval
         self.wakeup_signal.set()
         await super().run(worker, chancy)
 

@@ -10,9 +10,10 @@ from chancy.plugins import sentry
 from sentry_sdk.integrations.logging import ignore_logger
 
 from chancy_runtime.execution.executors import FAILURES
+from chancy_runtime.plugins.base import OnOurWorker
 
 
-class SentryPlugin(sentry.SentryPlugin):
+class SentryPlugin(OnOurWorker, sentry.SentryPlugin):
     """Chancy's SentryPlugin, with the tag `service` on each event.
 
     The house rule: errors go to Sentry, regular logging to the normal stream.
@@ -29,6 +30,7 @@ class SentryPlugin(sentry.SentryPlugin):
 
     async def on_worker_started(self, *, worker: Any) -> None:
         """Keeps Sentry's integration for logging from reporting failed jobs again."""
+        await super().on_worker_started(worker=worker)
         ignore_logger(worker.chancy.log.getChild(FAILURES).name)
 
     @contextmanager

@@ -45,6 +45,8 @@ class Retry(DatabaseRetry):
     async def wait(self, error: BaseException) -> None:
         if is_cancelled():
             raise asyncio.CancelledError
+        if not isinstance(error, self.errors):
+            raise error
         await self.monitor.recover(self.name, error, self.failures)
         self.failures += 1
 

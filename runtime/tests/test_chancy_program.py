@@ -1,0 +1,80 @@
+"""Chancy's own program, `chancy --app …`, on a service of this library."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import chancy
+import pytest
+from billing_service import create_chancy
+from chancy_runtime import Leadership, WorkersError
+
+from harness.commands import environment, run, wait_for
+from harness.databases import query
+from harness.recorder import Recorder
+
+CREATE = "app.billing.workers.chancy_initialization.create_chancy"
+
+
+def program(
+    backend: Recorder, url: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return run(
+        Path(sys.executable).with_name("chancy"),
+        *("--app", CREATE, *arguments),
+        cwd=backend.folder,
+        env=environment(WORKERS_DATABASE_URL=url, PYTHONPATH=str(backend.folder)),
+        check=False,
+        timeout=60,
+    )
+
+
+def test_its_worker_is_refused_in_one_line_before_it_takes_a_job(
+    backend: Recorder, url: str
+) -> None:
+    query(
+        url,
+        "INSERT INTO billing_jobs (id, queue, func) "
+        "VALUES (gen_random_uuid(), 'default', 'builtins.print')",
+    )
+
+    result = program(backend, url, "worker", "start")
+
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "chancy_runtime does not run in Chancy's own Worker" in line
+    assert "start the service" in line and "uvicorn app.billing.main:app" in line
+    assert query(url, "SELECT state FROM billing_jobs") == [("pending",)]
+    assert query(url, "SELECT * FROM billing_workers") == []
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("tables")
+async def test_so_it_is_in_a_program_of_one_s_own(database_url: str) -> None:
+    async with create_chancy() as ours:
+        with pytest.raises(WorkersError, match="does not run in Chancy's own Worker"):
+            await chancy.Worker(ours, register_signal_handlers=False).start()
+    plugins: list[chancy.plugin.Plugin] = [Leadership()]
+    async with chancy.Chancy(
+        database_url, prefix="billing_", plugins=plugins, no_default_plugins=True
+    ) as plain:
+        with pytest.raises(WorkersError, match="uvicorn your.module:app"):
+            await chancy.Worker(plain, register_signal_handlers=False).start()
+
+
+def test_its_other_commands_work(backend: Recorder, url: str) -> None:
+    job = "app.billing.workers.record.worker.record"
+    kwargs = '{"note": "by hand"}'
+    for command in (
+        ("misc", "migrate"),
+        ("misc", "check-migrations"),
+        ("queue", "push", job, "--kwargs", kwargs),
+        ("queue", "list"),
+    ):
+        result = program(backend, url, *command)
+        assert result.returncode == 0, result.stderr
+    with backend.service(url) as running:
+        wait_for(
+            lambda: backend.executions["by hand"], timeout=30, what="the pushed job"
+        )
+        running.stop()
