@@ -23,6 +23,10 @@ OF_WORKERS = re.compile(
     r"workers/(chancy_\w+|__init__|__main__"
     r"|tests/(__init__|conftest|test_(chancy_\w+|main|workers)))\.py"
 )
+# The same, and what is written once.
+RENDERED = re.compile(
+    rf"{OF_WORKERS.pattern}|workers/(\w+/(__init__|worker)|tests/test_job_\w+)\.py"
+)
 OF_BACKEND = re.compile(
     r"README\.md|pyproject\.toml|\.gitignore"
     r"|app/(__init__|observability|secret_values)\.py"
@@ -52,6 +56,7 @@ def main(answers_file: str, template: str) -> int:
         of_attributes(template, [f"{prefix}{name}" for _, name in files]),
         of_names(),
         of_files(prefix, files),
+        of_ignored(service),
     ):
         print(f"nothing is updated: {reason}", file=sys.stderr)
         return 1
@@ -130,6 +135,21 @@ def of_files(prefix: str, files: Sequence[tuple[str, str]]) -> Iterator[str]:
                 f"{prefix}{name} is no UTF-8 text, and the edits in it would be lost: save "
                 "it as UTF-8 and without NUL, commit, then run this again"
             )
+
+
+def of_ignored(service: str) -> Iterator[str]:
+    """Files of the workers that git ignores and does not know, which Copier deletes."""
+    listed = git(
+        *("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--"),
+        f":(glob){service}/workers/**/*.py",
+    )
+    for name in filter(None, listed.split("\0")):
+        if not RENDERED.fullmatch(os.path.relpath(name, service)):
+            continue
+        yield (
+            f"git ignores {name}, which would be deleted: git add -f what is there (git "
+            f"check-ignore -v {shlex.quote(name)} tells the line), commit, then run this again"
+        )
 
 
 def shown_again(mark: str, name: str, *where: str) -> str:
