@@ -56,7 +56,7 @@ def main(answers_file: str, template: str) -> int:
         of_attributes(template, [f"{prefix}{name}" for _, name in files]),
         of_names(),
         of_files(prefix, files),
-        of_ignored(service),
+        of_ignored(prefix, service),
     ):
         print(f"nothing is updated: {reason}", file=sys.stderr)
         return 1
@@ -137,19 +137,23 @@ def of_files(prefix: str, files: Sequence[tuple[str, str]]) -> Iterator[str]:
             )
 
 
-def of_ignored(service: str) -> Iterator[str]:
-    """Files of the workers that git ignores and does not know, which Copier deletes."""
+def of_ignored(prefix: str, service: str) -> Iterator[str]:
+    """Files of the workers that git ignores and does not know, which Copier deletes.
+
+    Args:
+        prefix: From the repository's top folder to this one.
+    """
     listed = git(
         *("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--"),
         f":(glob){service}/workers/**/*.py",
     )
     for name in filter(None, listed.split("\0")):
-        if not RENDERED.fullmatch(os.path.relpath(name, service)):
-            continue
-        yield (
-            f"git ignores {name}, which would be deleted: git add -f what is there (git "
-            f"check-ignore -v {shlex.quote(name)} tells the line), commit, then run this again"
-        )
+        if RENDERED.fullmatch(os.path.relpath(name, service)):
+            shown = shlex.quote(f"{prefix}{name}")
+            yield (
+                f"git ignores {prefix}{name}, which would be deleted: git add -f {shown} "
+                f"(git check-ignore -v {shown} tells the line), commit, then run this again"
+            )
 
 
 def shown_again(mark: str, name: str, *where: str) -> str:
