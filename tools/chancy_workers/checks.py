@@ -29,6 +29,7 @@ from .template import Template
 from .upgrade import add_command
 
 STATUS_TIMEOUT = 60
+DEFAULT = ".copier-answers.yml"
 
 
 @dataclass(frozen=True)
@@ -96,22 +97,22 @@ class Subject:
         found = ignored(project.top, sorted(listed))
         return {project.top / name: line for name, line in found.items()}
 
-    def brings_back(self, file: Path) -> str:
-        """The command that brings back a rendered file that is gone."""
-        where = self.shown(file)
-        name = file.relative_to(self.project.top).as_posix()
-        if git(self.project.top, "rev-list", "-1", "HEAD", "--", f":(literal){name}"):
+    def brings_back(self, *files: Path) -> str:
+        """The command that brings back rendered files that are gone."""
+        project = self.project
+        where = " ".join(map(self.shown, files))
+        known = [f":(literal){file.relative_to(project.top)}" for file in files]
+        if git(project.top, "rev-list", "-1", "HEAD", "--", *known):
             return (
                 f"git checkout $(git rev-list -1 HEAD -- {where})~ -- {where}, or "
                 f"git checkout HEAD -- {where} before that is committed"
             )
-        answers = self.project.file.name
-        options = "" if answers == ".copier-answers.yml" else f"-a {answers} "
-        if file != self.project.main:
+        options = "" if project.file.name == DEFAULT else f"-a {project.file.name} "
+        if project.main not in files:
             options += "--exclude main.py "
         return (
             "uvx copier recopy --trust --skip-tasks --defaults --quiet --vcs-ref=:current: "
-            f"--skip '*' {options}{self.shown(self.project.folder)}"
+            f"--skip '*' {options}{self.shown(project.folder)} && git add -f {where}"
         )
 
     def shown(self, file: Path) -> str:
@@ -180,7 +181,7 @@ def has_ignored_files(subject: Subject) -> Iterator[Finding]:
             told if is_there else f"is missing, and {told}",
             f"{add}, or narrow that line"
             if is_there
-            else f"{add} where they are, or here {subject.brings_back(paths[0])} && {add}",
+            else f"{add} where they are, or here {subject.brings_back(*paths)}",
         )
 
 
@@ -300,8 +301,8 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
                 subject.project.file,
                 f"the job {job['name']} is in the answers, and workers/{job['name']}/"
                 "worker.py is not there",
-                f"take it out of jobs in {subject.project.path}, commit, then "
-                + subject.update,
+                f"{subject.brings_back(worker)}; or take it out of jobs in "
+                f"{subject.project.path}, commit, then {subject.update}",
             )
 
 
