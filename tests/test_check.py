@@ -160,6 +160,17 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "starts no workers",
         "in the answer main",
     ),
+    "app-elsewhere": (
+        lambda root: [
+            (root / "app/billing/main.py").write_text("print('Hello')\n"),
+            (root / "app/billing/server.py").write_text(
+                "from fastapi import FastAPI\n\napp = FastAPI()\n"
+            ),
+        ],
+        "app/billing/main.py",
+        "starts no workers",
+        "name the file with the app, perhaps app/billing/server.py, in the answer main",
+    ),
     "second-app": (
         lambda root: (root / "app/billing/server.py").write_text(
             "from fastapi import FastAPI\n\napp = FastAPI()\n"
@@ -548,7 +559,7 @@ def test_another_app_beside_one_that_the_team_wrote_is_a_notice(root: Path) -> N
         (
             "pyproject.toml",
             '[tool.poetry.dependencies]\npython = "^3.10"\nfastapi = "^0.110"',
-            ["python is >=3.10,<4", "fastapi"],
+            ["python is ^3.10, and", "fastapi<0.111,>=0.110 leaves"],
         ),
         (
             "pyproject.toml",
@@ -557,7 +568,8 @@ def test_another_app_beside_one_that_the_team_wrote_is_a_notice(root: Path) -> N
         ),
         (
             "pyproject.toml",
-            '[project]\ndependencies = ["FastAPI<0.112", "psycopg[binary]~=3.2", "x"]\n'
+            '[project]\ndependencies = ["FastAPI<0.112", "psycopg[binary]~=3.2", '
+            "\"psycopg<3; python_version < '3.8'\"]\n"
             '[dependency-groups]\ndev = ["chancy==0.25.1", {include-group = "x"}]',
             ["FastAPI<0.112 leaves no version", "chancy==0.25.1 leaves no"],
         ),

@@ -17,6 +17,7 @@ from .repository import Refused
 
 # What chancy-runtime needs; a test compares this with runtime/pyproject.toml.
 PYTHON = ">=3.11"
+OLDER = [f"3.{minor}.{patch}" for minor in range(11) for patch in (0, 99)]
 PACKAGES = {
     "chancy": ">=0.26,<0.27",
     "fastapi": ">=0.112.2",
@@ -36,11 +37,12 @@ def in_the_way(project: Project) -> Iterator[tuple[Path, str, str]]:
     for folder in folders_of(project):
         pyproject = folder / "pyproject.toml"
         content = _read(pyproject)
-        listed = sorted(folder.glob("requirements*.*"))
+        patterns = ("requirements*.*", "requirements/*.txt")
+        listed = sorted(path for each in patterns for path in folder.glob(each))
         yield from _of_python(pyproject, content)
         for requirement in _declared(content):
             yield from _of_package(project, pyproject, requirement)
-        for path in listed:
+        for path in filter(Path.is_file, listed):
             for line in path.read_text(errors="replace").splitlines():
                 yield from _of_package(project, path, line.partition(" #")[0])
         if listed or "project" in content or "poetry" in content.get("tool", {}):
@@ -71,19 +73,15 @@ def _of_python(
     """What says which Python the backend runs on allows one before 3.11."""
     poetry = content.get("tool", {}).get("poetry", {}).get("dependencies", {})
     name, told = "requires-python", content.get("project", {}).get("requires-python")
+    spec = told
     if told is None:
-        name, told = "python", _poetry_range(poetry.get("python"))
-    if not isinstance(told, str):
-        return
+        name, told = "python", poetry.get("python")
+        spec = _poetry_range(told)
     try:
-        allowed = SpecifierSet(told)
+        allowed = SpecifierSet(spec) if isinstance(spec, str) else None
     except InvalidSpecifier:
         return
-    if any(
-        allowed.contains(f"3.{minor}.{patch}")
-        for minor in range(11)
-        for patch in (0, 99)
-    ):
+    if allowed is not None and any(map(allowed.contains, OLDER)):
         yield (
             pyproject,
             f"{name} is {told}, and {NAME} needs Python {PYTHON}: uv and poetry cannot add it",
@@ -140,6 +138,8 @@ def _of_package(
     try:
         requirement = Requirement(re.sub(r"\s--hash=.*", "", text.strip(" \\")))
     except InvalidRequirement:
+        return
+    if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
         return
     name = canonicalize_name(requirement.name)
     if name == "sentry-sdk" and not project.answers.get("sentry", True):
