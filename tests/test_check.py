@@ -177,7 +177,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         ),
         "app/billing/server.py",
         "has an app that starts no workers, beside the one that the template wrote",
-        "write main: server.py in .copier-answers.yml, git rm app/billing/main.py",
+        "chancy-workers wire --service billing app/billing/server.py, then git rm app",
     ),
     "ignored": (
         ignore_the_job,
@@ -538,7 +538,7 @@ def test_another_app_beside_one_that_the_team_wrote_is_a_notice(root: Path) -> N
     assert check(root) == []
     told = run(PROGRAM, "check", "app/billing", cwd=root).stdout.splitlines()
     assert told[0].startswith(
-        "app/billing/server.py:3: notice: has an app that starts no workers: is it"
+        "app/billing/server.py:3: notice: has an app that starts no workers: if it"
     )
 
     add_line(root / "app/billing/main.py", "from . import server")

@@ -233,16 +233,17 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
             f"answer main ({subject.project.path}), commit, then {subject.update}",
         )
         return
+    is_sample = _is_sample(subject)
+    remove = "git rm" if is_sample else "chancy-workers wire --remove"
     for path, line in _other_apps(subject):
-        relative = Path(os.path.relpath(path, subject.project.service)).as_posix()
         yield subject.found(
             path,
             "has an app that starts no workers"
-            f"{', beside the one that the template wrote' if _is_sample(subject) else ''}",
-            f"is it the one that runs? Then commit what is there, write main: {relative} in {subject.project.path}, "
-            f"git rm {subject.shown(main)} if nothing needs it, commit, and {subject.update}",
+            + (", beside the one that the template wrote" if is_sample else ""),
+            "if it is the one that the server runs, chancy-workers wire --service "
+            f"{answers['service']} {subject.shown(path)}, then {remove} {subject.shown(main)}",
             line,
-            "error" if _is_sample(subject) else "notice",
+            "error" if is_sample else "notice",
         )
 
 
