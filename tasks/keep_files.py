@@ -65,6 +65,7 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     rendered = rendered_files(tree_of(release, "template", "-C", template), workers)
     restore_edited(files, rendered, template)
     report_links(files, rendered)
+    report_ignored(workers)
     if SWITCHES not in os.environ:
         report_imports(answers_file, workers)
 
@@ -297,6 +298,19 @@ def report_links(files: Mapping[str, Blob], rendered: Mapping[str, Blob]) -> Non
                 f"{name} is a link, and stays one: what the release changed in this file is "
                 "not in what it points to."
             )
+
+
+def report_ignored(workers: str) -> None:
+    """Names new files that git ignores, which no clone would have."""
+    listed = git(
+        *("ls-files", "-z", "--full-name", "--others", "--ignored"),
+        *("--exclude-standard", "--", f":(glob){workers}/**/*.py"),
+    )
+    if listed:
+        import shlex
+
+        names = " ".join(map(shlex.quote, filter(None, listed.split("\0"))))
+        print(f"Git ignores {names}, so that no clone has them: git add -f {names}")
 
 
 def git(*arguments: str) -> str:

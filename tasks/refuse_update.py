@@ -23,6 +23,10 @@ OF_WORKERS = re.compile(
     r"workers/(chancy_\w+|__init__|__main__"
     r"|tests/(__init__|conftest|test_(chancy_\w+|main|workers)))\.py"
 )
+# The same, and what is written once.
+RENDERED = re.compile(
+    rf"{OF_WORKERS.pattern}|workers/(\w+/(__init__|worker)|tests/test_job_\w+)\.py"
+)
 OF_BACKEND = re.compile(
     r"README\.md|pyproject\.toml|\.gitignore"
     r"|app/(__init__|observability|secret_values)\.py"
@@ -52,6 +56,7 @@ def main(answers_file: str, template: str) -> int:
         of_attributes(template, [f"{prefix}{name}" for _, name in files]),
         of_names(),
         of_files(prefix, files),
+        of_ignored(prefix, service),
     ):
         print(f"nothing is updated: {reason}", file=sys.stderr)
         return 1
@@ -129,6 +134,25 @@ def of_files(prefix: str, files: Sequence[tuple[str, str]]) -> Iterator[str]:
             yield (
                 f"{prefix}{name} is no UTF-8 text, and the edits in it would be lost: save "
                 "it as UTF-8 and without NUL, commit, then run this again"
+            )
+
+
+def of_ignored(prefix: str, service: str) -> Iterator[str]:
+    """Files of the workers that git ignores and does not know, which Copier deletes.
+
+    Args:
+        prefix: From the repository's top folder to this one.
+    """
+    listed = git(
+        *("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--"),
+        f":(glob){service}/workers/**/*.py",
+    )
+    for name in filter(None, listed.split("\0")):
+        if RENDERED.fullmatch(os.path.relpath(name, service)):
+            shown = shlex.quote(f"{prefix}{name}")
+            yield (
+                f"git ignores {prefix}{name}, which would be deleted: git add -f {shown} "
+                f"(git check-ignore -v {shown} tells the line), commit, then run this again"
             )
 
 

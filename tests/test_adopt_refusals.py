@@ -399,6 +399,12 @@ def test_what_other_files_could_import_no_longer_is_named(
             lambda s: (s / ".copier-answers.yml").touch(),
             "rendered already … copier update",
         ),
+        (
+            lambda s: (s.parents[1] / "pyproject.toml").write_text(
+                '[project]\ndependencies = ["fastapi==0.110"]\n'
+            ),
+            "pyproject.toml: fastapi==0.110 leaves no version of fastapi … raise it",
+        ),
     ],
 )
 def test_a_service_that_is_not_to_be_adopted_is_left_alone(

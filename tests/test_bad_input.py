@@ -132,6 +132,19 @@ def test_a_bad_answer_on_the_command_line_is_refused_in_one_line(
     assert_says(refusal(tmp_path, "-d", answer), words)
 
 
+@pytest.mark.parametrize("there", [["models.py"], ["server.py", "app.py"]])
+def test_where_the_app_is_cannot_be_seen_the_answer_main_is_asked_for(
+    there: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "app" / "billing").mkdir(parents=True)
+    for name in there:
+        (tmp_path / "app" / "billing" / name).touch()
+
+    told = ", ".join(sorted(there))
+    words = f"'main' … billing has \"{told}\" and no main.py: write the … main.py for"
+    assert_says(refusal(tmp_path), words)
+
+
 @pytest.mark.parametrize(
     ("answers", "words"),
     [

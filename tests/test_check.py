@@ -1,16 +1,32 @@
 """`chancy-workers check` tells what is wrong with a service, and nothing else."""
 
 import json
+import os
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from chancy_workers.answers import Project
+from chancy_workers.in_the_way import PACKAGES, PYTHON, in_the_way
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from .releases import RELEASES, WORKING_TREE, commit_all
-from .support import GIT, PROGRAM, commit, copy, database, environment, migrate, run
+from .support import (
+    GIT,
+    PROGRAM,
+    TEMPLATE,
+    commit,
+    copy,
+    database,
+    environment,
+    migrate,
+    run,
+)
 
 WORKERS = "app/billing/workers"
 ANSWERS = ".copier-answers.yml"
@@ -91,6 +107,13 @@ def lose_main(root: Path) -> None:
     (root / "app/billing/mail.py").write_bytes(b"E = '\xe9'\n")
 
 
+def ignore_the_job(root: Path) -> None:
+    """Git ignores what the job is in, and has never known it."""
+    (root / ".gitignore").write_text("/.venv\n*digest*\n")
+    shutil.rmtree(root / ".git")
+    commit(root)
+
+
 def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
     lock(root, "0.5.3")
     run(
@@ -136,6 +159,33 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "app/billing/main.py",
         "starts no workers",
         "in the answer main",
+    ),
+    "app-elsewhere": (
+        lambda root: [
+            (root / "app/billing/main.py").write_text("print('Hello')\n"),
+            (root / "app/billing/server.py").write_text(
+                "from fastapi import FastAPI\n\napp = FastAPI()\n"
+            ),
+        ],
+        "app/billing/main.py",
+        "starts no workers",
+        "name the file with the app, perhaps app/billing/server.py, in the answer main",
+    ),
+    "second-app": (
+        lambda root: (root / "app/billing/server.py").write_text(
+            "from fastapi import FastAPI\n\napp = FastAPI()\n"
+        ),
+        "app/billing/server.py",
+        "has an app that starts no workers, beside the one that the template wrote",
+        "chancy-workers wire --service billing app/billing/server.py, then git rm app",
+    ),
+    "ignored": (
+        ignore_the_job,
+        f"{WORKERS}/send_digest/__init__.py",
+        "git ignores (.gitignore:2 has *digest*), so that no clone has "
+        f"{WORKERS}/send_digest/__init__.py {WORKERS}/send_digest/worker.py "
+        f"{WORKERS}/tests/test_job_send_digest.py",
+        f"git add -f {WORKERS}/send_digest/__init__.py",
     ),
     "conflict": (
         lambda root: add_line(
@@ -248,6 +298,24 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
     assert [each["file"] for each in of_billing] == [file]
     assert problem in of_billing[0]["problem"]
     assert mend in of_billing[0]["mend"]
+
+
+def test_a_clone_without_the_ignored_files_has_them_after_what_is_told(
+    root: Path, tmp_path: Path
+) -> None:
+    ignore_the_job(root)
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", root, clone, cwd=tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    (finding,) = check(clone, "app/billing")
+    command = finding["mend"].split(", or here uvx ")[1]
+    run("sh", "-c", command, cwd=clone, env=environment(PATH=path))
+
+    assert finding["problem"].startswith("is missing, and git ignores (.gitignore:2")
+    assert check(clone, "app/billing") == []
+    added = run("git", "status", "--porcelain", cwd=clone).stdout.splitlines()
+    assert [line[:2] for line in added] == ["A "] * 3
 
 
 @pytest.mark.parametrize(
@@ -458,6 +526,124 @@ def test_it_tells_by_which_releases_a_service_is_behind_and_what_they_changed(
     for release in [*RELEASES][1:]:
         assert release in finding["problem"]
     assert finding["mend"] == "chancy-workers update app/billing"
+
+
+def test_another_app_beside_one_that_the_team_wrote_is_a_notice(root: Path) -> None:
+    """Of scripts, tests and mounted parts nobody knows better than the team."""
+    add_line(root / "app/billing/main.py", "\nOURS = 1")
+    (root / "app/billing/server.py").write_text(
+        "from fastapi import FastAPI\n\napp = FastAPI()\n"
+    )
+
+    assert check(root) == []
+    told = run(PROGRAM, "check", "app/billing", cwd=root).stdout.splitlines()
+    assert told[0].startswith(
+        "app/billing/server.py:3: notice: has an app that starts no workers: if it"
+    )
+
+    add_line(root / "app/billing/main.py", "from . import server")
+    told = run(PROGRAM, "check", "app/billing", cwd=root).stdout.splitlines()
+    assert "server.py" not in told[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reasons"),
+    [
+        (
+            "pyproject.toml",
+            '[project]\nrequires-python = ">=3.9"',
+            ["requires-python is"],
+        ),
+        ("pyproject.toml", '[project]\nrequires-python = ">3.10.99"', []),
+        ("pyproject.toml", '[project]\nrequires-python = "==3.12.*"', []),
+        (
+            "pyproject.toml",
+            '[tool.poetry.dependencies]\npython = "^3.10"\nfastapi = "^0.110"',
+            ["python is ^3.10, and", "fastapi<0.111,>=0.110 leaves"],
+        ),
+        (
+            "pyproject.toml",
+            '[tool.poetry.dependencies]\npython = "~3.11"\nfastapi = "*"\nrich = "13"',
+            [],
+        ),
+        (
+            "pyproject.toml",
+            '[project]\ndependencies = ["FastAPI<0.112", "psycopg[binary]~=3.2", '
+            "\"psycopg<3; python_version < '3.8'\"]\n"
+            '[dependency-groups]\ndev = ["chancy==0.25.1", {include-group = "x"}]',
+            ["FastAPI<0.112 leaves no version", "chancy==0.25.1 leaves no"],
+        ),
+        (
+            "pyproject.toml",
+            '[project]\ndependencies = ["psycopg<3.3", "fastapi>=0.100,<0.113"]\n'
+            '[tool.uv]\nconstraint-dependencies = ["sentry-sdk<2"]',
+            ["psycopg<3.3 leaves no version", "sentry-sdk<2 leaves"],
+        ),
+        (
+            "requirements.txt",
+            "-r base.txt\nfastapi==0.95.0 \\\n    --hash=sha256:0\npsycopg==3.3.7 # x\n",
+            ["fastapi==0.95.0 leaves no version of fastapi"],
+        ),
+        (
+            "requirements.txt",
+            "fastapi==0.95.0\nchancy-runtime @ file:///srv/runtime\n",
+            [],  # It is a dependency already.
+        ),
+    ],
+)
+def test_what_the_library_cannot_be_installed_beside_is_told(
+    name: str, text: str, reasons: list[str], tmp_path: Path
+) -> None:
+    root = tmp_path / "monorepo"
+    (root / "backend/app/billing").mkdir(parents=True)
+    # Another project, above.
+    (root / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.8"')
+    commit(root)
+    (root / "backend" / name).write_text(text)
+    answers = {"scope": "service", "service": "billing"}
+    project = Project(root / "backend/app/billing" / ANSWERS, answers)
+
+    found = [*in_the_way(project)]
+
+    if name == "requirements.txt" and not reasons:
+        assert found == []
+        return
+    assert [file.name for file, _, _ in found] == [name] * len(found)
+    for (_, problem, _), reason in zip(found, reasons, strict=True):
+        assert problem.startswith(reason)
+
+
+def test_what_the_library_needs_is_known_as_it_is() -> None:
+    content = tomllib.loads((TEMPLATE / "runtime/pyproject.toml").read_text())
+    project = content["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    needed = [Requirement(each) for told in lists for each in told]
+    message = (TEMPLATE / "questions/messages.jinja").read_text()
+
+    assert {each.name: each.specifier for each in needed} == {
+        name: SpecifierSet(told) for name, told in PACKAGES.items()
+    }
+    assert project["requires-python"] == PYTHON
+    assert f"They need Python {PYTHON[2:]} or later" in message
+    assert f"FastAPI {PACKAGES['fastapi'][2:]} or later" in message
+
+
+def test_nothing_is_updated_where_the_library_cannot_be_installed(root: Path) -> None:
+    take_out_the_library(root)
+    replace(
+        root / "pyproject.toml",
+        'requires-python = ">=3.11"',
+        'requires-python = ">=3.9"',
+    )
+    commit_all(root)
+
+    problems = [each["problem"] for each in check(root, "app/shipping")]
+    updated = run(PROGRAM, "update", "app/shipping", cwd=root, check=False)
+
+    assert problems[0].startswith("requires-python is >=3.9, and chancy-runtime needs")
+    assert updated.returncode == 1
+    assert "refused: pyproject.toml: requires-python is >=3.9" in updated.stdout
+    assert run("git", "status", "--porcelain", cwd=root).stdout == ""
 
 
 def test_tables_that_lack_a_migration_are_found_when_a_database_is_given(

@@ -89,6 +89,69 @@ def test_the_package_starts_at_the_root_of_the_backend(
     assert answers(tmp_path / "backend" / service)["package"] == package
 
 
+APP = "from fastapi import FastAPI\n\napp = FastAPI()\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        (["app/billing/server.py"], "server.py"),
+        (["app/billing/models.py", "app/main.py", "app/app.py"], "../main.py"),
+        (["app/billing/routers/users.py", "asgi.py"], "../../asgi.py"),
+    ],
+)
+def test_the_file_with_the_app_is_found_by_its_name_and_no_second_app_written(
+    there: list[str], found: str, bare_backend: Path
+) -> None:
+    for name in there:
+        (bare_backend / name).parent.mkdir(exist_ok=True)
+        (bare_backend / name).write_text(APP)
+
+    printed = copy("app/billing", cwd=bare_backend)
+
+    service = bare_backend / "app" / "billing"
+    assert answers(service)["main"] == found
+    assert f"{Path(found).name} is wired" in printed.stdout
+    assert f"{found} was there; what became of it is said above" in printed.stderr
+    assert not (service / "main.py").exists()
+
+
+def test_the_closing_message_tells_the_truth_where_no_task_ran(tmp_path: Path) -> None:
+    """In a src layout with a namespace package, whose app is in server.py."""
+    service = tmp_path / "backend" / "src" / "acme" / "billing"
+    service.mkdir(parents=True)
+    (tmp_path / "backend" / "pyproject.toml").touch()
+    (service / "server.py").write_text(APP)
+
+    printed = copy(service, "-T", cwd=tmp_path / "backend").stderr
+
+    lines = [line.strip() for line in printed.splitlines()]
+    commands = [line.partition(" chancy-workers ")[2] for line in lines]
+    assert "check src/acme/billing" in commands
+    assert "wire src/acme/billing/server.py" in commands
+    assert "server.py was there and is as it was, since no task ran." in printed
+    assert f"Next, from {tmp_path}/backend/src (" in printed
+    # Without the option, pytest imports these modules as billing.workers.
+    assert lines.count(
+        "uv run python -m pytest -o consider_namespace_packages=true "
+        "acme/billing/workers"
+    )
+    assert (service / "server.py").read_text() == APP
+
+
+def test_a_python_that_is_too_old_is_said_before_the_first_question(
+    bare_backend: Path,
+) -> None:
+    packages = bare_backend / ".venv" / "lib" / "python3.9" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "_virtualenv.py").touch()
+
+    printed = copy("app/billing", "-T", cwd=bare_backend).stderr
+
+    before = printed.partition("The workers of billing")[0]
+    assert f"The .venv of the backend {bare_backend} has Python 3.9: raise it" in before
+
+
 def test_what_is_no_app_is_left_alone_and_the_lines_are_told(
     bare_backend: Path,
 ) -> None:
@@ -160,10 +223,13 @@ def test_a_second_service_finds_the_secrets_and_the_logging_of_the_backend(
 def test_enter_at_every_prompt_renders_the_same_as_the_defaults(
     bare_backend: Path, tmp_path: Path
 ) -> None:
-    """A terminal with a person who presses Enter, played by pty."""
+    """A terminal with a person who presses Enter, played by pty; the app is in server.py."""
     import pty
     import select
 
+    (bare_backend / "app" / "other").mkdir()
+    for name in ("billing", "other"):
+        (bare_backend / "app" / name / "server.py").write_text(APP)
     copy("app/other", "-d", "service=billing", cwd=bare_backend)
     terminal, child_end = pty.openpty()
     process = subprocess.Popen(
@@ -190,6 +256,8 @@ def test_enter_at_every_prompt_renders_the_same_as_the_defaults(
     default = answers(bare_backend / "app" / "other")
     apart = {"package": "", "_commit": "", "_fingerprint": ""}
     assert {**asked, **apart} == {**default, **apart}
+    assert asked["main"] == "server.py"
+    assert not (bare_backend / "app" / "billing" / "main.py").exists()
 
 
 HOST = "git.example.invalid/team/template.git"

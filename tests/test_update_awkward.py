@@ -16,7 +16,7 @@ from .releases import (
     commit_all,
     read_files,
 )
-from .support import GIT, PROGRAM, copy, run
+from .support import COPIER, GIT, PROGRAM, copy, run
 from .updates import KEPT
 
 
@@ -393,6 +393,32 @@ def test_a_file_that_git_ignores_is_refused_before_anything_is_changed(
         commit_all(root)
         run(PROGRAM, *command, cwd=root)
         assert path.exists()
+
+
+def test_copier_update_deletes_no_file_that_git_ignores_and_names_new_ones(
+    root: Path,
+) -> None:
+    (root / ".gitignore").write_text("*instance*\n*_results*\n")
+    instance = f"{BILLING}/workers/chancy_instance.py"
+    run("git", "rm", "-q", "--cached", instance, cwd=root)
+    commit_all(root)
+    update = [*COPIER, "update", "--trust", "--defaults", "--vcs-ref=:current:"]
+
+    refused = run(*update, BILLING, cwd=root, check=False)
+
+    assert refused.returncode == 1
+    assert (
+        f"git ignores {instance}, which would be deleted: git add -f" in refused.stderr
+    )
+    assert (root / instance).is_file()
+
+    run("git", "add", "-f", instance, cwd=root)
+    commit_all(root)
+    updated = run(*update, "-d", "jobs=[send_digest, pull_results]", BILLING, cwd=root)
+
+    job = f"{BILLING}/workers/pull_results"
+    assert f"Git ignores {job}/__init__.py {job}/worker.py" in updated.stdout
+    assert (root / instance).is_file()
 
 
 def test_where_the_repository_itself_has_crlf_only_edits_conflict(root: Path) -> None:

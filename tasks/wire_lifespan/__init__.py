@@ -2,6 +2,7 @@
 
 from .disk import write
 from .moved import OldImport, find_old_imports
+from .others import other_apps
 from .program import main
 from .service import Service, service_of
 from .switch import Switched, switch_imports
@@ -14,6 +15,7 @@ __all__ = [
     "Switched",
     "find_old_imports",
     "main",
+    "other_apps",
     "service_of",
     "switch_imports",
     "write",

@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,14 +100,25 @@ def wired_elsewhere(source: Source, service: Service) -> str:
 
 @functools.cache
 def project_modules(source: Source, service: Service) -> list[tuple[Path, Source]]:
+    """The project's modules that a file reaches and that say something about lifespans or workers."""
+    found = []
+    for path, data in reached_modules(source, service.file):
+        if re.search(rb"lifespan|initialize_workers|workers_router", data):
+            try:
+                found.append((path, read(data)[0]))
+            except Stop:
+                continue
+    return found
+
+
+def reached_modules(source: Source, file: Path) -> Iterator[tuple[Path, bytes]]:
     """The project's modules that a file imports, and those that they import.
 
-    Only those that say something about lifespans or workers, and none of the template's.
+    None of the template's.
     """
-    found = []
     imports = [each for node in source.nodes for each in imports_of(node)]
-    seen = {service.file}
-    rest = [(service.file, imports)]
+    seen = {file}
+    rest = [(file, imports)]
     while rest and len(seen) < MOST_MODULES:
         file, imports = rest.pop(0)
         paths = [path for each in imports for path in found_in(file, *each)[1]]
@@ -116,12 +128,10 @@ def project_modules(source: Source, service: Service) -> list[tuple[Path, Source
             seen.add(path)
             try:
                 data = path.read_bytes()
-                rest.append((path, imports_in(data)))
-                if re.search(rb"lifespan|initialize_workers|workers_router", data):
-                    found.append((path, read(data)[0]))
-            except (OSError, Stop):
+            except OSError:
                 continue
-    return found
+            rest.append((path, imports_in(data)))
+            yield path, data
 
 
 def imports_in(data: bytes) -> list[tuple[str, list[str]]]:

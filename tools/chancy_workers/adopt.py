@@ -36,6 +36,7 @@ from .house_pattern import (
     read_house,
 )
 from .house_users import Users, users_of
+from .in_the_way import refuse_what_is_in_the_way
 from .library import NAME, pin_of
 from .python_files import Backend
 from .repository import Refused
@@ -121,6 +122,7 @@ def plan(service: Path, template: str | None) -> Adoption:
         Refusal: It is not to be adopted, or not all of it could be read.
     """
     _refuse_unless_adoptable(service)
+    _refuse_unless_installable(service)
     package, root = _package_of(service)
     house = _house(service, package, root)
     _refuse_if_unread(house)
@@ -204,6 +206,14 @@ def _refuse_unless_adoptable(service: Path) -> None:
             f"{service} has changes that are not committed: commit or stash them first\n"
             f"{changed}"
         )
+
+
+def _refuse_unless_installable(service: Path) -> None:
+    answers = {"scope": "service", "service": service.name}
+    try:
+        refuse_what_is_in_the_way(Project(service / ANSWERS, answers))
+    except Refused as refused:
+        raise Refusal(str(refused)) from None
 
 
 def _refuse_unless_in_git(service: Path, files: dict[Path, bytes]) -> None:

@@ -8,10 +8,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 
 from .answers import Answers, Project, fingerprint, jobs_of
+from .in_the_way import in_the_way
 from .library import (
     NAME,
     has_dependency,
@@ -20,13 +22,14 @@ from .library import (
     pin_of,
     versions_near,
 )
-from .renewal import is_machinery
-from .repository import Refused
+from .renewal import is_machinery, rendered_files
+from .repository import Refused, git, ignored
 from .source import task
 from .template import Template
 from .upgrade import add_command
 
 STATUS_TIMEOUT = 60
+DEFAULT = ".copier-answers.yml"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,39 @@ class Subject:
         """The command that brings the service to the newest release and takes answers in."""
         return f"chancy-workers update {shlex.quote(self.project.name)}"
 
+    @cached_property
+    def ignored(self) -> dict[Path, str]:
+        """The rendered files that git ignores and does not know, each with the line that says so."""
+        project, rendered = self.project, self.rendered
+        listed = {project.path, *rendered_files(project)}
+        if rendered is not None:
+            folder = project.folder.relative_to(project.top)
+            listed |= {
+                (folder / path.relative_to(rendered)).as_posix()
+                for path in rendered.rglob("*")
+                if path.is_file()
+            }
+        found = ignored(project.top, sorted(listed))
+        return {project.top / name: line for name, line in found.items()}
+
+    def brings_back(self, *files: Path) -> str:
+        """The command that brings back rendered files that are gone."""
+        project = self.project
+        where = " ".join(map(self.shown, files))
+        known = [f":(literal){file.relative_to(project.top)}" for file in files]
+        if git(project.top, "rev-list", "-1", "HEAD", "--", *known):
+            return (
+                f"git checkout $(git rev-list -1 HEAD -- {where})~ -- {where}, or "
+                f"git checkout HEAD -- {where} before that is committed"
+            )
+        options = "" if project.file.name == DEFAULT else f"-a {project.file.name} "
+        if project.main not in files:
+            options += "--exclude main.py "
+        return (
+            "uvx copier recopy --trust --skip-tasks --defaults --quiet --vcs-ref=:current: "
+            f"--skip '*' {options}{self.shown(project.folder)} && git add -f {where}"
+        )
+
     def shown(self, file: Path) -> str:
         """A path from the repository's top folder, as a shell takes it."""
         return shlex.quote(os.path.relpath(file, self.project.top))
@@ -128,14 +164,25 @@ def has_missing_modules(subject: Subject) -> Iterator[Finding]:
     )
     for rendered in sorted((fresh / "workers").glob("*.py")):
         path = subject.workers / rendered.name
-        where = subject.shown(path)
-        if not path.is_file():
-            yield subject.found(
-                path,
-                "is missing",
-                f"git checkout $(git rev-list -1 HEAD -- {where})~ -- {where}, or "
-                f"git checkout HEAD -- {where} before that is committed",
-            )
+        if not path.is_file() and path not in subject.ignored:
+            yield subject.found(path, "is missing", subject.brings_back(path))
+
+
+def has_ignored_files(subject: Subject) -> Iterator[Finding]:
+    """Git ignores rendered files, which no clone has then: add them all the same."""
+    groups: dict[tuple[str, bool], list[Path]] = {}
+    for path, line in subject.ignored.items():
+        groups.setdefault((line, path.exists()), []).append(path)
+    for (line, is_there), paths in groups.items():
+        told = f"git ignores ({line}), so that no clone has {' '.join(map(subject.shown, paths))}"
+        add = f"git add -f {' '.join(map(subject.shown, paths))}"
+        yield subject.found(
+            paths[0],
+            told if is_there else f"is missing, and {told}",
+            f"{add}, or narrow that line"
+            if is_there
+            else f"{add} where they are, or here {subject.brings_back(*paths)}",
+        )
 
 
 def has_old_imports(subject: Subject) -> Iterator[Finding]:
@@ -177,12 +224,46 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
         )
     if not wired:
         wire = f"chancy-workers wire --service {answers['service']} {subject.shown(main)}, or "
+        others = [subject.shown(path) for path, _ in _other_apps(subject)]
+        perhaps = f", perhaps {' or '.join(others)}," if others else ""
         yield subject.found(
             main,
             "starts no workers",
-            f"{wire if main.is_file() else ''}name the file with the app in the answer main "
-            f"({subject.project.path}), commit, then {subject.update}",
+            f"{wire if main.is_file() else ''}name the file with the app{perhaps} in the "
+            f"answer main ({subject.project.path}), commit, then {subject.update}",
         )
+        return
+    is_sample = _is_sample(subject)
+    remove = "git rm" if is_sample else "chancy-workers wire --remove"
+    for path, line in _other_apps(subject):
+        yield subject.found(
+            path,
+            "has an app that starts no workers"
+            + (", beside the one that the template wrote" if is_sample else ""),
+            "if it is the one that the server runs, chancy-workers wire --service "
+            f"{answers['service']} {subject.shown(path)}, then {remove} {subject.shown(main)}",
+            line,
+            "error" if is_sample else "notice",
+        )
+
+
+def _other_apps(subject: Subject) -> Iterator[tuple[Path, int]]:
+    """The files of the service's folder that have another app, with its line."""
+    project, wiring = subject.project, task("wire_lifespan")
+    name, package = project.answers["service"], project.package
+    service = wiring.service_of(project.main, name, package, "")
+    yield from wiring.other_apps(service._replace(folder=project.service))
+
+
+def _is_sample(subject: Subject) -> bool:
+    """Whether the file with the app is as the template wrote it."""
+    if subject.rendered is None or not subject.project.main.is_file():
+        return False
+    main = os.path.relpath(subject.project.main, subject.project.folder)
+    fresh = subject.rendered / main
+    return fresh.is_file() and bool(
+        task("layout").differ_in_layout_only(_text(fresh), _text(subject.project.main))
+    )
 
 
 def has_conflicts(subject: Subject) -> Iterator[Finding]:
@@ -212,13 +293,17 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
     rendered = {job["name"] for job in jobs_of(subject.answers)}
     for job in subject.project.jobs:
         worker = subject.workers / job["name"] / "worker.py"
-        if job["name"] in rendered and not worker.is_file():
+        if (
+            job["name"] in rendered
+            and not worker.is_file()
+            and worker not in subject.ignored
+        ):
             yield subject.found(
                 subject.project.file,
                 f"the job {job['name']} is in the answers, and workers/{job['name']}/"
                 "worker.py is not there",
-                f"take it out of jobs in {subject.project.path}, commit, then "
-                + subject.update,
+                f"{subject.brings_back(worker)}; or take it out of jobs in "
+                f"{subject.project.path}, commit, then {subject.update}",
             )
 
 
@@ -342,6 +427,9 @@ def has_another_library(subject: Subject) -> Iterator[Finding]:
         command = f" ({add_command(project, pin_of(project))})"
     except Refused:
         command = ""
+    obstacles = [*in_the_way(project)]
+    for file, problem, mend in obstacles:
+        yield subject.found(file, problem, mend)
     if has_dependency(project) is False:
         yield subject.found(
             answers,
@@ -409,6 +497,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     is_behind,
     is_answered_by_hand,
     has_missing_modules,
+    has_ignored_files,
     has_old_imports,
     is_not_wired,
     has_conflicts,

@@ -73,15 +73,15 @@ def leave_the_caller_s_repository() -> None:
             os.environ.pop(name, None)
 
 
-def refuse_ignored(top: Path, files: Sequence[str]) -> None:
-    """Makes sure that git takes files of the template's, from the top folder.
+def ignored(top: Path, files: Sequence[str]) -> dict[str, str]:
+    """The files that git ignores and does not know, each with the line that says so.
 
-    Raises:
-        Refused: It ignores one that it does not know yet.
+    Args:
+        files: As git names them from the top folder; they may be missing.
     """
-    ignored = names(
+    told = names(
         subprocess.run(
-            ["git", "check-ignore", "-z", "--stdin"],
+            ["git", "check-ignore", "--verbose", "-z", "--stdin"],
             cwd=top,
             input="".join(f"{name}\0" for name in files),
             capture_output=True,
@@ -89,11 +89,25 @@ def refuse_ignored(top: Path, files: Sequence[str]) -> None:
             errors="surrogateescape",
         ).stdout
     )
-    if ignored:
+    lines = zip(told[::4], told[1::4], told[2::4], told[3::4], strict=False)
+    return {
+        name: f"{source}:{line} has {pattern}"
+        for source, line, pattern, name in lines
+        if not pattern.startswith("!")
+    }
+
+
+def refuse_ignored(top: Path, files: Sequence[str]) -> None:
+    """Makes sure that git takes files of the template's, from the top folder.
+
+    Raises:
+        Refused: It ignores one that it does not know yet.
+    """
+    if found := ignored(top, files):
+        first = next(iter(found))
         raise Refused(
-            f"git ignores {first_of(ignored)}, which the template renders: mend .gitignore (git "
-            f"check-ignore -v {shlex.quote(ignored[0])} tells the line) or git add -f what "
-            "is there, commit, then run this again"
+            f"git ignores {first_of([*found])}, which the template renders ({found[first]}): "
+            "mend that line or git add -f what is there, commit, then run this again"
         )
 
 

@@ -125,7 +125,7 @@ def template_of(project: Project) -> str:
 def _put_main(project: Project, top: Path) -> None:
     """Puts an empty file where the answers say that the app is, which the template checks."""
     main = project.main
-    asked = project.answers["scope"] == "service"
+    asked = project.answers.get("main", "main.py") != "main.py"
     if asked and project.top in main.parents and main.is_file():
         copied = top / main.relative_to(project.top)
         copied.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .answers import Project, Unreadable, choose, read
+from .in_the_way import refuse_what_is_in_the_way
 from .renewal import renew
 from .repository import Refused
 from .upgrade import Upgrade
@@ -100,6 +101,7 @@ def update(project: Project | Unreadable) -> tuple[Outcome, str]:
         about = [f"{project.reason}: {project.mend}"]
         return Outcome(project.name, "", "", "refused", about), ""
     try:
+        refuse_what_is_in_the_way(project)
         renewal = renew(project)
     except Refused as refused:
         about = [str(refused)]
