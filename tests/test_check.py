@@ -513,10 +513,10 @@ def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
     assert result.returncode == 1
     billing, shipping = result.stdout.splitlines()
     assert billing.startswith(
-        f"::error file={WORKERS}/send_digest/worker.py,line=15,title=app/billing::the queue"
+        f"::error file={WORKERS}/send_digest/worker.py,line=24,title=app/billing::the queue"
     )
     assert shipping.startswith(
-        "::error file=50%25%2Capp/shipping/workers/send_digest/worker.py,line=15,"
+        "::error file=50%25%2Capp/shipping/workers/send_digest/worker.py,line=24,"
         "title=50%25%2Capp/shipping::the queue slow%25 is not declared"
     )
 
