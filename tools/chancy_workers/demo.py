@@ -101,7 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
     except Stopped as stopped:
         console.print("[yellow]Stopped[/]: everything is taken down again.")
         return stopped.status
-    except (DemoError, LookupError, OSError, subprocess.SubprocessError) as error:
+    except (
+        DemoError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        subprocess.SubprocessError,
+    ) as error:
         console.print("[red]Failed[/]: ", end="")
         console.print(str(error), markup=False, soft_wrap=True)
         return 1
