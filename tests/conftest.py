@@ -81,9 +81,10 @@ def next_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A backend with every default, rendered once; tests leave its files alone."""
+    """A backend whose job has a schedule, rendered once; tests leave its files alone."""
     folder = tmp_path_factory.mktemp("renders") / "backend"
-    copy(folder, "-d", "scope=backend", cwd=folder.parent)
+    job = 'jobs=[{name: send_digest, schedule: "0 7 * * mon-fri"}]'
+    copy(folder, "-d", "scope=backend", "-d", job, cwd=folder.parent)
     return folder
 
 

@@ -127,6 +127,106 @@ def test_one_command_adds_a_job_with_its_test(
     )
 
 
+def test_one_command_removes_a_job_with_all_that_was_rendered_for_it(
+    scope: str, root: Path, render: Callable[..., Path]
+) -> None:
+    """Its files, its test, its schedule and its route; later updates find a fresh render."""
+    main = root / "app/billing/main.py"
+    main.write_text(main.read_text().replace("billing service.", "billing service!"))
+    report = root / WORKERS / "report" / "worker.py"
+    report.write_text(f"{report.read_text()}\n# The team's.\n")
+    commit_all(root)
+
+    printed = chancy_workers("remove-job", "app/billing", "send_digest", cwd=root)
+
+    expected = read_files(render(scope, jobs=ANSWERS["jobs"][1:]))
+    expected[f"{WORKERS}/report/worker.py"] = report.read_bytes()
+    before, after = b"billing service.", b"billing service!"
+    rendered = expected["app/billing/main.py"]
+    expected["app/billing/main.py"] = rendered.replace(before, after)
+    assert read_files(root) == expected
+    assert "stay" not in printed and "conflict" not in printed
+    assert "that are queued fail once this is deployed" in printed
+    assert not (root / WORKERS / "send_digest").exists()
+
+
+# What uses the job `report`, and where.
+USES = {
+    "app/billing/service.py": "from .workers.report.worker import report\n",
+    "app/billing/workers/tests/test_ours.py": "from ..report import worker\n",
+    "app/billing/workers/other.py": "from . import (\n    report,\n)\n",
+    "scripts/push.py": 'JOB = "app.billing.workers.report.worker.report"\n',
+    "app/billing/main.py": "from .workers.report.worker import report  # At the end.\n",
+}
+
+
+def test_a_job_that_is_used_is_not_removed_and_each_use_is_named(
+    render: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(render("service"), tmp_path / "backend"))
+    for name, text in USES.items():
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text((path.read_text() if path.is_file() else "") + text)
+    namesake = root / "app/shipping/workers/report/worker.py"
+    namesake.parent.mkdir(parents=True)
+    namesake.write_text("from ..report.worker import report\n")
+    last = len((root / "app/billing/main.py").read_text().splitlines())
+    commit_all(root)
+    before = read_files(root)
+    remove = ("remove-job", "app/billing", "report")
+
+    refused = chancy_workers(*remove, cwd=root, check=False)
+
+    places = [f"{name}:{last if name.endswith('main.py') else 1}" for name in USES]
+    told, _, rest = refused.removeprefix("chancy-workers remove-job: ").partition(
+        " use "
+    )
+    assert sorted(told.split(", ")) == sorted(places)
+    assert "the job report: take that out, commit, then run this again" in rest
+    assert read_files(root) == before
+
+
+def test_what_git_does_not_have_of_a_removed_job_stays(
+    render: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(render("service"), tmp_path / "backend"))
+    job = root / WORKERS / "report"
+    (root / ".gitignore").write_text("*.bin\n")
+    commit_all(root)
+    (job / "model.bin").write_bytes(b"The team's.")
+    (job / "notes.py").write_text("# The team's.\n")
+    before = read_files(root)
+    remove = ("remove-job", "app/billing", "report")
+
+    refused = chancy_workers(*remove, cwd=root, check=False)
+    unknown = chancy_workers(*remove[:2], "tests", cwd=root, check=False)
+    same = read_files(root)
+    commit_all(root)
+    printed = chancy_workers(*remove, cwd=root)
+
+    assert f"uncommitted changes in {WORKERS}/report/notes.py: commit" in refused
+    assert (
+        "there is no job tests in app/billing: name one of send_digest, rep" in unknown
+    )
+    assert same == before
+    assert [path.name for path in job.iterdir()] == ["model.bin"]
+    assert f"{WORKERS}/report stays: git does not have what is left in it" in printed
+
+
+def test_the_files_of_a_job_that_is_out_of_the_answers_can_be_removed(
+    render: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(render("service"), tmp_path / "backend"))
+    answer(root, "service", jobs=ANSWERS["jobs"][:1])
+    assert (root / WORKERS / "report" / "worker.py").is_file()
+    commit_all(root)
+
+    chancy_workers("remove-job", "app/billing", "report", cwd=root)
+
+    assert read_files(root) == read_files(render("service", jobs=ANSWERS["jobs"][:1]))
+
+
 @pytest.mark.parametrize("by_hand", [False, True], ids=["copier", "by-hand"])
 def test_a_job_out_of_the_answers_stays_with_its_test_and_is_not_registered(
     by_hand: bool, scope: str, root: Path, render: Callable[..., Path]

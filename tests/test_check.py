@@ -15,7 +15,7 @@ from chancy_workers.in_the_way import PACKAGES, PYTHON, in_the_way
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from .releases import RELEASES, WORKING_TREE, commit_all
+from .releases import NEXT, RELEASES, WORKING_TREE, commit_all
 from .support import (
     GIT,
     PROGRAM,
@@ -397,7 +397,7 @@ def test_a_service_that_is_not_committed_yet_is_looked_at(root: Path) -> None:
     run("git", "rm", "-r", "-q", "--cached", "app/shipping", cwd=root)
 
     printed = run(PROGRAM, "check", cwd=root).stdout
-    assert printed.endswith("\n2 services are current and whole\n")
+    assert printed.endswith("\n2 services are whole\n")
 
 
 def test_what_a_team_does_in_its_own_files_is_not_found(root: Path) -> None:
@@ -420,7 +420,7 @@ def test_a_library_that_cannot_be_told_is_a_notice_and_no_error(
         "app/shipping/.copier-answers.yml:1: notice: which chancy-runtime"
     )
     assert "need 0.5 or newer (uv add " in told
-    assert whole == "1 service is current and whole"
+    assert whole == "1 service is whole"
     annotated = run(
         PROGRAM, "check", "--format=github", "app/shipping", cwd=root
     ).stdout
@@ -518,7 +518,7 @@ def test_it_tells_by_which_releases_a_service_is_behind_and_what_they_changed(
     )
     commit(root)
 
-    (finding,) = check(root)
+    (finding,) = check(root, "--strict")
 
     assert finding["problem"].startswith(
         "v0.1.0 is behind v0.2.0 (Workers that survive:"
@@ -646,6 +646,33 @@ def test_nothing_is_updated_where_the_library_cannot_be_installed(root: Path) ->
     assert run("git", "status", "--porcelain", cwd=root).stdout == ""
 
 
+def test_a_release_of_the_template_turns_no_pull_request_red(
+    next_release: Path, tmp_path: Path
+) -> None:
+    """Being behind is a notice; with --strict, and with what is broken, it is an error."""
+    (tmp_path / "pyproject.toml").touch()
+    copy(
+        "app/billing", f"--vcs-ref={WORKING_TREE}", cwd=tmp_path, template=next_release
+    )
+    lock(tmp_path, "0.5.3")
+    commit(tmp_path)
+    behind = f"{WORKING_TREE} is behind {NEXT}: chancy-workers update app/billing"
+
+    told = run(PROGRAM, "check", "app/billing", cwd=tmp_path).stdout.splitlines()
+    strictly = run(PROGRAM, "check", "--strict", cwd=tmp_path, check=False)
+    (tmp_path / WORKERS / "chancy_instance.py").unlink()
+    broken = run(PROGRAM, "check", cwd=tmp_path, check=False)
+
+    file = f"app/billing/{ANSWERS}:1:"
+    assert told == [f"{file} notice: {behind}", "1 service is whole"]
+    assert (strictly.returncode, strictly.stdout) == (1, f"{file} {behind}\n")
+    assert broken.returncode == 1
+    assert [line.split(":")[0] for line in broken.stdout.splitlines()] == [
+        f"app/billing/{ANSWERS}",
+        f"{WORKERS}/chancy_instance.py",
+    ]
+
+
 def test_tables_that_lack_a_migration_are_found_when_a_database_is_given(
     root: Path, server_url: str
 ) -> None:
@@ -672,10 +699,10 @@ def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
     assert result.returncode == 1
     billing, shipping = result.stdout.splitlines()
     assert billing.startswith(
-        f"::error file={WORKERS}/send_digest/worker.py,line=15,title=app/billing::the queue"
+        f"::error file={WORKERS}/send_digest/worker.py,line=24,title=app/billing::the queue"
     )
     assert shipping.startswith(
-        "::error file=50%25%2Capp/shipping/workers/send_digest/worker.py,line=15,"
+        "::error file=50%25%2Capp/shipping/workers/send_digest/worker.py,line=24,"
         "title=50%25%2Capp/shipping::the queue slow%25 is not declared"
     )
 

@@ -91,19 +91,26 @@ def test_the_check_passes_a_current_backend(
     assert (result.returncode, errors_in(result.stdout)) == (0, []), result.stderr
 
 
-def test_the_check_fails_with_annotations_where_a_service_drifted(
+def test_the_check_fails_with_annotations_where_a_service_is_broken(
     origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
+    """And is not red because the template has a release."""
     billing = add_service(origin, "billing", next_release, WORKING_TREE)
     replace_first_line(billing / INSTANCE, '"""Ours."""')
     commit(origin)
 
-    result = run_job("workers", origin, tmp_path / "checkout", next_release)
+    behind = run_job("workers", origin, tmp_path / "behind", next_release)
+    (billing / INSTANCE).unlink()
+    commit_all(origin)
+    broken = run_job("workers", origin, tmp_path / "broken", next_release)
 
-    assert result.returncode == 1, result.stderr
-    (behind,) = errors_in(result.stdout)
-    assert behind.startswith(f"::error file=app/billing/{ANSWERS},line=")
-    assert f"{WORKING_TREE} is behind {NEXT}" in behind
+    assert (behind.returncode, errors_in(behind.stdout)) == (0, []), behind.stderr
+    told, *_ = behind.stdout.splitlines()
+    assert told.startswith(f"::notice file=app/billing/{ANSWERS},line=")
+    assert f"{WORKING_TREE} is behind {NEXT}" in told
+    assert broken.returncode == 1, broken.stderr
+    (missing,) = errors_in(broken.stdout)
+    assert missing.startswith(f"::error file=app/billing/{INSTANCE},line=")
 
 
 def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(

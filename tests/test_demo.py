@@ -17,8 +17,8 @@ from .support import TEMPLATE, environment, run, wait_for
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """The temporary folder of a demo, with a path short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+    """The temporary folder of a demo, with a space in its path."""
+    with tempfile.TemporaryDirectory(prefix="a demo ") as folder:
         yield Path(folder)
 
 

@@ -1,5 +1,6 @@
 """Where the template renders to, and what it leaves alone there."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -46,6 +47,26 @@ def test_a_render_with_every_default_holds_these_files(
     copy(folder, "-d", f"scope={scope}", cwd=tmp_path)
 
     assert "\n".join(files(folder)) + "\n" == (LISTINGS / f"{scope}.txt").read_text()
+
+
+def test_enter_schedules_nothing_and_the_job_shows_how_it_would_run_by_itself(
+    tmp_path: Path,
+) -> None:
+    scheduled = 'jobs=[{name: send_digest, schedule: "0 7 * * mon-fri"}]'
+    copy("plain/billing", cwd=tmp_path)
+    copy("scheduled/billing", "-d", scheduled, cwd=tmp_path)
+    plain = tmp_path / "plain/billing/workers"
+    text = (plain / "chancy_initialization.py").read_text()
+    job = ast.parse((plain / "send_digest/worker.py").read_text())
+    _, _, shown = (ast.get_docstring(job) or "").partition("has it:\n\n")
+    nothing = "CRON_JOBS: list[CronJob] = []"
+    import_line = "from .send_digest.worker import send_digest\n"
+    assert nothing in text and import_line not in text
+
+    with_it = text.replace(nothing, f"CRON_JOBS = [\n{shown}\n]")
+
+    expected = tmp_path / "scheduled/billing/workers/chancy_initialization.py"
+    assert with_it == expected.read_text().replace(import_line, "")
 
 
 def test_the_service_s_folder_can_be_named_in_every_way(

@@ -1,6 +1,7 @@
 """A matrix of answers gives code that is clean, typed, tested and boots."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,10 +72,31 @@ MATRIX: dict[str, dict[str, Any]] = {
         **BACKEND,
         "queues": [{"name": "q" * 63, "tags": [LONG_TAG, "b", "c"]}],
         "workers": [{"tags": [LONG_TAG, "b", "c", "d"]}],
-        "service": "a_service_with_a_name_of_32_char",
-        "jobs": [{"name": LONG_JOB, "schedule": "0 7 1-31/2 jan-mar mon-fri"}],
+        "service": "a_service_with_quite_a_long_name_of_40_c",
+        "prefix": "a_prefix_of_thirty_three_letters_",
+        "jobs": [LONG_JOB, {"name": f"{LONG_JOB[:-1]}2", "schedule": "@daily"}],
+        "database_secret": "A-SECRET-WITH-A-NAME-OF-FORTY-CHARACTERS",
     },
 }
+# What a team's own linters may find, each for its reason; docs/questions.md names them.
+LINT = """\
+line-length = 88
+
+[lint]
+select = ["E", "F", "I", "UP", "B", "SIM", "PL", "RUF", "ANN", "D", "S"]
+
+[lint.pydocstyle]
+convention = "google"  # The house document's docstrings say what a function does.
+
+[lint.per-file-ignores]
+"**/chancy_initialization.py" = ["S105"]  # DATABASE_SECRET is a secret's name.
+"**/secret_values.py" = ["PLC0415"]  # Azure's packages may be missing.
+# Tests assert, with values, on commands of their own; their names say what they test.
+"**/tests/*.py" = ["S101", "S603", "PLR2004", "D103"]
+"""
+WIDTH = 88
+# What has no place to break: the row of a table, a word, the URL of the library.
+UNBREAKABLE = re.compile(r"\|.*\||\s*\S+|chancy-runtime = \{.*\}")
 CONNECTIONS = (
     "SELECT count(*) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -92,6 +114,22 @@ class Render:
     jobs: list[str]
 
 
+def render_of(name: str, rendered: Callable[[str, dict[str, object]], Path]) -> Render:
+    answers = MATRIX[name]
+    folder = rendered(name, answers)
+    jobs = [
+        job if isinstance(job, str) else job["name"]
+        for job in answers.get("jobs", ["send_digest"])
+    ]
+    service = answers.get("service", "billing")
+    if answers.get("scope") == "backend":
+        return Render(folder, service, f"app.{service}", ["app", "tests"], jobs)
+    package = f"{folder.parent.name}.{folder.name}"
+    return Render(
+        folder.parents[1], service, package, [package.replace(".", "/")], jobs
+    )
+
+
 @pytest.fixture(
     params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MATRIX]
 )
@@ -99,18 +137,25 @@ def render(
     request: pytest.FixtureRequest,
     rendered: Callable[[str, dict[str, object]], Path],
 ) -> Render:
-    answers = MATRIX[request.param]
-    folder = rendered(request.param, answers)
-    jobs = [
-        job if isinstance(job, str) else job["name"]
-        for job in answers.get("jobs", ["send_digest"])
-    ]
-    name = answers.get("service", "billing")
-    if answers.get("scope") == "backend":
-        return Render(folder, name, f"app.{name}", ["app", "tests"], jobs)
-    root = folder.parents[1]
-    package = f"{folder.parent.name}.{folder.name}"
-    return Render(root, name, package, [package.replace(".", "/")], jobs)
+    return render_of(request.param, rendered)
+
+
+def test_a_team_s_own_linters_find_nothing(render: Render, tmp_path: Path) -> None:
+    """Which are stricter than those of a rendered backend."""
+    config = tmp_path / "ruff.toml"
+    config.write_text(LINT)
+    run(
+        *(sys.executable, "-m", "ruff", "check", "--no-cache", "--config", config),
+        *("--ignore-noqa", *render.code),
+        cwd=render.root,
+    )
+    of_backend = render.code[0] == "app"
+    folder = render.root if of_backend else render.root / render.code[0]
+    for path in folder.rglob("*"):
+        if not path.is_file() or path.suffix in (".pyc", ".log"):
+            continue  # What other tests leave there.
+        for line in path.read_text().splitlines():
+            assert len(line) <= WIDTH or UNBREAKABLE.fullmatch(line), (path, line)
 
 
 def test_the_code_is_clean(render: Render) -> None:
@@ -143,25 +188,26 @@ def test_the_code_is_clean(render: Render) -> None:
         assert "{{" not in path.read_text() and "{%" not in path.read_text()
 
 
+@pytest.mark.xdist_group("pyright")
 def test_pyright_finds_nothing_in_its_strict_mode(
-    backend: Path, tmp_path: Path
+    rendered: Callable[[str, dict[str, object]], Path], tmp_path: Path
 ) -> None:
-    """Without an override for Chancy, whose types come with the library."""
+    """In all renders at once, without an override for Chancy: the library has its types."""
+    renders = [render_of(name, rendered) for name in MATRIX]
     config = tmp_path / "pyright.json"
     environment_folder = Path(sys.executable).parents[1]
     settings = {
-        "include": [str(backend / "app")],
+        "include": [str(each.root / code) for each in renders for code in each.code],
         "typeCheckingMode": "strict",
         "venvPath": str(environment_folder.parent),
         "venv": environment_folder.name,
         # The house document has AsyncIterator where pyright wants AsyncGenerator.
         "reportDeprecated": False,
-        # The backend does not depend on Azure's packages; it imports them where it can.
-        "executionEnvironments": [{"root": str(backend)}],
+        "executionEnvironments": [{"root": str(each.root)} for each in renders],
     }
     config.write_text(json.dumps(settings))
 
-    run(Path(sys.executable).with_name("basedpyright"), "-p", config, cwd=backend)
+    run(Path(sys.executable).with_name("basedpyright"), "-p", config, cwd=tmp_path)
 
 
 def test_the_code_is_typed(render: Render, mypy_cache: Path, tmp_path: Path) -> None:

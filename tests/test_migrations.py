@@ -87,4 +87,4 @@ def test_a_renamed_answer_and_a_renamed_module_come_along(
     assert not (workers / "chancy_instance.py").exists()
     commit_all(root)
     printed = run(PROGRAM, "check", cwd=root).stdout
-    assert printed.endswith("1 service is current and whole\n")
+    assert printed.endswith("1 service is whole\n")

@@ -20,8 +20,9 @@ def test_two_services_share_a_database_and_nothing_in_it(
     tmp_path: Path, server_url: str
 ) -> None:
     root = tmp_path / "backend"
-    copy(root, "-d", "scope=backend", cwd=tmp_path)
-    copy("app/shipping", cwd=root)
+    job = ("-d", 'jobs=[{name: send_digest, schedule: "0 7 * * mon-fri"}]')
+    copy(root, "-d", "scope=backend", *job, cwd=tmp_path)
+    copy("app/shipping", *job, cwd=root)
     with database(server_url) as url:
         migrate(root, url, package="app.billing")
         of_billing = set(tables(url))

@@ -106,6 +106,19 @@ def test_a_service_from_years_ago_runs_its_workers_after_a_copy_and_an_update(
     assert lines_with(running, *events) == list(expected)
 
 
+def test_a_first_copy_calls_nothing_a_conflict_and_overwrites_nothing(
+    tmp_path: Path,
+) -> None:
+    ours = {MAIN: LIFESPAN, "app/billing/__init__.py": "OURS = 1\n"}
+    root = backend_with(tmp_path / "backend", ours)
+
+    copied = copy("app/billing", cwd=root)
+
+    assert "conflict" not in copied.stdout + copied.stderr
+    assert (root / "app/billing/__init__.py").read_text() == "OURS = 1\n"
+    assert told(IS_WIRED, copied) == 1
+
+
 def test_several_services_run_on_one_app(
     tmp_path: Path, released: Path, server_url: str
 ) -> None:

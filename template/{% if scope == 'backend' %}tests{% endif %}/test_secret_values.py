@@ -16,7 +16,7 @@ def test_a_missing_secret_names_both_places(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("AZURE_KEY_VAULT_URL", raising=False)
 
     with pytest.raises(
-        SecretNotFoundError, match="A-MISSING.*A_MISSING.*AZURE_KEY_VAULT_URL"
+        SecretNotFoundError, match=r"A-MISSING.*A_MISSING.*AZURE_KEY_VAULT_URL"
     ):
         get_secret_value("A-MISSING")
 

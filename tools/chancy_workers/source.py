@@ -43,11 +43,12 @@ def place_of(noted: dict[str, Any]) -> str:
 
 
 def task(name: str) -> ModuleType:
-    """Loads a program that Copier runs, a module or a package.
+    """Loads a program that Copier runs, a module or a package; or one of the library's.
 
-    It is beside this module in a wheel, and in tasks/ in a checkout.
+    It is beside this module in a wheel, and in tasks/ or runtime/ in a checkout.
     """
-    folders = (Path(__file__).parent, CHECKOUT / "tasks")
+    library = CHECKOUT / "runtime" / "src" / "chancy_runtime"
+    folders = (Path(__file__).parent, CHECKOUT / "tasks", library)
     places = [folder / each for folder in folders for each in (f"{name}.py", name)]
     path = next(place for place in places if place.exists())
     if path.is_dir():

@@ -67,15 +67,25 @@ class Template:
             return ""
         return " ".join(entry[1].split())
 
-    def render(self, project: Project, answers: Answers, scratch: Path) -> Path:
+    def render(
+        self,
+        project: Project,
+        answers: Answers,
+        scratch: Path,
+        beside_its_main: bool = True,
+    ) -> Path:
         """A fresh render of what a project is from; returns its folder.
+
+        Args:
+            beside_its_main: The file with the app counts as there; else it is rendered.
 
         Raises:
             Refused: The release is not there any more, or refuses the answers.
         """
         folder = scratch / project.top.name / project.folder.relative_to(project.top)
         folder.mkdir(parents=True)
-        _put_main(project, scratch / project.top.name)
+        if beside_its_main:
+            _put_main(project, scratch / project.top.name)
         data = scratch / "answers.yml"
         told = {key: value for key, value in answers.items() if not key.startswith("_")}
         data.write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")

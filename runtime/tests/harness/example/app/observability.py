@@ -11,6 +11,7 @@ class OneLineFormatter(logging.Formatter):
     """Keeps a traceback on the line of its event, as log collectors want it."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Formats a record with its line ends escaped."""
         return super().format(record).replace("\n", "\\n")
 
 

@@ -56,7 +56,7 @@ async def show_service(request: Request) -> dict[str, str]:
 
 @app.post("/jobs/record", status_code=202)
 async def push_job(note: str = "request") -> dict[str, str]:
-    """Pushes a job and answers at once; a worker runs it."""
+    """Pushes a job and answers at once. An example: everybody may call it."""
     job = record.job.with_kwargs(note=note)
     reference = await get_chancy().push(job)
     return {"id": str(reference.identifier)}
@@ -64,7 +64,7 @@ async def push_job(note: str = "request") -> dict[str, str]:
 
 @app.get("/jobs/{id}")
 async def show_job(id: UUID) -> dict[str, str]:
-    """Answers with the state of a job: pending, running, succeeded, failed…"""
+    """Answers with the state of a job, such as pending, running or succeeded."""
     job = await get_chancy().get_job(Reference(id))
     if job is None:
         raise HTTPException(404, f"there is no job {id}")
