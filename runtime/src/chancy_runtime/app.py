@@ -22,7 +22,11 @@ from psycopg_pool import AsyncConnectionPool
 
 from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
 from chancy_runtime.jobs.rows import UNREADABLE
-from chancy_runtime.postgres.connecting import failed_start, harmless_write
+from chancy_runtime.postgres.connecting import (
+    failed_start,
+    harmless_write,
+    refuse_other_systems,
+)
 from chancy_runtime.postgres.connections import (
     Connection,
     check,
@@ -169,6 +173,7 @@ class Chancy(chancy.Chancy):
             self._waiting_for_server.discard(connection)
 
     async def __aenter__(self) -> Self:
+        refuse_other_systems()
         quiet = _Quiet(self.pool.name, self.monitor)
         pool_log = logging.getLogger("psycopg.pool")
         pool_log.addFilter(quiet)
