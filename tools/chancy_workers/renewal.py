@@ -348,7 +348,7 @@ def switch_imports(updated: Project) -> str:
     wiring = task("wire_lifespan")
     name, package = updated.answers["service"], updated.package
     switched, problems = [], []
-    for path in sorted({*updated.service.rglob("*.py"), updated.main}):
+    for path in sorted({*updated.modules(), updated.main}):
         if not path.is_file() or path.is_symlink() or is_machinery(path, updated):
             continue
         shown = os.path.relpath(path, updated.top)
