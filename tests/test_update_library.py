@@ -205,7 +205,6 @@ def test_a_commit_without_a_tag_is_pinned_by_its_whole_hash(
     assert pin.requirement.endswith(f"{whole_release}@{head}#subdirectory=runtime")
 
 
-@pytest.mark.parametrize("release", OLDEST_AND_NEWEST)
 def test_the_index_of_the_answers_is_in_the_command(root: Path) -> None:
     file = root / BILLING / ".copier-answers.yml"
     answers = yaml.safe_load(file.read_text())
@@ -219,6 +218,7 @@ def test_the_index_of_the_answers_is_in_the_command(root: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("release", OLDEST_AND_NEWEST)
 def test_a_module_that_was_edited_stays_and_what_replaces_the_edit_is_told(
     release: str, template: Path, tmp_path: Path
 ) -> None:
