@@ -81,7 +81,11 @@ HIDING = """\
 [diff]
 \tnoprefix = true
 \texternal = false
+[url "{template}"]
+\tinsteadOf = {url}
 """
+# Where the template is, as the answers say; a person's configuration leads from there.
+URL = "https://git.example.invalid/chancy-workers.git"
 
 
 def hide(folder: Path) -> None:
@@ -104,14 +108,17 @@ def delete_conftest(root: Path) -> None:
     commit_all(root)
 
 
-def test_nothing_of_a_person_s_git_reaches_the_repositories_of_chancy_workers(
-    root: Path, tmp_path: Path
+def test_of_a_person_s_git_only_the_way_to_the_template_reaches_chancy_workers(
+    root: Path, next_release: Path, tmp_path: Path
 ) -> None:
     hide(tmp_path)
-    (tmp_path / "gitconfig").write_text(HIDING.format(folder=tmp_path))
+    told = HIDING.format(folder=tmp_path, template=next_release, url=URL)
+    (tmp_path / "gitconfig").write_text(told)
+    edits.change_answers(root / BILLING, _src_path=URL)
     delete_conftest(root)
     before = (root / MODULE).read_bytes()
     env = environment(
+        COPIER_CACHE_DIR=str(tmp_path / "cache"),
         GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"),
         GIT_CONFIG_PARAMETERS=f"'core.excludesfile={tmp_path}/ignored'",
         GIT_DEFAULT_HASH="sha256",
