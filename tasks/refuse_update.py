@@ -34,6 +34,8 @@ SETTINGS = {
     "apply.whitespace": ("", "nowarn", "warn"),
     "status.showUntrackedFiles": ("", "normal", "all", "true", "yes", "on", "1"),
 }
+# A person's settings may be for folders of this name only.
+LIKE_COPIER_S = "copier._main.old_copy."
 INSTEAD = "run chancy-workers update, which goes without it"
 
 
@@ -111,7 +113,7 @@ def of_new_repositories(files: Sequence[str]) -> Iterator[str]:
     """
     if not files:
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=LIKE_COPIER_S) as folder:
         for name in files:
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)

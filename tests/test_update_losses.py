@@ -92,6 +92,7 @@ def hide(folder: Path) -> None:
     """Writes what a person's configuration may name."""
     for name, text in {
         "ignored": IGNORED,
+        "included": f"[core]\n\texcludesFile = {folder}/ignored\n",
         "attributes": "*.py diff=lines\n",
         "new/info/exclude": IGNORED,
         "attr/info/attributes": "*.py binary\n",
@@ -165,6 +166,11 @@ TAKE_OUT = "would be lost: take that out"
             {"GIT_TEMPLATE_DIR": "{folder}/attr"},
             "",
             "for binary in every new repository",
+        ),
+        (
+            {},
+            "includeIf.gitdir:copier*/.path={folder}/included",
+            "({folder}/ignored:1:__main__.py)",
         ),
         ({}, "core.bigFileThreshold=1", "for binary in every new repository"),
     ],
