@@ -136,13 +136,12 @@ def of_new_repositories(files: Sequence[str]) -> Iterator[str]:
             for numbers, _, name in (each.rpartition("\t") for each in told.split("\0"))
         }
         for name in files:
-            if name not in lines:
+            if name not in lines and (by := ignored_by(name, where)):
                 yield (
-                    f"git ignores {name} in every new repository "
-                    f"({ignored_by(name, where)}), and the edits in it would be lost: take "
-                    f"that out, or {INSTEAD}"
+                    f"git ignores {name} in every new repository ({by}), and the edits in "
+                    f"it would be lost: take that out, or {INSTEAD}"
                 )
-            elif lines[name].startswith("-"):
+            elif lines.get(name, "").startswith("-"):
                 yield (
                     f"git takes {name} for binary in every new repository, by a setting or "
                     "an attributes file of yours, and the edits in it would be lost: take "
@@ -153,8 +152,9 @@ def of_new_repositories(files: Sequence[str]) -> Iterator[str]:
 
 
 def ignored_by(name: str, where: Sequence[str]) -> str:
-    """The file, the line and the pattern by which git ignores a file."""
-    found = git(*where, "check-ignore", "-v", "--no-index", name).partition("\t")[0]
+    """The file, the line and the pattern by which git ignores a file; nothing for none."""
+    told = git(*where, "check-ignore", "-v", "--no-index", name, check=False)
+    found = told.partition("\t")[0]
     template = ".git/info/exclude"
     if found.startswith(template):
         return f"info/exclude below init.templateDir{found.removeprefix(template)}"
