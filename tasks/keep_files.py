@@ -50,6 +50,7 @@ ELSE = "open an issue at the template's repository"
 
 def main(answers_file: str, workers: str, template: str, release: str) -> None:
     """Puts the files of the current folder right and says what became of them."""
+    read_paths_as_usual()
     merge_anew(workers)
     before = jobs_of(git("show", f"HEAD:./{answers_file}"))
     after = jobs_of(Path(answers_file).read_text(encoding="utf-8"))
@@ -68,6 +69,12 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     report_ignored(workers)
     if SWITCHES not in os.environ:
         report_imports(answers_file, workers)
+
+
+def read_paths_as_usual() -> None:
+    """Takes out of the environment how an editor wants git to read paths."""
+    for name in [name for name in os.environ if name.endswith("_PATHSPECS")]:
+        del os.environ[name]
 
 
 def tree_of(commit: str, folder: str, *where: str) -> dict[str, Blob]:

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -37,6 +38,9 @@ SETTINGS = {
     "apply.whitespace": ("", "nowarn", "warn"),
     "status.showUntrackedFiles": ("", "normal", "all", "true", "yes", "on", "1"),
 }
+# A person's settings may be for folders of this name only.
+LIKE_COPIER_S = "copier._main.old_copy."
+INSTEAD = "run chancy-workers update, which goes without it"
 
 
 def main(answers_file: str, template: str) -> int:
@@ -45,15 +49,19 @@ def main(answers_file: str, template: str) -> int:
     Args:
         template: A clone of its repository.
     """
+    from keep_files import read_paths_as_usual
+
+    read_paths_as_usual()
     answers = yaml.safe_load(Path(answers_file).read_text(encoding="utf-8"))
     backend = answers["scope"] == "backend"
     service = f"app/{answers['service']}" if backend else "."
     prefix = git("rev-parse", "--show-prefix").rstrip("\n")
     files = [*merged_files(service, backend)]
+    names = {name for _, name in files} | rendered(template, service, backend)
     for reason in chain(
         of_folders(answers_file, service, backend),
         of_settings(),
-        of_attributes(template, [f"{prefix}{name}" for _, name in files]),
+        of_new_repositories([f"{prefix}{name}" for name in sorted(names)]),
         of_names(),
         of_files(prefix, files),
         of_ignored(prefix, service),
@@ -86,8 +94,7 @@ def of_settings() -> Iterator[str]:
         if value not in harmless:
             yield (
                 f"git has {name}={value}, with which edits are lost: take it out (git "
-                f"config --show-origin {name} tells where it is), or run chancy-workers "
-                "update, which goes without it"
+                f"config --show-origin {name} tells where it is), or {INSTEAD}"
             )
 
 
@@ -103,19 +110,60 @@ def of_names() -> Iterator[str]:
             )
 
 
-def of_attributes(template: str, files: Sequence[str]) -> Iterator[str]:
-    """Files that a person's attributes make binary, in Copier's own folders too."""
+def of_new_repositories(files: Sequence[str]) -> Iterator[str]:
+    """Files that a person's set-up of git hides in the repositories that Copier makes.
+
+    Copier compares two of them: a file that git does not add there, or takes for binary,
+    is left out. So a repository is made in the same way, and git asked about each file.
+    """
     if not files:
         return
-    told = git("-C", template, "check-attr", "-z", "diff", "--", *files).split("\0")
-    for name, value in zip(told[::3], told[2::3], strict=False):
-        if value == "unset":
+    with tempfile.TemporaryDirectory(prefix=LIKE_COPIER_S) as folder:
+        for name in files:
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("text\n", encoding="utf-8")
+        where = ("-C", folder)
+        git(*where, "init")
+        added = run(*where, "add", ".")
+        if added.returncode != 0:
+            reason = "".join(added.stderr.splitlines()[-1:])
             yield (
-                f"git takes {name} for binary by an attributes file of yours, and the edits "
-                "in it would be lost: take that out (it is where git config "
-                "core.attributesFile says, or ~/.config/git/attributes), or run chancy-workers "
-                "update, which goes without it"
+                f"git add fails in a new repository, as Copier makes one ({reason}): take "
+                f"out the setting of yours that it is by, or {INSTEAD}"
             )
+            return
+        empty = git(*where, "hash-object", "-t", "tree", "-w", os.devnull).strip()
+        tree = git(*where, "write-tree").strip()
+        told = git(*where, "diff-tree", "-r", "-z", "--numstat", empty, tree)
+        lines = {
+            name: numbers
+            for numbers, _, name in (each.rpartition("\t") for each in told.split("\0"))
+        }
+        for name in files:
+            if name not in lines and (by := ignored_by(name, where)):
+                yield (
+                    f"git ignores {name} in every new repository ({by}), and the edits in "
+                    f"it would be lost: take that out, or {INSTEAD}"
+                )
+            elif lines.get(name, "").startswith("-"):
+                yield (
+                    f"git takes {name} for binary in every new repository, by a setting or "
+                    "an attributes file of yours, and the edits in it would be lost: take "
+                    "that out (it is core.bigFileThreshold, or in the file that git config "
+                    "core.attributesFile names, in ~/.config/git/attributes or in "
+                    f"info/attributes below init.templateDir), or {INSTEAD}"
+                )
+
+
+def ignored_by(name: str, where: Sequence[str]) -> str:
+    """The file, the line and the pattern by which git ignores a file; nothing for none."""
+    told = git(*where, "check-ignore", "-v", "--no-index", name, check=False)
+    found = told.partition("\t")[0]
+    template = ".git/info/exclude"
+    if found.startswith(template):
+        return f"info/exclude below init.templateDir{found.removeprefix(template)}"
+    return found
 
 
 def of_files(prefix: str, files: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -182,12 +230,26 @@ def merged_files(service: str, backend: bool) -> Iterator[tuple[str, str]]:
     """The files that Copier merges, each with git's mark and its name."""
     for entry in filter(None, git("ls-files", "-v", "-z").split("\0")):
         mark, name = entry.split(" ", 1)
-        if OF_WORKERS.fullmatch(os.path.relpath(name, service)):
+        if is_merged(name, service, backend):
             yield mark, name
-        elif backend and (
-            OF_BACKEND.fullmatch(name) or name == f"{service}/__init__.py"
-        ):
-            yield mark, name
+
+
+def rendered(template: str, service: str, backend: bool) -> set[str]:
+    """The same files as the template has them: the team may have deleted one."""
+    from keep_files import JINJA, rendered_files, tree_of
+
+    workers = os.path.normpath(f"{service}/workers")
+    tree = tree_of("HEAD", "template", "-C", template)
+    names = {name.removesuffix(JINJA) for name in rendered_files(tree, workers)}
+    return {name for name in names if is_merged(name, service, backend)}
+
+
+def is_merged(name: str, service: str, backend: bool) -> bool:
+    if OF_WORKERS.fullmatch(os.path.relpath(name, service)):
+        return True
+    return backend and (
+        bool(OF_BACKEND.fullmatch(name)) or name == f"{service}/__init__.py"
+    )
 
 
 def is_text(content: bytes) -> bool:
@@ -198,14 +260,19 @@ def is_text(content: bytes) -> bool:
 
 
 def git(*arguments: str, check: bool = True) -> str:
-    result = subprocess.run(
+    result = run(*arguments)
+    if check:
+        result.check_returncode()
+    return result.stdout
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         ["git", *arguments],
-        check=check,
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",
     )
-    return result.stdout
 
 
 if __name__ == "__main__":

@@ -318,6 +318,30 @@ def test_a_clone_without_the_ignored_files_has_them_after_what_is_told(
     assert [line[:2] for line in added] == ["A "] * 3
 
 
+def test_a_job_whose_name_the_template_refuses_is_not_told_to_be_added(
+    root: Path,
+) -> None:
+    """As `adopt` leaves them: the answers can have none of them."""
+    for name in ("test_mail", "list"):
+        shutil.copytree(root / WORKERS / "send_digest", root / WORKERS / name)
+
+    assert check(root, "app/billing") == []
+
+
+def test_an_environment_in_a_service_s_folder_is_not_looked_at(root: Path) -> None:
+    text = (
+        "from app.billing.workers.chancy_errors import WorkersError\n"
+        "<<<<<<< before updating\n"
+    )
+    for folder in (".venv", "env"):
+        environment = root / "app" / "billing" / folder
+        (environment / "lib").mkdir(parents=True)
+        (environment / "pyvenv.cfg").touch()
+        (environment / "lib" / "library.py").write_text(text)
+
+    assert check(root, "app/billing") == []
+
+
 @pytest.mark.parametrize(
     "imported",
     [

@@ -205,6 +205,19 @@ def test_a_commit_without_a_tag_is_pinned_by_its_whole_hash(
     assert pin.requirement.endswith(f"{whole_release}@{head}#subdirectory=runtime")
 
 
+def test_the_index_of_the_answers_is_in_the_command(root: Path) -> None:
+    file = root / BILLING / ".copier-answers.yml"
+    answers = yaml.safe_load(file.read_text())
+    index = "https://packages.example.com/simple"
+
+    pin = pin_of(Project(file, {**answers, "runtime": "index", "runtime_index": index}))
+
+    assert pin.uv == (
+        f"uv add --index chancy-runtime={index} --upgrade-package chancy-runtime "
+        '"chancy-runtime[fastapi,sentry]>=0.5,<1"'
+    )
+
+
 @pytest.mark.parametrize("release", OLDEST_AND_NEWEST)
 def test_a_module_that_was_edited_stays_and_what_replaces_the_edit_is_told(
     release: str, template: Path, tmp_path: Path

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,16 @@ import pytest
 from . import edits
 from .checkouts import ANSWERS, BILLING, FIRST, UPDATES, make_root
 from .releases import INSTANCE, NEXT, WORKING_TREE, commit_all, read_files
-from .support import COPIER, GIT, PROGRAM, commit, copy, environment, run
+from .support import (
+    COPIER,
+    GIT,
+    PROGRAM,
+    TEMPLATE,
+    commit,
+    copy,
+    environment,
+    run,
+)
 
 MODULE = f"{BILLING}/workers/__main__.py"
 
@@ -46,6 +56,151 @@ def configure(folder: Path, section: str, setting: str) -> dict[str, str]:
     path = folder / "gitconfig"
     path.write_text(f"[{section}]\n\t{setting}\n")
     return environment(GIT_CONFIG_GLOBAL=str(path))
+
+
+IGNORED = "__main__.py\nconftest.py\n"
+# Each line of a person's configuration hides a committed edit, in files that `hide` writes.
+HIDING = """\
+[core]
+\texcludesFile = {folder}/ignored
+\tattributesFile = {folder}/attributes
+\tbigFileThreshold = 1
+\tautocrlf = true
+\tsafecrlf = true
+[init]
+\ttemplateDir = {folder}/new
+\tdefaultObjectFormat = sha256
+[diff "lines"]
+\tbinary = true
+[commit]
+\tgpgsign = true
+[gpg]
+\tprogram = false
+[merge]
+\tconflictStyle = zdiff3
+[diff]
+\tnoprefix = true
+\texternal = false
+[url "{template}"]
+\tinsteadOf = {url}
+"""
+# Where the template is, as the answers say; a person's configuration leads from there.
+URL = "https://git.example.invalid/chancy-workers.git"
+
+
+def hide(folder: Path) -> None:
+    """Writes what a person's configuration may name."""
+    for name, text in {
+        "ignored": IGNORED,
+        "included": f"[core]\n\texcludesFile = {folder}/ignored\n",
+        "attributes": "*.py diff=lines\n",
+        "new/info/exclude": IGNORED,
+        "attr/info/attributes": "*.py binary\n",
+        "new/config": "[core]\n\tfileMode = false\n",
+        "home/git/ignore": IGNORED,
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    shutil.copytree(write_hook(folder, "prepare-commit-msg"), folder / "new" / "hooks")
+
+
+def delete_conftest(root: Path) -> None:
+    (root / BILLING / "workers" / "tests" / "conftest.py").unlink()
+    commit_all(root)
+
+
+def test_of_a_person_s_git_only_the_way_to_the_template_reaches_chancy_workers(
+    root: Path, next_release: Path, tmp_path: Path
+) -> None:
+    hide(tmp_path)
+    told = HIDING.format(folder=tmp_path, template=next_release, url=URL)
+    (tmp_path / "gitconfig").write_text(told)
+    edits.change_answers(root / BILLING, _src_path=URL)
+    delete_conftest(root)
+    before = (root / MODULE).read_bytes()
+    env = environment(
+        COPIER_CACHE_DIR=str(tmp_path / "cache"),
+        GIT_CONFIG_GLOBAL=str(tmp_path / "gitconfig"),
+        GIT_CONFIG_PARAMETERS=f"'core.excludesfile={tmp_path}/ignored'",
+        GIT_DEFAULT_HASH="sha256",
+        GIT_LITERAL_PATHSPECS="1",
+        GIT_TEMPLATE_DIR=str(tmp_path / "attr"),
+        XDG_CONFIG_HOME=str(tmp_path / "home"),
+    )
+
+    result = run(PROGRAM, "update", BILLING, cwd=root, env=env, check=False)
+
+    assert f"conflict in {BILLING}/{INSTANCE}" in result.stdout, result.stderr
+    assert "<<<<<<< before updating" in (root / BILLING / INSTANCE).read_text()
+    assert (root / MODULE).read_bytes() == before
+    assert not (root / BILLING / "workers" / "tests" / "conftest.py").exists()
+
+
+REFUSE: list[str | Path] = [
+    sys.executable,
+    TEMPLATE / "tasks" / "refuse_update.py",
+    ANSWERS,
+]
+TAKE_OUT = "would be lost: take that out"
+
+
+@pytest.mark.parametrize(
+    ("variables", "setting", "reason"),
+    [
+        (
+            {},
+            "core.excludesFile={folder}/ignored",
+            "({folder}/ignored:1:__main__.py)",
+        ),
+        (
+            {"XDG_CONFIG_HOME": "{folder}/home"},
+            "",
+            "({folder}/home/git/ignore:1:",
+        ),
+        (
+            {},
+            "init.templateDir={folder}/new",
+            "(info/exclude below init.templateDir:1:",
+        ),
+        (
+            {"GIT_TEMPLATE_DIR": "{folder}/attr"},
+            "",
+            "for binary in every new repository",
+        ),
+        (
+            {},
+            "includeIf.gitdir:copier*/.path={folder}/included",
+            "({folder}/ignored:1:__main__.py)",
+        ),
+        ({}, "core.bigFileThreshold=1", "for binary in every new repository"),
+    ],
+)
+def test_what_a_person_s_git_hides_from_copier_is_named(
+    variables: dict[str, str],
+    setting: str,
+    reason: str,
+    root: Path,
+    next_release: Path,
+    tmp_path: Path,
+) -> None:
+    hide(tmp_path)
+    given = {name: value.format(folder=tmp_path) for name, value in variables.items()}
+    name, _, value = setting.format(folder=tmp_path).partition("=")
+    if name:
+        given |= {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": name,
+            "GIT_CONFIG_VALUE_0": value,
+        }
+
+    env = environment(**given)
+    result = run(*REFUSE, next_release, cwd=root / BILLING, env=env, check=False)
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("nothing is updated: git "), result.stderr
+    assert f"{MODULE} " in result.stderr or "__init__.py" in result.stderr
+    assert reason.format(folder=tmp_path) in result.stderr
+    assert TAKE_OUT in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -84,6 +239,7 @@ def test_chancy_workers_goes_without_the_settings_of_a_person(
         ("apply", "whitespace = fix", "git has apply.whitespace=fix"),
         ("status", "showUntrackedFiles = no", "git has status.showUntrackedFiles=no"),
         ("core", "attributesFile = {attributes}", "git takes app/billing/workers/"),
+        ("core", "excludesFile = {ignored}", f"git ignores {MODULE} in every new"),
     ],
 )
 def test_copier_alone_refuses_them_before_anything_is_changed(
@@ -91,7 +247,10 @@ def test_copier_alone_refuses_them_before_anything_is_changed(
 ) -> None:
     attributes = tmp_path / "attributes"
     attributes.write_text("*.py binary\n")
-    env = configure(tmp_path, section, setting.format(attributes=attributes))
+    ignored = tmp_path / "ignored"
+    ignored.write_text(IGNORED)
+    told = setting.format(attributes=attributes, ignored=ignored)
+    env = configure(tmp_path, section, told)
     before = read_files(root)
 
     result = run(*UPDATES["copier"], BILLING, cwd=root, env=env, check=False)
@@ -104,6 +263,7 @@ def test_copier_alone_refuses_them_before_anything_is_changed(
 def test_a_hook_that_fails_does_not_stop_what_brings_edited_modules_back(
     next_release: Path, tmp_path: Path
 ) -> None:
+    """Nor does the way in which an editor starts git."""
     root = make_root(tmp_path, next_release, FIRST)
     module = root / BILLING / "workers" / "chancy_sentry.py"
     module.write_text(f"{module.read_text()}# The team's.\n")
@@ -112,7 +272,8 @@ def test_a_hook_that_fails_does_not_stop_what_brings_edited_modules_back(
     hooks = write_hook(root / ".git", "post-checkout")
     run("git", "config", "core.hooksPath", hooks, cwd=root)
 
-    run(*UPDATES["copier"], BILLING, cwd=root)
+    env = environment(GIT_LITERAL_PATHSPECS="1")
+    run(*UPDATES["copier"], BILLING, cwd=root, env=env)
 
     assert module.read_bytes() == edited
 

@@ -198,7 +198,8 @@ def test_sorted_imports_stay_sorted(wired: Backend, case: Case) -> None:
     original = wired.file.with_name("original.py")
     original.write_bytes(case.source)
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache"]
-    options = ["--select=I", "--output-format=concise"]
+    options = ["--select=I", "--output-format=concise", "--config"]
+    options.append(f'src = ["{case.root}"]')
     said = run(
         *ruff, *options, wired.file, original, cwd=wired.folder, check=False
     ).stdout

@@ -119,6 +119,33 @@ def test_a_first_copy_calls_nothing_a_conflict_and_overwrites_nothing(
     assert told(IS_WIRED, copied) == 1
 
 
+DOCKERFILE = """\
+FROM python:3.12-slim
+COPY app/billing /srv/billing
+WORKDIR /srv/billing
+CMD ["uvicorn", "main:app", "--host", "0.0.0.0"]
+"""
+
+
+def test_a_service_is_wired_for_the_way_in_which_its_dockerfile_starts_it(
+    tmp_path: Path, released: Path, database_url: str
+) -> None:
+    files = {MAIN: LIFESPAN, "Dockerfile": DOCKERFILE}
+    root = backend_with(tmp_path / "backend", files)
+
+    copied = copy("app/billing", "--vcs-ref=v0.1.0", cwd=root, template=released)
+
+    assert told("fits ../../Dockerfile, which starts main:app", copied) == 1
+    image = Path(
+        shutil.copytree(root / "app" / "billing", tmp_path / "srv" / "billing")
+    )
+    migrate(image.parent, "billing", database_url)
+    variables = {"WORKERS_DATABASE_URL": database_url}
+    with service(image, "main:app", variables) as running:
+        running.stop()
+    assert lines_with(running, "Started plugin 'Cron'")
+
+
 def test_several_services_run_on_one_app(
     tmp_path: Path, released: Path, server_url: str
 ) -> None:

@@ -1,12 +1,21 @@
 """A start that cannot succeed ends with one line that names the way out."""
 
+import asyncio
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from chancy_runtime import WorkersError, database_url, get_secret_value
+from chancy_runtime import (
+    Chancy,
+    WorkersError,
+    check_database,
+    database_url,
+    get_secret_value,
+    migrate,
+)
 
 from harness.commands import environment, run
 from harness.recorder import APP, Recorder, recorder
@@ -53,6 +62,18 @@ def failed_start(backend: Recorder, variables: dict[str, str]) -> str:
     assert "hunter2" not in running.output
     assert "Started plugin" not in running.output
     return running.output
+
+
+def test_a_system_without_poll_is_refused_before_it_connects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Windows is, where nothing of this was run."""
+    app = Chancy(DOWN, prefix="billing_")
+    monkeypatch.delattr(select, "poll")
+
+    for start in (check_database, migrate, Chancy.__aenter__):
+        with pytest.raises(WorkersError, match=r"run on Linux and macOS only.*: start"):
+            asyncio.run(start(app))
 
 
 def test_a_url_that_leads_nowhere(backend: Recorder) -> None:

@@ -18,7 +18,19 @@ from .source import (
     top_imports,
     top_level,
 )
-from .texts import ENTERED, IMPORT, IMPORT_AS, LEFT, OLD_ROUTER, ROUTER, Form, Stop
+from .started import find_start
+from .texts import (
+    AS_A_FILE,
+    AS_A_PACKAGE,
+    ENTERED,
+    IMPORT,
+    IMPORT_AS,
+    LEFT,
+    OLD_ROUTER,
+    ROUTER,
+    Form,
+    Stop,
+)
 
 
 def import_edit(
@@ -152,7 +164,7 @@ def wrapped(line: str, length: int) -> list[str]:
 def package_for(source: Source, service: Service) -> str:
     """How this file imports the service's `workers`: as it imports its neighbours."""
     here, folder = service.file.parent, service.folder
-    best = most_common_root(source, service) or root_of_server(source, service)
+    best = root_for(source, service)[0]
     if best != "." and Path(best) in (folder, *folder.parents):
         return ".".join([*folder.relative_to(best).parts, "workers"])
     up = os.path.relpath(folder, here).split(os.sep)
@@ -160,6 +172,23 @@ def package_for(source: Source, service: Service) -> str:
     return dots + ".".join(
         [*(part for part in up if part not in ("..", ".")), "workers"]
     )
+
+
+def root_for(source: Source, service: Service) -> tuple[str, str]:
+    """The folder from which a file imports the service, "." for relative imports.
+
+    And what has to be said of it: nothing where the file itself shows it.
+    """
+    if root := most_common_root(source, service) or root_of_target(source, service):
+        return root, ""
+    here = service.file.parent
+    if start := find_start(service.file):
+        shown = os.path.relpath(start.file, here)
+        note = f" The import fits {shown}, which starts {start.text}."
+        return "." if start.as_package else str(here), note
+    if is_started_as_a_file(source, service):
+        return str(here), AS_A_FILE.format(stem=service.file.stem)
+    return ".", AS_A_PACKAGE.format(folder=here.name, stem=service.file.stem)
 
 
 def most_common_root(source: Source, service: Service) -> str:
@@ -191,8 +220,8 @@ OF_A_ROOT = (
 )
 
 
-def root_of_server(source: Source, service: Service) -> str:
-    """Where a file without imports of its own is run from; "." where it does not show."""
+def root_of_target(source: Source, service: Service) -> str:
+    """Where a file is run from that starts itself by its name; "" for any other."""
     here = service.file.parent
     for node in source.nodes:
         if isinstance(node, ast.Call) and (target := server_target(node)):
@@ -205,10 +234,24 @@ def root_of_server(source: Source, service: Service) -> str:
                     root = root.parent
                 else:
                     return str(root)
+    return ""
+
+
+def is_started_as_a_file(source: Source, service: Service) -> bool:
+    """Whether a file looks like one that is run by itself: the most likely, no more."""
+    here = service.file.parent
     is_root = any((here / name).exists() for name in OF_A_ROOT)
-    is_package = any((each / "__init__.py").exists() for each in (here, here.parent))
+    is_package = any(
+        path.exists() and not is_rendered(path, service)
+        for path in (here / "__init__.py", here.parent / "__init__.py")
+    )
     is_script = any(is_guard(node) for node in source.tree.body)
-    return str(here) if is_root or (is_script and not is_package) else "."
+    return is_root or (is_script and not is_package)
+
+
+def is_rendered(path: Path, service: Service) -> bool:
+    """Whether a package's module is the template's, which says nothing of the team's."""
+    return path.read_bytes() == f'"""The {service.name} service."""\n'.encode()
 
 
 def import_place(

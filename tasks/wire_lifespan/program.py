@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from .disk import check_file, check_workers, write
 from .edit import choose_edit, make
-from .imports import package_for
+from .imports import package_for, root_for
 from .moved import MOVED
 from .proof import prove
 from .remove import take_out
@@ -106,7 +106,8 @@ def wire(source: Source, service: Service) -> tuple[Source, str]:
         else f"its app includes {edit.router}({edit.name}), which starts last and "
         "stops first"
     )
-    text = f"{name} is wired: {how} (line {row}).{edit.note}"
+    note = root_for(source, service)[1]
+    text = f"{name} is wired: {how} (line {row}).{note}{edit.note}"
     return new, text
 
 

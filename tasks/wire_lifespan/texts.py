@@ -49,6 +49,12 @@ with the same import and this one: {import_router}"""
 UNKNOWN_VERSION = """
 Which FastAPI it runs on was not found in a lock file, requirements or a virtual
 environment: before 0.112.2 the start fails and says so."""
+AS_A_FILE = """
+No file says how it is started. The import of the workers is right for {stem}:app and for
+python {stem}.py; for a start as a module of a package, put a dot before workers."""
+AS_A_PACKAGE = """
+No file says how it is started. The import of the workers is right for {folder}.{stem}:app;
+for {stem}:app or python {stem}.py, take the dot before workers away."""
 SWITCHED = (
     "{file} now imports from chancy_runtime what came from workers/ (line {rows})."
 )

@@ -57,6 +57,16 @@ class Project:
     def package(self) -> str:
         return str(self.answers.get("package", f"app.{self.answers['service']}"))
 
+    def modules(self) -> Iterator[Path]:
+        """The Python files in the service's folder, but for those of an environment."""
+        for folder, below, files in os.walk(self.service):
+            below[:] = [
+                name
+                for name in below
+                if name[0] != "." and not Path(folder, name, "pyvenv.cfg").is_file()
+            ]
+            yield from (Path(folder, name) for name in files if name.endswith(".py"))
+
     @property
     def release(self) -> str:
         """The release of the template that the files are from; an archive has none."""

@@ -22,7 +22,7 @@ from .library import (
     pin_of,
     versions_near,
 )
-from .renewal import is_machinery, rendered_files
+from .renewal import is_machinery, rendered_files, scratch_folder
 from .repository import Refused, git, ignored
 from .source import task
 from .template import Template
@@ -192,7 +192,7 @@ def has_old_imports(subject: Subject) -> Iterator[Finding]:
     if needed_version(subject.workers) is None:
         return
     wiring = task("wire_lifespan")
-    for path in sorted({*project.service.rglob("*.py"), project.main}):
+    for path in sorted({*project.modules(), project.main}):
         if not path.is_file() or is_machinery(path, project):
             continue
         place = wiring.service_of(path, project.answers["service"], project.package, "")
@@ -220,7 +220,7 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
             re.search(
                 "initialize_workers|workers_router", path.read_text(errors="replace")
             )
-            for path in subject.project.service.rglob("*.py")
+            for path in subject.project.modules()
             if subject.workers not in path.parents
         )
     if not wired:
@@ -269,7 +269,7 @@ def _is_sample(subject: Subject) -> bool:
 
 def has_conflicts(subject: Subject) -> Iterator[Finding]:
     """An update left conflict markers, and nobody has chosen yet."""
-    files = set(subject.project.service.rglob("*.py"))
+    files = set(subject.project.modules())
     if subject.rendered is not None:
         files |= {
             subject.project.folder / path.relative_to(subject.rendered)
@@ -309,9 +309,12 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
 
 
 def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
-    """A job's folder is in neither the answers nor the imports: add it, or delete it."""
+    """A job's folder is in neither the answers nor the imports: add it, or delete it.
+
+    One whose name the template refuses can be in neither.
+    """
     answered = {job["name"] for job in subject.project.jobs}
-    files = {subject.project.main, *subject.project.service.rglob("*.py")}
+    files = {subject.project.main, *subject.project.modules()}
     others = {
         path: _text(path)
         for path in files
@@ -328,7 +331,7 @@ def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
             for other, text in others.items()
             if path.parent not in other.parents
         )
-        if name not in answered and not imported:
+        if name not in answered and not imported and _is_taken(subject, name):
             its = [path.parent, test] if test.is_file() else [path.parent]
             shown = " ".join(map(subject.shown, its))
             yield subject.found(
@@ -337,6 +340,21 @@ def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
                 f"chancy-workers add-job {shlex.quote(subject.project.name)} {name}, or "
                 f"git rm -r {shown}",
             )
+
+
+def _is_taken(subject: Subject, name: str) -> bool:
+    """Whether the template takes a job's name; one that a team adopted it may refuse."""
+    if subject.template is None or subject.rendered is None:
+        return True
+    jobs = [*jobs_of(subject.answers), {"name": name}]
+    with scratch_folder() as scratch:
+        try:
+            subject.template.render(
+                subject.project, {**subject.answers, "jobs": jobs}, scratch
+            )
+        except Refused:
+            return False
+    return True
 
 
 def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:

@@ -34,12 +34,14 @@ class Pin:
         url: The repository as an installer takes it, without git+; nothing for an index.
         ref: A tag, or a commit's whole hash.
         range: The versions of an index that fit.
+        index: The URL of the index, where it is not the repository.
     """
 
     extras: str
     url: str
     ref: str
     range: str
+    index: str = ""
 
     @property
     def requirement(self) -> str:
@@ -52,7 +54,10 @@ class Pin:
     def uv(self) -> str:
         """The command of uv that adds it, or raises it."""
         if not self.url:
-            return f'uv add --index {NAME}=URL "{self.requirement}"'
+            return (
+                f"uv add --index {NAME}={self.index} --upgrade-package {NAME} "
+                f'"{self.requirement}"'
+            )
         if HASH.fullmatch(self.ref):
             return f'uv add "{self.requirement}"'
         return f'uv add --tag {self.ref} "{NAME}{self.extras} @ {self._place()}"'
@@ -89,7 +94,8 @@ def pin_of(project: Project) -> Pin:
     version = needed_version(project.service / "workers") or Version("0.5")
     range = f">={version.major}.{version.minor},<{version.major + 1}"
     if answers.get("runtime") == "index":
-        return Pin(extras, "", "", range)
+        index = answers.get("runtime_index") or "URL_OF_YOUR_INDEX"
+        return Pin(extras, "", "", range, str(index))
     source = template_of(project)
     return Pin(extras, url_of(source), _ref_of(source, project.release), range)
 

@@ -20,7 +20,7 @@ import yaml
 
 from .answers import Answers, Project, fingerprint, read, rendered_answers
 from .library import needed_version
-from .repository import Refused, first_of, git, names, refuse_ignored
+from .repository import Refused, first_of, git, git_alone, names, refuse_ignored
 from .source import task
 from .template import copier, template_of
 
@@ -186,14 +186,15 @@ def check_out(project: Project, source: str, base: Answers, copy: Path) -> None:
         source: Where the template is.
     """
     copy.mkdir()
-    git(copy, "init", "--quiet")
+    git_alone(copy, "init", "--quiet")
     objects = git(project.top, "rev-parse", "--git-path", "objects").rstrip("\n")
     alternates = copy / ".git" / "objects" / "info" / "alternates"
     alternates.write_text(f"{project.top / objects}\n")
+    (copy / ".git" / "info").mkdir()
     (copy / ".git" / "info" / "attributes").write_text(ATTRIBUTES)
     tree = git(project.top, "ls-tree", "-r", "-z", "HEAD", "--", *_paths(project))
     files = [entry for entry in names(tree) if not entry.startswith("160000 ")]
-    git(
+    git_alone(
         copy,
         "update-index",
         "-z",
@@ -208,7 +209,7 @@ def check_out(project: Project, source: str, base: Answers, copy: Path) -> None:
         "-c",
         "user.email=chancy-workers@localhost",
     )
-    git(
+    git_alone(
         copy,
         *identity,
         "commit",
@@ -217,18 +218,18 @@ def check_out(project: Project, source: str, base: Answers, copy: Path) -> None:
         "--no-gpg-sign",
         "--message=as rendered",
     )
-    git(copy, "reset", "--hard", "--quiet")
+    git_alone(copy, "reset", "--hard", "--quiet")
 
 
 def _take_out_crlf(copy: Path) -> None:
     """Ends lines with LF, as the template does, where the repository itself has CRLF."""
     files = with_crlf(copy, ["."])
     listed = "".join(f"{name}\0" for name in files)
-    git(copy, "checkout-index", "-z", "--stdin", input=listed)
+    git_alone(copy, "checkout-index", "-z", "--stdin", input=listed)
     for name in files:
         content = (copy / name).read_bytes()
         (copy / name).write_bytes(content.replace(b"\r\n", b"\n"))
-    git(copy, "update-index", "-z", "--stdin", input=listed)
+    git_alone(copy, "update-index", "-z", "--stdin", input=listed)
 
 
 def with_crlf(folder: Path, files: Sequence[str]) -> list[str]:
@@ -258,8 +259,8 @@ def _put_answers(project: Project, source: str, base: Answers, copy: Path) -> No
         return
     own["_fingerprint"] = told
     text = yaml.safe_dump({**own, **answers}, sort_keys=False, allow_unicode=True)
-    blob = git(copy, "hash-object", "-w", "--stdin", input=text).rstrip("\n")
-    git(copy, "update-index", "--cacheinfo", f"100644,{blob},{project.path}")
+    blob = git_alone(copy, "hash-object", "-w", "--stdin", input=text).rstrip("\n")
+    git_alone(copy, "update-index", "--cacheinfo", f"100644,{blob},{project.path}")
 
 
 def _put_back_source(project: Project, source: str, answers: Path) -> None:
@@ -297,7 +298,7 @@ def _refuse_rejects(copy: Path) -> None:
     Raises:
         Refused: Copier left some aside, as it does where git hides a conflict from it.
     """
-    new = names(git(copy, "ls-files", "--others", "-z"))
+    new = names(git_alone(copy, "ls-files", "--others", "-z"))
     left = [name.removesuffix(".rej") for name in new if name.endswith(".rej")]
     if left:
         raise Refused(
@@ -309,7 +310,7 @@ def _refuse_rejects(copy: Path) -> None:
 def unmerged(copy: Path) -> list[Stage]:
     """The versions of the files that have a conflict."""
     stages = []
-    for entry in names(git(copy, "ls-files", "--unmerged", "-z")):
+    for entry in names(git_alone(copy, "ls-files", "--unmerged", "-z")):
         about, name = entry.split("\t", 1)
         mode, blob, number = about.split()
         stages.append(Stage(mode, blob, int(number), name))
@@ -328,14 +329,14 @@ def resolve_layout(copy: Path) -> str:
         if name.endswith(".py")
         and versions == 3
         and task("layout").differ_in_layout_only(
-            *(git(copy, "show", f":{number}:{name}") for number in (1, 2))
+            *(git_alone(copy, "show", f":{number}:{name}") for number in (1, 2))
         )
     ]
     if not reformatted:
         return ""
     paths = [f":(literal){name}" for name in reformatted]
-    git(copy, "checkout", "--theirs", "--", *paths)
-    git(copy, "add", "--force", "--", *paths)
+    git_alone(copy, "checkout", "--theirs", "--", *paths)
+    git_alone(copy, "add", "--force", "--", *paths)
     return (
         "These files had the layout of your formatter, and have the template's now: run "
         f"it again ({', '.join(reformatted)})\n"
@@ -352,7 +353,7 @@ def switch_imports(updated: Project) -> str:
     wiring = task("wire_lifespan")
     name, package = updated.answers["service"], updated.package
     switched, problems = [], []
-    for path in sorted({*updated.service.rglob("*.py"), updated.main}):
+    for path in sorted({*updated.modules(), updated.main}):
         if not path.is_file() or path.is_symlink() or is_machinery(path, updated):
             continue
         shown = os.path.relpath(path, updated.top)
@@ -386,8 +387,10 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
     Raises:
         Refused: Git ignores a new file, or one cannot be written; nothing is changed then.
     """
-    changed = names(git(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD"))
-    new = names(git(copy, "ls-files", "--others", "-z"))
+    changed = names(
+        git_alone(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD")
+    )
+    new = names(git_alone(copy, "ls-files", "--others", "-z"))
     refuse_ignored(top, new)
     stages = unmerged(copy)
     conflicts = list(dict.fromkeys(stage.name for stage in stages))
@@ -449,7 +452,9 @@ def _refuse_hidden(top: Path, touched: Sequence[str]) -> None:
 
 def _take_back(copy: Path, top: Path, touched: Sequence[str]) -> None:
     """Brings files of the backend back as they are committed, and git's index."""
-    committed = set(names(git(copy, "ls-tree", "-r", "-z", "--name-only", "HEAD")))
+    committed = set(
+        names(git_alone(copy, "ls-tree", "-r", "-z", "--name-only", "HEAD"))
+    )
     for name in touched:
         if name not in committed:
             _delete(top / name)

@@ -1,10 +1,11 @@
 """Questions to git, and what a command says when it does nothing."""
 
+import functools
 import os
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # A person's settings under which an update would lose something, or stop.
@@ -14,14 +15,31 @@ SETTINGS = {
     "log.showSignature": "false",
     "status.showUntrackedFiles": "all",
 }
+# What a scratch repository needs of a person's settings: how to reach other repositories.
+REACHING = re.compile(
+    r"(credential\w*|https?|protocol|ssh|url)\..+"
+    r"|core\.(askpass|gitproxy|sshcommand)|safe\.directory"
+)
+# Variables that change what git's commands do, or what a new repository is.
+CHANGING = re.compile(
+    r"GIT_(DEFAULT_HASH|DIFF_OPTS|EXTERNAL_DIFF|TEMPLATE_DIR|\w+_PATHSPECS)"
+)
 
 
 class Refused(Exception):
     """Why nothing was done, in one line that ends with the way out."""
 
 
-def git(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
+def git(
+    folder: Path,
+    *arguments: str | Path,
+    input: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
     """Runs a command of git in a folder and returns what it prints.
+
+    Args:
+        env: The variables that it gets in place of `environment()`.
 
     Raises:
         Refused: git is missing, or the command failed; its own line says why.
@@ -31,7 +49,7 @@ def git(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
         result = subprocess.run(
             command,
             cwd=folder,
-            env={**environment(), "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
+            env={**(env or environment()), "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
             input=input,
             capture_output=True,
             encoding="utf-8",
@@ -45,15 +63,54 @@ def git(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
     return result.stdout
 
 
-def environment(**settings: str) -> dict[str, str]:
-    """The environment in which git has SETTINGS and these, by their names with _ for a dot."""
-    variables = dict(os.environ)
-    added = {name.replace("_", "."): value for name, value in settings.items()}
-    first = int(variables.get("GIT_CONFIG_COUNT") or 0)
-    for number, (name, value) in enumerate({**SETTINGS, **added}.items(), first):
+def git_alone(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
+    """Runs a command of git in a scratch repository, which has no settings of a person."""
+    return git(folder, *arguments, input=input, env=alone())
+
+
+def environment() -> dict[str, str]:
+    """The environment in which git has SETTINGS above those of the person."""
+    first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    return {**os.environ, **_configured([*SETTINGS.items()], first)}
+
+
+@functools.cache
+def alone() -> dict[str, str]:
+    """The environment in which git has none of the person's settings.
+
+    Neither their ignored files and attributes, nor what they put into each new repository:
+    only how to reach other repositories.
+    """
+    told = names(git(Path.cwd(), "config", "--list", "-z"))
+    entries = [entry.partition("\n") for entry in told]
+    reaching = [
+        (key, value if newline else "true")
+        for key, newline, value in entries
+        if REACHING.fullmatch(key)
+    ]
+    nothing = {"core.excludesFile": os.devnull, "core.attributesFile": os.devnull}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_CONFIG")
+    }
+    return {
+        **variables,
+        **_configured([*reaching, *SETTINGS.items(), *nothing.items()], 0),
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_DEFAULT_HASH": "sha1",
+        "GIT_TEMPLATE_DIR": "",
+    }
+
+
+def _configured(settings: Sequence[tuple[str, str]], first: int) -> dict[str, str]:
+    """The variables that give git settings; `first` is the number of the first one."""
+    variables = {"GIT_CONFIG_COUNT": str(first + len(settings))}
+    for number, (name, value) in enumerate(settings, first):
         variables[f"GIT_CONFIG_KEY_{number}"] = name
         variables[f"GIT_CONFIG_VALUE_{number}"] = value
-    variables["GIT_CONFIG_COUNT"] = str(first + len(SETTINGS) + len(added))
     return variables
 
 
@@ -61,7 +118,10 @@ def leave_the_caller_s_repository() -> None:
     """Takes out of the environment what git gives its hooks and aliases.
 
     It would be the repository of every git that a command starts, in other folders too.
+    What else changes git's commands goes as well.
     """
+    for name in [name for name in os.environ if CHANGING.fullmatch(name)]:
+        del os.environ[name]
     try:
         listed = subprocess.run(
             ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True

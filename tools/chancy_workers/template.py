@@ -1,6 +1,5 @@
 """The template's repository as a project's answers name it: releases and renders."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -11,7 +10,7 @@ import yaml
 from packaging.version import InvalidVersion, Version
 
 from .answers import Answers, Project
-from .repository import Refused, environment, git, reason_in
+from .repository import Refused, alone, git, reason_in
 
 # What Copier takes for a URL, and git does not.
 SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
@@ -162,7 +161,7 @@ def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
     """Runs a command of Copier, which asks nothing; returns what it prints.
 
     The template is the one that this program is from, so that it may run its own commands.
-    Its lines end as its repository has them, also where a person's git makes CRLF of them.
+    Nothing of a person's git set-up reaches the repositories that Copier makes for itself.
 
     Args:
         scratch: Where its own temporary folders are, which it leaves when it is killed.
@@ -171,13 +170,16 @@ def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
         Refused: It ended with an error; the last line of its traceback, or git's, says which.
     """
     command, *others = map(str, arguments)
-    settings = environment(core_autocrlf="false", core_attributesFile=os.devnull)
-    settings["CHANCY_WORKERS_SWITCHES_IMPORTS"] = "yes"
+    variables = {
+        **alone(),
+        "CHANCY_WORKERS_SWITCHES_IMPORTS": "yes",
+        "TMPDIR": str(scratch),
+    }
     result = subprocess.run(
         [sys.executable, "-m", "copier", command, "--trust", "--defaults", "--quiet"]
         + others,
         cwd=cwd,
-        env={**settings, "GIT_ATTR_NOSYSTEM": "1", "TMPDIR": str(scratch)},
+        env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

@@ -26,7 +26,11 @@ from chancy_runtime.errors import (
     show_start_errors_as_one_line,
 )
 from chancy_runtime.jobs.rows import UNREADABLE
-from chancy_runtime.postgres.connecting import failed_start, harmless_write
+from chancy_runtime.postgres.connecting import (
+    failed_start,
+    harmless_write,
+    refuse_other_systems,
+)
 from chancy_runtime.postgres.connections import (
     Connection,
     check,
@@ -180,6 +184,7 @@ class Chancy(chancy.Chancy):
             self._waiting_for_server.discard(connection)
 
     async def __aenter__(self) -> Self:
+        refuse_other_systems()
         quiet = _Quiet(self.pool.name, self.monitor)
         pool_log = logging.getLogger("psycopg.pool")
         pool_log.addFilter(quiet)

@@ -1,5 +1,7 @@
 """Connects to the database, and says in one line why that cannot be done."""
 
+import select
+
 import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
@@ -30,9 +32,6 @@ _WAYS_OUT = {
         "its like"
     ),
     "service file|definition of service": "correct service in the URL, or PGSERVICE and its file",
-    "proactoreventloop": (
-        "run the workers on Linux or macOS: psycopg does not have this event loop"
-    ),
     "": "start it, or point WORKERS_DATABASE_URL at one that answers",
 }
 
@@ -43,12 +42,26 @@ def target(connection: AsyncConnection[TupleRow]) -> str:
     return f"{info.host or 'localhost'}:{info.port}/{info.dbname}"
 
 
+def refuse_other_systems() -> None:
+    """Makes sure that this system has what the connections need.
+
+    Raises:
+        WorkersError: It is Windows, where psycopg does not have asyncio's usual loop either.
+    """
+    if not hasattr(select, "poll"):
+        raise WorkersError(
+            "the workers run on Linux and macOS only, and this system has no "
+            "select.poll(): start them there, on Windows in WSL or in a container"
+        )
+
+
 async def connect(url: str) -> AsyncConnection[TupleRow]:
     """Opens one connection, or says in one line why there is none.
 
     Raises:
         WorkersError: The server does not answer or refuses, with its own reason.
     """
+    refuse_other_systems()
     try:
         return await DroppableConnection.connect(
             make_conninfo(url, connect_timeout=CONNECT_TIMEOUT), autocommit=True
