@@ -164,14 +164,26 @@ async def test_cron_looks_as_often_as_it_was_told(tables: str) -> None:
                     await asyncio.sleep(0.05)
 
 
-async def test_a_leader_s_lease_is_its_timeout(tables: str) -> None:
-    async with working(Leadership(timeout=30), settings=SLOW) as worker:
+class Quiet(Leadership):
+    """A team's own, with a hook that does not call the one of the library."""
+
+    async def on_worker_started(self, *, worker: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "seconds"),
+    [(Leadership, {"timeout": 30}, 30), (Quiet, {}, SLOW.leader_lease)],
+)
+async def test_a_leader_s_lease_is_its_timeout_or_the_setting(
+    kind: type[Leadership], options: dict[str, int], seconds: int, tables: str
+) -> None:
+    async with working(kind(**options), settings=SLOW) as worker:
         await asyncio.wait_for(worker.is_leader.wait(), 10)
         ((lease,),) = query(
             tables,
             "SELECT extract(epoch FROM expires_at - NOW())::float FROM billing_leader",
         )
-    assert 0 < lease <= 30
+    assert 0 < lease <= seconds < 100 * lease
 
 
 @pytest.mark.usefixtures("tables")

@@ -37,15 +37,19 @@ class Leadership(OnOurWorker, leadership.Leadership):
 
     async def on_worker_started(self, *, worker: Any) -> None:
         await super().on_worker_started(worker=worker)
-        self.timeout = self.timeout or worker.chancy.settings.leader_lease
-        self.poll_interval = self.poll_interval or self.timeout // 2
-        if self.poll_interval > self.timeout:
+        lease, pause = self._times(worker.chancy)
+        if pause > lease:
             raise WorkersError(
-                f"Leadership has the poll_interval {self.poll_interval} and a lease of "
-                f"{self.timeout} s, which would end before it is renewed: lower the one, "
-                "or raise the other (timeout, or the setting leader_lease)"
+                f"Leadership has the poll_interval {pause} and a lease of {lease} s, "
+                "which would end before it is renewed: lower the one, or raise the "
+                "other (timeout, or the setting leader_lease)"
             )
         worker.hub.on(_FREED, lambda _: self.wakeup_signal.set())
+
+    def _times(self, chancy: Any) -> tuple[int, float]:
+        """The lease, and the pause until it is renewed, in seconds."""
+        lease: int = self.timeout or chancy.settings.leader_lease
+        return lease, self.poll_interval or lease / 2
 
     async def on_worker_stopped(self, *, worker: Any) -> None:
         if worker.chancy.monitor.database_is_lost:
@@ -83,16 +87,16 @@ class Leadership(OnOurWorker, leadership.Leadership):
             WHERE l.worker_id = EXCLUDED.worker_id OR l.expires_at < NOW()
             """
         )
+        lease, pause = self._times(chancy)
         async with (
             chancy.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
         ):
             await cursor.execute(
                 query.format(table=_table(chancy)),
-                {"worker": worker.worker_id, "lease": self.timeout},
+                {"worker": worker.worker_id, "lease": lease},
             )
             leads, led = cursor.rowcount == 1, worker.is_leader.is_set()
-            pause: float = self.poll_interval
             if not leads:
                 # Not later than the lease of a killed leader ends.
                 await cursor.execute(
