@@ -1,0 +1,186 @@
+"""Pushes jobs, a batch in one statement."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from chancy import Job, Reference
+from chancy.job import IsAJob
+from chancy.utils import chancy_uuid, lock_order_key
+from psycopg import AsyncCursor, Cursor
+from psycopg.abc import AdaptContext
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.rows import DictRow
+from psycopg.types.json import Json
+
+from chancy_runtime.jobs.rows import statement
+
+AnyJob: TypeAlias = Job | IsAJob[..., Any]
+# More jobs, or larger ones, take several statements: the event loop has its turn in
+# between, and PostgreSQL takes no message above 1 GB.
+_MOST_JOBS = 1000
+_MOST_CHARACTERS = 4_000_000
+_PUSH = """
+INSERT INTO {jobs} (id, queue, func, kwargs, limits, meta, priority, max_attempts,
+    scheduled_at, unique_key)
+SELECT id, queue, func, kwargs::jsonb, limits::jsonb, meta::jsonb, priority, max_attempts,
+    scheduled_at, unique_key
+FROM unnest(
+    %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::int[],
+    %b::int[], %b::timestamptz[], %b::text[]
+) WITH ORDINALITY AS _ (
+    id, queue, func, kwargs, limits, meta, priority, max_attempts,
+    scheduled_at, unique_key, position
+)
+ORDER BY position
+"""
+# What happens to a row whose key is in use is Chancy's choice, to the letter.
+_PUSH_KEYS = (
+    _PUSH
+    + """
+ON CONFLICT (unique_key)
+WHERE unique_key IS NOT NULL AND state NOT IN ('succeeded', 'failed')
+DO UPDATE SET state = {jobs}.state
+RETURNING id, unique_key
+"""
+)
+
+
+def is_usual(job: Job) -> bool:
+    """Whether the values of a job have the types that Chancy annotates.
+
+    PostgreSQL converts some others, each in a way of its own: a UUID as the key, or a
+    text as the time. A statement for each job lets it.
+    """
+    return (
+        isinstance(job.queue, str)
+        and isinstance(job.func, str)
+        and isinstance(job.priority, int)
+        and isinstance(job.max_attempts, int)
+        and isinstance(job.scheduled_at, datetime)
+        and (job.unique_key is None or type(job.unique_key) is str)
+    )
+
+
+def plain(jobs: Sequence[AnyJob]) -> list[Job]:
+    """Returns the jobs themselves where functions decorated with @job are among them."""
+    return [job if isinstance(job, Job) else job.job for job in jobs]
+
+
+async def push(
+    prefix: str, jobs: list[Job], cursor: AsyncCursor[DictRow]
+) -> list[Reference]:
+    """Inserts jobs as Chancy.push_many_ex() does, without the notification."""
+    batch = _Batch(jobs)
+    for query, columns, has_keys in batch.statements(prefix, cursor):
+        await cursor.execute(query, columns)
+        if has_keys:
+            batch.learn(await cursor.fetchall())
+    return batch.references()
+
+
+def sync_push(prefix: str, jobs: list[Job], cursor: Cursor[DictRow]) -> list[Reference]:
+    """Inserts jobs as Chancy.sync_push_many_ex() does, without the notification."""
+    batch = _Batch(jobs)
+    for query, columns, has_keys in batch.statements(prefix, cursor):
+        cursor.execute(query, columns)
+        if has_keys:
+            batch.learn(cursor.fetchall())
+    return batch.references()
+
+
+class _Batch:
+    """Which rows a batch of jobs becomes.
+
+    Jobs with one key are one row, that of the first: Chancy 0.26 inserts one by one, and
+    the others find its row. Rows are in the order of keys, in which all that lock several
+    of them do so; ids grow in that order too.
+    """
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._jobs = jobs
+        self._rows: dict[str | int, Job] = {}
+        in_lock_order = sorted(
+            enumerate(jobs), key=lambda item: lock_order_key(item[1].unique_key)
+        )
+        for index, job in in_lock_order:
+            self._rows.setdefault(_name(index, job), job)
+        ids = sorted((chancy_uuid() for _ in self._rows), key=lambda id: id.int)
+        self._ids: dict[str | int, UUID] = dict(zip(self._rows, ids, strict=True))
+
+    def statements(
+        self, prefix: str, context: AdaptContext | None
+    ) -> Iterator[tuple[bytes, list[list[Any]], bool]]:
+        """Yields statements, the values of their parameters, and whether to learn."""
+        to_json = _to_json(context)
+        names = list(self._rows)
+        for start in range(0, len(names), _MOST_JOBS):
+            for columns in self._columns(names[start : start + _MOST_JOBS], to_json):
+                has_keys = any(key is not None for key in columns[-1])
+                query = statement(_PUSH_KEYS if has_keys else _PUSH, prefix)
+                yield query, columns, has_keys
+
+    def _columns(
+        self, names: list[str | int], to_json: Callable[[Any], str]
+    ) -> Iterator[list[list[Any]]]:
+        """Yields a column of values for each parameter, more than once for large jobs."""
+        jobs = [self._rows[name] for name in names]
+        kwargs = [to_json(job.kwargs or {}) for job in jobs]
+        meta = [to_json(job.meta) for job in jobs]
+        if len(jobs) > 1 and sum(map(len, [*kwargs, *meta])) > _MOST_CHARACTERS:
+            middle = len(jobs) // 2
+            yield from self._columns(names[:middle], to_json)
+            yield from self._columns(names[middle:], to_json)
+            return
+        times = [job.scheduled_at for job in jobs]
+        # An array holds times with a zone or times without.
+        has_zones = all(time.tzinfo for time in times)
+        yield [
+            [self._ids[name] for name in names],
+            [job.queue for job in jobs],
+            [job.func for job in jobs],
+            kwargs,
+            [_limits(job, to_json) for job in jobs],
+            meta,
+            [int(job.priority) for job in jobs],
+            [int(job.max_attempts) for job in jobs],
+            times if has_zones else [str(time) for time in times],
+            [job.unique_key for job in jobs],
+        ]
+
+    def learn(self, rows: list[DictRow]) -> None:
+        """Takes the ids of rows whose keys were in use."""
+        for row in rows:
+            if row["unique_key"] is not None:
+                self._ids[row["unique_key"]] = row["id"]
+
+    def references(self) -> list[Reference]:
+        """Returns a reference for each job, in the order of the jobs."""
+        return [
+            Reference(self._ids[_name(index, job)])
+            for index, job in enumerate(self._jobs)
+        ]
+
+
+def _name(index: int, job: Job) -> str | int:
+    """Names the row of a job: by its key, or by its place where it has none."""
+    return index if job.unique_key is None else job.unique_key
+
+
+def _limits(job: Job, to_json: Callable[[Any], str]) -> str:
+    return to_json([limit.serialize() for limit in job.limits]) if job.limits else "[]"
+
+
+def _to_json(context: AdaptContext | None) -> Callable[[Any], str]:
+    """Returns what makes JSON as psycopg does there, by set_json_dumps() for example."""
+    dump = Transformer(context).get_dumper(Json(None), PyFormat.TEXT).dump
+
+    def to_json(value: Any) -> str:
+        if value == {}:
+            return "{}"
+        text = dump(Json(value))
+        assert text is not None
+        return bytes(text).decode()
+
+    return to_json
