@@ -4,10 +4,28 @@ import time
 from typing import Any
 
 from chancy.plugins import pruner, recovery
+from chancy.utils import timed_block
 from psycopg import sql
+from psycopg.rows import dict_row
 from psycopg.types.json import Json
 
 MAX_RESCUES = 3
+MOST_ROWS = 1000
+MOST_PAGES = 1000
+# By place in the table, which takes no index: a batch reads its pages and no others, however
+# many rows stay. A row that somebody else has locked is left for the next poll.
+_PRUNE = """
+WITH pruned AS (
+    DELETE FROM {jobs} WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM {jobs} WHERE ctid > {place}::tid AND ctid < {end}::tid
+            AND state IN ('succeeded', 'failed') AND ({rule})
+        LIMIT {most} FOR UPDATE SKIP LOCKED
+    )) RETURNING ctid
+)
+SELECT count(*) AS removed, max(ctid)::text AS last,
+    pg_relation_size({name}) / current_setting('block_size')::int AS pages
+FROM pruned
+"""
 _GIVEN_UP = (
     "given up: the worker that ran this job was lost {} times, each time in the middle of "
     "it; it may be the job that ends the process"
@@ -17,20 +35,70 @@ _GIVEN_UP = (
 class Pruner(pruner.Pruner):
     """Chancy's Pruner, at the start and then as often as `poll_interval` says.
 
-    After a full batch it goes on at once: Chancy 0.26 prunes one batch in a poll, so
-    that the table grows for good above 10,000 jobs a minute.
+    Each poll reads the whole table, in pieces of MOST_PAGES, and removes up to MOST_ROWS
+    (or `maximum_to_prune`, where it is less) in a transaction. Chancy 0.26 prunes one
+    batch in a poll, so that the table grows for good above 10,000 jobs a minute, and
+    reads all that stays for each batch.
     """
 
+    _START = "(0,0)"
+    _place = _START
+
+    @property
+    def is_at_the_start(self) -> bool:
+        """Whether the next piece is the first one."""
+        return self._place == self._START
+
     async def prune(self, chancy: Any, cursor: Any) -> int:
-        removed: int = await super().prune(chancy, cursor)
-        if removed >= self.maximum_to_prune:
-            self.wakeup_signal.set()
+        """Removes old jobs from the next piece of the table; returns how many."""
+        most = min(self.maximum_to_prune, MOST_ROWS)
+        end = int(self._place[1:].split(",")[0]) + MOST_PAGES
+        query = sql.SQL(_PRUNE).format(
+            jobs=(jobs := sql.Identifier(f"{chancy.prefix}jobs")),
+            name=sql.Literal(jobs.as_string(None)),
+            rule=self.rule.to_sql(),
+            place=sql.Literal(self._place),
+            end=sql.Literal(f"({end},0)"),
+            most=sql.Literal(most),
+        )
+        await cursor.execute(query)
+        row = await cursor.fetchone()
+        removed: int = row["removed"]
+        if removed == most:
+            self._place = row["last"]
+        else:
+            self._place = f"({end},0)" if end < row["pages"] else self._START
         return removed
 
     async def run(self, worker: Any, chancy: Any) -> None:
         self.poll_interval = chancy.settings.poll_interval
         self.wakeup_signal.set()
-        await super().run(worker, chancy)
+        while await self.sleep(self.poll_interval):
+            await self.wait_for_leader(worker)
+            await self._prune_all(chancy)
+            for plugin in chancy.plugins.values():
+                if (rows := await plugin.cleanup(chancy)) is not None:
+                    name = type(plugin).__name__
+                    chancy.log.info("%s removed %d old row(s).", name, rows)
+
+    async def _prune_all(self, chancy: Any) -> None:
+        self._place = self._START
+        removed = 0
+        with timed_block() as block:
+            while True:
+                # A connection for each piece: a small pool has others to serve.
+                async with (
+                    chancy.pool.connection() as connection,
+                    connection.cursor(row_factory=dict_row) as cursor,
+                ):
+                    removed += await self.prune(chancy, cursor)
+                    if self.is_at_the_start:
+                        event = {"elapsed": block.elapsed, "rows_removed": removed}
+                        await chancy.notify(cursor, "pruner.removed", event)
+                        break
+        chancy.log.info(
+            "Pruner removed %d old job(s) in %.2f seconds.", removed, block.elapsed
+        )
 
 
 class Recovery(recovery.Recovery):
@@ -53,12 +121,20 @@ class Recovery(recovery.Recovery):
             return 0
         query = sql.SQL(
             """
-            WITH lost AS (
+            WITH RECURSIVE names (queue) AS (
+                (SELECT queue FROM {jobs} ORDER BY queue LIMIT 1)
+                UNION ALL
+                SELECT (
+                    SELECT j.queue FROM {jobs} j WHERE j.queue > names.queue
+                    ORDER BY j.queue LIMIT 1
+                ) FROM names WHERE names.queue IS NOT NULL
+            ), lost AS (
                 SELECT j.id, j.claim_id,
                     CASE WHEN j.meta ->> 'rescues' ~ '^[0-9][0-9]?$'
                         THEN (j.meta ->> 'rescues')::int ELSE 0 END AS rescues
                 FROM {jobs} j
-                WHERE j.state = 'running' AND NOT EXISTS (
+                WHERE j.queue = ANY(ARRAY(SELECT queue FROM names))
+                AND j.state = 'running' AND NOT EXISTS (
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
