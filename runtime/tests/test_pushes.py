@@ -80,12 +80,10 @@ class Tables:
     def sync_pushed(
         self, app: str, jobs: Sequence[Any], **options: Any
     ) -> list[Reference]:
-        with (
-            Connection.connect(self.url, **options) as connection,
-            connection.cursor(row_factory=dict_row) as cursor,
-        ):
+        with Connection.connect(self.url, **options) as connection:
             set_json_dumps(functools.partial(json.dumps, default=str), connection)
-            return self.apps[app].sync_push_many_ex(cursor, jobs)
+            with connection.cursor(row_factory=dict_row) as cursor:
+                return self.apps[app].sync_push_many_ex(cursor, jobs)
 
     def outcome(self, push: Callable[[], list[Reference]]) -> dict[str, Any]:
         """What a push leaves: rows in the order of their ids, references, notifications."""

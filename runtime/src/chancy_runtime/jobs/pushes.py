@@ -1,5 +1,7 @@
 """Pushes jobs, a batch in one statement."""
 
+import secrets
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -21,14 +23,18 @@ AnyJob: TypeAlias = Job | IsAJob[..., Any]
 # between, and PostgreSQL takes no message above 1 GB.
 _MOST_JOBS = 1000
 _MOST_CHARACTERS = 4_000_000
+# Of an id of Chancy's, after the time.
+_RANDOM_BITS = 62
 _PUSH = """
 INSERT INTO {jobs} (id, queue, func, kwargs, limits, meta, priority, max_attempts,
     scheduled_at, unique_key)
-SELECT id, queue, func, kwargs::jsonb, limits::jsonb, meta::jsonb, priority, max_attempts,
+SELECT id, queue, func, kwargs, limits, meta, priority, max_attempts,
     scheduled_at, unique_key
-FROM unnest(
-    %b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::int[],
-    %b::int[], %b::timestamptz[], %b::text[]
+FROM ROWS FROM (
+    unnest(%b::uuid[], %b::text[], %b::text[]),
+    jsonb_array_elements(%s::jsonb), jsonb_array_elements(%s::jsonb),
+    jsonb_array_elements(%s::jsonb),
+    unnest(%b::int[], %b::int[], %b::timestamptz[], %b::text[])
 ) WITH ORDINALITY AS _ (
     id, queue, func, kwargs, limits, meta, priority, max_attempts,
     scheduled_at, unique_key, position
@@ -99,39 +105,42 @@ class _Batch:
     """
 
     def __init__(self, jobs: list[Job]) -> None:
-        self._jobs = jobs
+        keys = [job.unique_key for job in jobs]
+        # What the row of each job is known by: its key, or its place without one.
+        self._names: list[str | int] = [
+            place if key is None else key for place, key in enumerate(keys)
+        ]
+        ranks = [lock_order_key(key) for key in keys]
         self._rows: dict[str | int, Job] = {}
-        in_lock_order = sorted(
-            enumerate(jobs), key=lambda item: lock_order_key(item[1].unique_key)
-        )
-        for index, job in in_lock_order:
-            self._rows.setdefault(_name(index, job), job)
-        ids = sorted((chancy_uuid() for _ in self._rows), key=lambda id: id.int)
+        for place in sorted(range(len(jobs)), key=ranks.__getitem__):
+            self._rows.setdefault(self._names[place], jobs[place])
+        ids = _new_ids(len(self._rows))
         self._ids: dict[str | int, UUID] = dict(zip(self._rows, ids, strict=True))
 
     def statements(
         self, prefix: str, context: AdaptContext | None
-    ) -> Iterator[tuple[bytes, list[list[Any]], bool]]:
+    ) -> Iterator[tuple[bytes, list[Any], bool]]:
         """Yields statements, the values of their parameters, and whether to learn."""
         to_json = _to_json(context)
         names = list(self._rows)
         for start in range(0, len(names), _MOST_JOBS):
-            for columns in self._columns(names[start : start + _MOST_JOBS], to_json):
-                has_keys = any(key is not None for key in columns[-1])
+            for values in self._values(names[start : start + _MOST_JOBS], to_json):
+                has_keys = any(key is not None for key in values[-1])
                 query = statement(_PUSH_KEYS if has_keys else _PUSH, prefix)
-                yield query, columns, has_keys
+                yield query, values, has_keys
 
-    def _columns(
+    def _values(
         self, names: list[str | int], to_json: Callable[[Any], str]
-    ) -> Iterator[list[list[Any]]]:
-        """Yields a column of values for each parameter, more than once for large jobs."""
+    ) -> Iterator[list[Any]]:
+        """Yields the parameters of _PUSH, in parts where the jobs are large."""
         jobs = [self._rows[name] for name in names]
-        kwargs = [to_json(job.kwargs or {}) for job in jobs]
-        meta = [to_json(job.meta) for job in jobs]
-        if len(jobs) > 1 and sum(map(len, [*kwargs, *meta])) > _MOST_CHARACTERS:
-            middle = len(jobs) // 2
-            yield from self._columns(names[:middle], to_json)
-            yield from self._columns(names[middle:], to_json)
+        kwargs = to_json([job.kwargs or {} for job in jobs])
+        meta = to_json([job.meta for job in jobs])
+        size = len(kwargs) + len(meta)
+        if len(jobs) > 1 and size > _MOST_CHARACTERS:
+            step = max(1, len(names) * _MOST_CHARACTERS // size)
+            for start in range(0, len(names), step):
+                yield from self._values(names[start : start + step], to_json)
             return
         times = [job.scheduled_at for job in jobs]
         # An array holds times with a zone or times without.
@@ -141,7 +150,7 @@ class _Batch:
             [job.queue for job in jobs],
             [job.func for job in jobs],
             kwargs,
-            [_limits(job, to_json) for job in jobs],
+            to_json([[limit.serialize() for limit in job.limits] for job in jobs]),
             meta,
             [int(job.priority) for job in jobs],
             [int(job.max_attempts) for job in jobs],
@@ -157,19 +166,15 @@ class _Batch:
 
     def references(self) -> list[Reference]:
         """Returns a reference for each job, in the order of the jobs."""
-        return [
-            Reference(self._ids[_name(index, job)])
-            for index, job in enumerate(self._jobs)
-        ]
+        return [Reference(self._ids[name]) for name in self._names]
 
 
-def _name(index: int, job: Job) -> str | int:
-    """Names the row of a job: by its key, or by its place where it has none."""
-    return index if job.unique_key is None else job.unique_key
-
-
-def _limits(job: Job, to_json: Callable[[Any], str]) -> str:
-    return to_json([limit.serialize() for limit in job.limits]) if job.limits else "[]"
+def _new_ids(count: int) -> list[UUID]:
+    """Returns ids as chancy_uuid() makes them, in their order, in a third of its time."""
+    time = chancy_uuid().int >> _RANDOM_BITS << _RANDOM_BITS
+    chances = struct.unpack(f"{count}Q", secrets.token_bytes(8 * count))
+    spare = 64 - _RANDOM_BITS
+    return [UUID(int=time | chance >> spare) for chance in sorted(chances)]
 
 
 def _to_json(context: AdaptContext | None) -> Callable[[Any], str]:
@@ -177,8 +182,6 @@ def _to_json(context: AdaptContext | None) -> Callable[[Any], str]:
     dump = Transformer(context).get_dumper(Json(None), PyFormat.TEXT).dump
 
     def to_json(value: Any) -> str:
-        if value == {}:
-            return "{}"
         text = dump(Json(value))
         assert text is not None
         return bytes(text).decode()
