@@ -363,15 +363,6 @@ class Database:
             time.sleep(0.02)
 
     @property
-    def unfinished(self) -> int:
-        query = (
-            f"SELECT count(*) FROM {self.system.table} WHERE {self.system.unfinished}"
-        )
-        row = self.connection.execute(query).fetchone()
-        assert row
-        return int(row[0])
-
-    @property
     def ticks(self) -> int:
         """How many jobs of that name have run, by what they have printed."""
         return 100 * self.log.read_text().count("tick\n")
@@ -411,6 +402,8 @@ class Report:
             else ""
         )
         self.rows.append((what, who, f"{middle:,.{digits}f}", spread, ""))
+        # A long run that ends early has said what it found.
+        print(*self.rows[-1], sep=" | ", file=sys.stderr, flush=True)
         return middle
 
     def ratio(self, what: str, who: str, value: float, *, wanted: str = "") -> None:
@@ -525,7 +518,7 @@ def steady_rate(
     processes: int = 1,
     after: float = 0,
 ) -> float:
-    """Completions per second while `depth` jobs wait: what is done is pushed again.
+    """Jobs run per second while `depth` jobs wait: for each that has run, one is pushed.
 
     Args:
         completions: How many are counted, after a tenth of them that are not.
@@ -535,27 +528,25 @@ def steady_rate(
     database.empty()
     database.push("tick", count=depth)
     database.connection.execute(f"VACUUM ANALYZE {database.system.table}")
+    before = pushed = database.ticks
     with database.processes(processes) as started:
-        before = done = database.ticks
         began = time.monotonic()
-        counting: tuple[float, int, int] | None = None
+        counted: tuple[float, int] | None = None
         while True:
-            if (now := database.ticks) > done:
-                database.push("tick", count=now - done)
-                done = now
-            is_warm = done - before >= completions / 10
-            if counting is None and is_warm and time.monotonic() - began >= after:
-                counting = time.monotonic(), done, database.unfinished
-            if counting and done - counting[1] >= completions:
-                break
+            now, done = time.monotonic(), database.ticks
+            if done > pushed:
+                database.push("tick", count=done - pushed)
+                pushed = done
+            is_warm = done - before >= completions / 10 and now - began >= after
+            if counted is None and is_warm:
+                counted = now, done
+            if counted and done - counted[1] >= completions:
+                return (done - counted[1]) / (now - counted[0])
             if any(process.poll() is not None for process in started):
                 raise SystemExit(
                     f"{database.system.name}:\n{database.log.read_text()[-3000:]}"
                 )
             time.sleep(0.02)
-        since, pushed, waiting = counting
-        seconds = time.monotonic() - since
-        return (done - pushed + waiting - database.unfinished) / seconds
 
 
 def measure_depth(
@@ -598,7 +589,7 @@ def measure_held(
     for database in shuffled(databases):
         with psycopg.connect(database.url) as holder:
             holder.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            holder.execute(f"SELECT FROM {database.system.table} LIMIT 1")
+            holder.execute("SELECT 1")  # A snapshot, and no lock of a table.
             rate = steady_rate(database, JOBS, completions, after=seconds)
         medians[database.system.name] = report.row(
             what, database.system.name, [rate], 0

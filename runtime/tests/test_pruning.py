@@ -160,7 +160,7 @@ async def test_old_jobs_go_in_one_poll_while_jobs_run(
     # The next poll is a minute away.
     async with service.running() as app:
         pushed = 0
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(50 + old / 2000):
             while states(tables).get("succeeded", 0) > pushed or not pushed:
                 async for _ in app.push_many([job] * 100):
                     pushed += 100
