@@ -106,6 +106,7 @@ class Recovery(recovery.Recovery):
 
     Chancy 0.26 rescues for ever and grants one more attempt each time, so that a job
     that kills its process does so again and again. The count is in the job's meta.
+    It rescues up to MOST_ROWS jobs in a transaction, and then goes on at once.
     After a start or an outage Recovery waits until every live worker has had the time to
     announce itself, because a crash of the server empties the table of workers.
     """
@@ -121,25 +122,17 @@ class Recovery(recovery.Recovery):
             return 0
         query = sql.SQL(
             """
-            WITH RECURSIVE names (queue) AS (
-                (SELECT queue FROM {jobs} ORDER BY queue LIMIT 1)
-                UNION ALL
-                SELECT (
-                    SELECT j.queue FROM {jobs} j WHERE j.queue > names.queue
-                    ORDER BY j.queue LIMIT 1
-                ) FROM names WHERE names.queue IS NOT NULL
-            ), lost AS (
+            WITH lost AS (
                 SELECT j.id, j.claim_id,
                     CASE WHEN j.meta ->> 'rescues' ~ '^[0-9][0-9]?$'
                         THEN (j.meta ->> 'rescues')::int ELSE 0 END AS rescues
                 FROM {jobs} j
-                WHERE j.queue = ANY(ARRAY(SELECT queue FROM names))
-                AND j.state = 'running' AND NOT EXISTS (
+                WHERE j.state = 'running' AND NOT EXISTS (
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
                 ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s)
-                FOR UPDATE OF j SKIP LOCKED
+                LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
                 claim_id = NULL,
@@ -155,6 +148,8 @@ class Recovery(recovery.Recovery):
             RETURNING j.id, j.func, j.queue, j.state, lost.claim_id
             """
         )
+        # Few rows are wanted: the planner may hope to find them before the table's end.
+        await cursor.execute("SET LOCAL enable_seqscan = off")
         given_up = {"traceback": _GIVEN_UP.format(MAX_RESCUES + 1), "attempt": 0}
         await cursor.execute(
             query.format(
@@ -166,10 +161,13 @@ class Recovery(recovery.Recovery):
                 # These are alive, whatever became of their heartbeats.
                 "here": [each.worker_id for each in chancy.workers],
                 "most": MAX_RESCUES,
+                "limit": MOST_ROWS,
                 "given_up": Json([given_up]),
             },
         )
         rows = await cursor.fetchall()
+        if len(rows) == MOST_ROWS:
+            chancy.plugins[cls.get_identifier()].wake_up()
         events: list[tuple[str, dict[str, str]]] = []
         for row in rows:
             if row["state"] == "failed":
