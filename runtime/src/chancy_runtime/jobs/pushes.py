@@ -25,11 +25,12 @@ _MOST_JOBS = 1000
 _MOST_CHARACTERS = 4_000_000
 # Of an id of Chancy's, after the time.
 _RANDOM_BITS = 62
+# A column that has one value for all jobs is that value and an empty array.
 _PUSH = """
 INSERT INTO {jobs} (id, queue, func, kwargs, limits, meta, priority, max_attempts,
     scheduled_at, unique_key)
-SELECT id, queue, func, kwargs, limits, meta, priority, max_attempts,
-    scheduled_at, unique_key
+SELECT id, COALESCE(queue, %b::text), COALESCE(func, %b::text), kwargs, limits, meta,
+    COALESCE(priority, %b::int), COALESCE(max_attempts, %b::int), scheduled_at, unique_key
 FROM ROWS FROM (
     unnest(%b::uuid[], %b::text[], %b::text[]),
     jsonb_array_elements(%s::jsonb), jsonb_array_elements(%s::jsonb),
@@ -125,7 +126,7 @@ class _Batch:
         names = list(self._rows)
         for start in range(0, len(names), _MOST_JOBS):
             for values in self._values(names[start : start + _MOST_JOBS], to_json):
-                has_keys = any(key is not None for key in values[-1])
+                has_keys = bool(values[-1])
                 query = statement(_PUSH_KEYS if has_keys else _PUSH, prefix)
                 yield query, values, has_keys
 
@@ -145,17 +146,18 @@ class _Batch:
         times = [job.scheduled_at for job in jobs]
         # An array holds times with a zone or times without.
         has_zones = all(time.tzinfo for time in times)
+        keys = [job.unique_key for job in jobs]
+        queue, queues = _short([job.queue for job in jobs])
+        func, funcs = _short([job.func for job in jobs])
+        priority, priorities = _short([int(job.priority) for job in jobs])
+        most_attempts, attempts = _short([int(job.max_attempts) for job in jobs])
         yield [
-            [self._ids[name] for name in names],
-            [job.queue for job in jobs],
-            [job.func for job in jobs],
-            kwargs,
-            to_json([[limit.serialize() for limit in job.limits] for job in jobs]),
-            meta,
-            [int(job.priority) for job in jobs],
-            [int(job.max_attempts) for job in jobs],
+            *(queue, func, priority, most_attempts),
+            *([self._ids[name] for name in names], queues, funcs),
+            *(kwargs, to_json([_limits(job) for job in jobs]), meta),
+            *(priorities, attempts),
             times if has_zones else [str(time) for time in times],
-            [job.unique_key for job in jobs],
+            keys if any(key is not None for key in keys) else [],
         ]
 
     def learn(self, rows: list[DictRow]) -> None:
@@ -175,6 +177,16 @@ def _new_ids(count: int) -> list[UUID]:
     chances = struct.unpack(f"{count}Q", secrets.token_bytes(8 * count))
     spare = 64 - _RANDOM_BITS
     return [UUID(int=time | chance >> spare) for chance in sorted(chances)]
+
+
+def _short(column: list[Any]) -> tuple[Any, list[Any]]:
+    """Returns a value, and those of all jobs unless each is that value."""
+    value = column[0]
+    return value, [] if column.count(value) == len(column) else column
+
+
+def _limits(job: Job) -> list[dict[str, Any]]:
+    return [limit.serialize() for limit in job.limits]
 
 
 def _to_json(context: AdaptContext | None) -> Callable[[Any], str]:
