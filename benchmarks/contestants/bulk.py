@@ -1,36 +1,39 @@
-"""Pushes jobs by a queue's own bulk push, 1,000 in a call; prints how many a second.
+"""Pushes jobs by a queue's own bulk push, 1,000 in a transaction; prints how many a second.
 
-python bulk.py NAME COUNT [keys]
+python bulk.py NAME SECONDS [keys]
 """
 
 import asyncio
+import itertools
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
 from typing import Any, TypeAlias
 
 BATCH = 1000
 URL = os.environ["DATABASE_URL"]
-Push: TypeAlias = Callable[[list[dict[str, int]]], Awaitable[object]]
+Batches: TypeAlias = Iterator[list[dict[str, int]]]
+Push: TypeAlias = Callable[[Batches], Awaitable[object]]
 
 
 @asynccontextmanager
 async def chancy(app: Any, keys: bool) -> AsyncIterator[Push]:
     from chancy import Job
 
-    async def push(arguments: list[dict[str, int]]) -> None:
-        jobs = [
+    async def push(batches: Batches) -> None:
+        jobs = (
             Job(
                 func="app.billing.workers.noop.worker.noop",
-                kwargs=each,
-                unique_key=f"key {each['n']}" if keys else None,
+                kwargs=arguments,
+                unique_key=f"key {arguments['n']}" if keys else None,
             )
-            for each in arguments
-        ]
-        async for _ in app.push_many(jobs):
+            for batch in batches
+            for arguments in batch
+        )
+        async for _ in app.push_many(jobs, batch_size=BATCH):
             pass
 
     async with app:
@@ -56,10 +59,10 @@ async def pgqueuer(keys: bool) -> AsyncIterator[Push]:
     connection = await asyncpg.connect(URL)
     queries = Queries(AsyncpgDriver(connection))
 
-    async def push(arguments: list[dict[str, int]]) -> None:
-        count = len(arguments)
-        payloads = [b'{"n": %d}' % each["n"] for each in arguments]
-        await queries.enqueue(["noop"] * count, payloads, [0] * count)
+    async def push(batches: Batches) -> None:
+        for batch in batches:
+            payloads = [b'{"n": %d}' % arguments["n"] for arguments in batch]
+            await queries.enqueue(["noop"] * len(batch), payloads, [0] * len(batch))
 
     yield push
     await connection.close()
@@ -68,8 +71,13 @@ async def pgqueuer(keys: bool) -> AsyncIterator[Push]:
 @asynccontextmanager
 async def procrastinate(keys: bool) -> AsyncIterator[Push]:
     module = import_module("procrastinate_")
+
+    async def push(batches: Batches) -> None:
+        for batch in batches:
+            await module.noop.batch_defer_async(*batch)
+
     async with module.app.open_async():
-        yield lambda arguments: module.noop.batch_defer_async(*arguments)
+        yield push
 
 
 @asynccontextmanager
@@ -78,17 +86,30 @@ async def oban(keys: bool) -> AsyncIterator[Push]:
     from psycopg_pool import AsyncConnectionPool
 
     noop = import_module("oban_").Noop
+
+    async def push(batches: Batches) -> None:
+        for batch in batches:
+            await queue.enqueue_many([noop.new(arguments) for arguments in batch])
+
     async with AsyncConnectionPool(URL, min_size=1) as pool:
         queue = Oban(pool=pool)
-        yield lambda arguments: queue.enqueue_many([noop.new(a) for a in arguments])
+        yield push
 
 
-async def main(name: str, count: int, keys: bool) -> None:
+def batches(numbers: Iterator[int], seconds: float) -> Batches:
+    """The arguments of so many jobs as are pushed in so many seconds."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        yield [{"n": next(numbers)} for _ in range(BATCH)]
+
+
+async def main(name: str, seconds: float, keys: bool) -> None:
+    numbers = itertools.count()
     async with globals()[name](keys) as push:
-        await push([{"n": -n} for n in range(1, BATCH + 1)])
-        since = time.perf_counter()
-        for start in range(0, count, BATCH):
-            await push([{"n": n} for n in range(start, start + BATCH)])
+        await push(batches(numbers, 0.1 * seconds))
+        since, before = time.perf_counter(), next(numbers)
+        await push(batches(numbers, seconds))
+        count = next(numbers) - before - 1
         print(count / (time.perf_counter() - since))
 
 
@@ -99,4 +120,4 @@ def runner(name: str) -> Callable[[Any], None]:
     return asyncio.run
 
 
-runner(sys.argv[1])(main(sys.argv[1], int(sys.argv[2]), "keys" in sys.argv))
+runner(sys.argv[1])(main(sys.argv[1], float(sys.argv[2]), "keys" in sys.argv))
