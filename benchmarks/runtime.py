@@ -1,8 +1,18 @@
 """Measures the rendered workers beside plain Chancy and three other queues.
 
-    uv run python benchmarks/runtime.py [--quick] [--only drain,latency,idle,http]
+    uv run python benchmarks/runtime.py [--quick] [--only drain,bulk,latency,idle,http]
 
-Prints a Markdown table. All run on one PostgreSQL of the benchmark's own, each in a
+Those are the parts of a run without --only. These take long, and run when they are named:
+
+    depth       drain while 5,000 to 1,000,000 jobs wait (--depths), what is done pushed again
+    load        push to start while 100 to 3,000 jobs a second come (--loads)
+    elsewhere   push to start while as many as the largest depth wait in another queue
+    held        drain while another session holds a transaction open (--hold, in seconds)
+    fsync       drain and bulk push with fsync on, beside the parts above with it off
+    processes   drain with 1, 2, 4 and 8 worker processes
+
+With --plots FOLDER, depth and load also write an SVG there (uv run --with matplotlib …), and
+--who rendered,pgqueuer leaves the others out. Prints a Markdown table. All run on one PostgreSQL of the benchmark's own, each in a
 database of its own, and take turns, so that a slow minute of the machine is everybody's.
 The others are installed from their packages into environments of their own, in a folder
 of the system's temporary one that is kept for the next run.
@@ -31,6 +41,8 @@ import psycopg
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "runtime/tests")]
+import plots  # noqa: E402
+
 from harness.servers import Cluster, cluster, free_port  # noqa: E402
 from tests.support import copy, environment, query, wait_for  # noqa: E402
 
@@ -47,6 +59,7 @@ SERVER = (
 )
 OURS, PLAIN = "rendered", "plain Chancy"
 JOBS = 5000
+BULK_SECONDS = 3
 TIMEOUT = 120
 
 
@@ -64,6 +77,7 @@ class System:
         table: Of its jobs.
         documented: The command of its worker, as its documentation has it.
         best: The same at the setting that drained fastest here.
+        bulk: The command that pushes jobs by its own bulk push.
         jobs: How many to drain; less where it is slow, the figure is a rate.
     """
 
@@ -77,6 +91,7 @@ class System:
     unfinished: str
     documented: Sequence[str]
     best: Sequence[str]
+    bulk: Sequence[str]
     best_folder: Path | None = None
     jobs: int = JOBS
     variables: dict[str, str] = field(default_factory=dict)
@@ -96,6 +111,7 @@ SELECT pg_notify('billing_events', '{"t": "queue.pushed", "q": "default"}')
 def systems(folder: Path) -> list[System]:
     """Renders ours, installs the others; one that cannot be installed is left out."""
     python = Path(sys.executable)
+    bulk = str(CONTESTANTS / "bulk.py")
     chancy: dict[str, Any] = {
         "bin": python.parent,
         "insert": _CHANCY_INSERT,
@@ -111,6 +127,7 @@ def systems(folder: Path) -> list[System]:
             func="app.billing.workers.{job}.worker.{job}",
             documented=[str(python), str(CONTESTANTS / "rendered.py")],
             best=[str(python), str(CONTESTANTS / "rendered.py"), *uvloop()],
+            bulk=[str(python), bulk, "rendered"],
             **chancy,
         ),
         System(
@@ -120,6 +137,7 @@ def systems(folder: Path) -> list[System]:
             func="plain_chancy.{job}",
             documented=[str(python), "plain_chancy.py", "work", "{url}", "100"],
             best=[str(python), "plain_chancy.py", "work", "{url}", "500"],
+            bulk=[str(python), bulk, "plain"],
             **chancy,
         ),
     ]
@@ -138,6 +156,7 @@ def systems(folder: Path) -> list[System]:
                 unfinished="true",
                 documented=["python", "pgqueuer_.py", "10"],
                 best=["python", "pgqueuer_.py", "200"],
+                bulk=["python", bulk, "pgqueuer"],
             )
         )
     if bin := installed("procrastinate", "procrastinate", "psycopg[binary,pool]"):
@@ -156,6 +175,7 @@ def systems(folder: Path) -> list[System]:
                 unfinished="status <> 'succeeded'",
                 documented=[*app, "worker"],
                 best=[*app, "worker", "--concurrency", "20"],
+                bulk=["python", bulk, "procrastinate"],
                 jobs=JOBS // 20,
                 variables={"POOL": "20"},
             )
@@ -178,6 +198,7 @@ def systems(folder: Path) -> list[System]:
                 unfinished="state <> 'completed'",
                 documented=[*start.split(), "default:10"],
                 best=[*start.split(), "default:200"],
+                bulk=["python", bulk, "oban"],
             )
         )
     return found
@@ -185,15 +206,17 @@ def systems(folder: Path) -> list[System]:
 
 def render(folder: Path, concurrency: int | None = None) -> Path:
     """Renders a backend at its defaults, but for the concurrency; writes its jobs."""
-    answers = ["scope=backend", "jobs=[noop, probe, rest]"]
+    answers = ["scope=backend", "jobs=[noop, probe, rest, tick]"]
     if concurrency:
         answers.append(f"queues=[{{name: default, concurrency: {concurrency}}}]")
     arguments = [part for answer in answers for part in ("-d", answer)]
     copy(folder, *arguments, cwd=folder.parent)
     text = (CONTESTANTS / "plain_chancy.py").read_text()
-    imports = "import asyncio\nimport time\n\nfrom chancy import job\n"
+    imports = (
+        "import asyncio\nimport itertools\nimport time\n\nfrom chancy import job\n"
+    )
     jobs = text[text.index("@job") : text.index("def create_chancy")]
-    for name in ("noop", "probe", "rest"):
+    for name in ("noop", "probe", "rest", "tick"):
         path = folder / f"app/billing/workers/{name}/worker.py"
         path.write_text(f"{imports}\n\n{jobs}")
     return folder
@@ -235,7 +258,9 @@ class Database:
         self._run(system.install, system.folder).wait(60)
         self.connection = psycopg.connect(self.url, autocommit=True)
 
-    def _run(self, command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+    def _run(
+        self, command: Sequence[str], folder: Path, stdout: int | None = None
+    ) -> subprocess.Popen[bytes]:
         variables = {
             **self.system.variables,
             "DATABASE_URL": self.url,
@@ -253,8 +278,8 @@ class Database:
                 cwd=folder,
                 env=environment(**variables),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=stdout or log,
+                stderr=log,
             )
 
     @contextmanager
@@ -262,23 +287,61 @@ class Database:
         """A worker that has run some jobs, and is idle."""
         self.clear()
         self.push("noop", count=100)
-        command = self.system.best if best else self.system.documented
-        folder = self.system.best_folder if best else None
-        process = self._run(command, folder or self.system.folder)
-        try:
+        with self.processes(1, best) as (process,):
             self.wait(lambda: process.poll() is None)
             self.clear()
             time.sleep(1)
             yield
+
+    @contextmanager
+    def processes(
+        self, count: int, best: bool = False
+    ) -> Iterator[list[subprocess.Popen[bytes]]]:
+        """So many worker processes, which start with the block."""
+        command = self.system.best if best else self.system.documented
+        folder = (self.system.best_folder if best else None) or self.system.folder
+        started = [self._run(command, folder) for _ in range(count)]
+        try:
+            yield started
         finally:
-            stop(process)
+            for process in started:
+                stop(process)
+
+    def bulk(self, seconds: float, *arguments: str) -> float:
+        """Jobs per second of its own bulk push."""
+        self.empty()
+        command = [*self.system.bulk, str(seconds), *arguments]
+        process = self._run(command, self.system.folder, subprocess.PIPE)
+        output, _ = process.communicate(timeout=600)
+        if process.returncode:
+            raise SystemExit(f"{self.system.name}:\n{self.log.read_text()[-3000:]}")
+        return float(output)
+
+    def empty(self) -> None:
+        """Does what clear() does in a moment, also with millions of rows."""
+        self.connection.execute(f"TRUNCATE {self.system.table} CASCADE")
 
     def clear(self) -> None:
         self.connection.execute(f"DELETE FROM {self.system.table}")
         self.connection.execute(f"VACUUM ANALYZE {self.system.table}")
 
-    def push(self, job: str, count: int = 1) -> float:
-        """Inserts jobs in one transaction; returns when it began."""
+    def push(
+        self,
+        job: str,
+        count: int = 1,
+        *,
+        connection: psycopg.Connection | None = None,
+        elsewhere: bool = False,
+    ) -> float:
+        """Inserts jobs in one transaction; returns when it began.
+
+        Args:
+            elsewhere: Into a queue that no worker takes from.
+        """
+        insert = self.system.insert
+        if elsewhere:
+            job = "elsewhere"
+            insert = insert.replace("'default'", "'elsewhere'")
         sent = time.monotonic()
         parameters = {
             "func": self.system.func.format(job=job, Job=job.capitalize()),
@@ -286,7 +349,7 @@ class Database:
             "sent": str(sent),
             "count": count,
         }
-        self.connection.execute(self.system.insert, parameters)
+        (connection or self.connection).execute(insert, parameters)
         return sent
 
     def wait(self, alive: Callable[[], bool] = lambda: True) -> None:
@@ -299,6 +362,11 @@ class Database:
             if time.monotonic() > deadline or not alive():
                 raise SystemExit(f"{self.system.name}:\n{self.log.read_text()[-3000:]}")
             time.sleep(0.02)
+
+    @property
+    def ticks(self) -> int:
+        """How many jobs of that name have run, by what they have printed."""
+        return 100 * self.log.read_text().count("tick\n")
 
     @property
     def latencies(self) -> list[float]:
@@ -335,6 +403,8 @@ class Report:
             else ""
         )
         self.rows.append((what, who, f"{middle:,.{digits}f}", spread, ""))
+        # A long run that ends early has said what it found.
+        print(*self.rows[-1], sep=" | ", file=sys.stderr, flush=True)
         return middle
 
     def ratio(self, what: str, who: str, value: float, *, wanted: str = "") -> None:
@@ -361,7 +431,9 @@ def best_peer(medians: dict[str, float], choose: Callable[..., str]) -> str:
     return choose(peers, key=lambda name: peers[name])
 
 
-def measure_drain(databases: list[Database], report: Report, rounds: int) -> None:
+def measure_drain(
+    databases: list[Database], report: Report, rounds: int, note: str = ""
+) -> None:
     """Jobs per second from the push of a backlog to its last saved result."""
     rates: dict[tuple[str, bool], list[float]] = {}
     turns = [(database, best) for database in databases for best in (False, True)]
@@ -374,19 +446,237 @@ def measure_drain(databases: list[Database], report: Report, rounds: int) -> Non
                 rate = database.system.jobs / (time.monotonic() - since)
             rates.setdefault((database.system.name, best), []).append(rate)
     for best, what in ((False, "drain, jobs/s"), (True, "drain at best, jobs/s")):
+        what += note
         medians = {
             database.system.name: report.row(
                 what, database.system.name, rates[database.system.name, best], 0
             )
             for database in databases
         }
-        if not best:
-            ratio = medians[OURS] / medians[PLAIN]
-            report.ratio(what, f"rendered ÷ {PLAIN}", ratio, wanted="≥ 0.95")
-        if len(medians) > 2:
-            peer = best_peer(medians, max)
-            ratio, wanted = medians[OURS] / medians[peer], "≥ 1.3" if best else "≥ 1.0"
-            report.ratio(what, f"rendered ÷ {peer}", ratio, wanted=wanted)
+        plain, peer = ("", "≥ 1.3") if best else ("≥ 0.95", "≥ 1.0")
+        against(report, what, medians, plain=plain, peer=peer)
+
+
+def measure_bulk(
+    databases: list[Database], report: Report, rounds: int, note: str = ""
+) -> None:
+    """Jobs per second of each one's own bulk push, 1,000 in a transaction."""
+    rates: dict[tuple[str, str], list[float]] = {}
+    turns = [(each, "") for each in databases]
+    turns += [(each, "keys") for each in databases if each.system.name in (OURS, PLAIN)]
+    for _ in range(rounds):
+        for database, keys in shuffled(turns):
+            rate = database.bulk(BULK_SECONDS, *keys.split())
+            rates.setdefault((database.system.name, keys), []).append(rate)
+    for keys, what in (("", "bulk push"), ("keys", "bulk push, unique keys")):
+        what = f"{what}, jobs/s{note}"
+        medians = {
+            database.system.name: report.row(
+                what, database.system.name, rates[database.system.name, keys], 0
+            )
+            for database, kind in turns
+            if kind == keys
+        }
+        against(report, what, medians, plain="≥ 8" if not keys else "", peer="≥ 1.0")
+
+
+def against(
+    report: Report,
+    what: str,
+    medians: dict[str, float],
+    *,
+    plain: str = "",
+    peer: str = "",
+    peers: Sequence[str] = (),
+) -> None:
+    """Adds the ratios to plain Chancy and to the best peer, where they took part.
+
+    Args:
+        plain: What is wanted of the first, such as "≥ 8".
+        peer: What is wanted of the second.
+        peers: Which peers count; all of them where there are none.
+    """
+    if OURS not in medians:
+        return
+    if PLAIN in medians:
+        ratio = medians[OURS] / medians[PLAIN]
+        report.ratio(what, f"rendered ÷ {PLAIN}", ratio, wanted=plain)
+    others = {
+        name: rate for name, rate in medians.items() if not peers or name in peers
+    }
+    if set(others) - {OURS, PLAIN}:
+        best = best_peer(others, max)
+        ratio = medians[OURS] / medians[best]
+        report.ratio(what, f"rendered ÷ {best}", ratio, wanted=peer)
+
+
+def steady_rate(
+    database: Database,
+    depth: int,
+    completions: int,
+    *,
+    processes: int = 1,
+    after: float = 0,
+) -> float:
+    """Jobs run per second while `depth` jobs wait: for each that has run, one is pushed.
+
+    Args:
+        completions: How many are counted, after a tenth of them that are not.
+        processes: How many processes work.
+        after: Seconds of work before the count.
+    """
+    database.empty()
+    database.push("tick", count=depth)
+    database.connection.execute(f"VACUUM ANALYZE {database.system.table}")
+    before = pushed = database.ticks
+    with database.processes(processes) as started:
+        began = time.monotonic()
+        counted: tuple[float, int] | None = None
+        while True:
+            now, done = time.monotonic(), database.ticks
+            if done > pushed:
+                database.push("tick", count=done - pushed)
+                pushed = done
+            is_warm = done - before >= completions / 10 and now - began >= after
+            if counted is None and is_warm:
+                counted = now, done
+            if counted and done - counted[1] >= completions:
+                return (done - counted[1]) / (now - counted[0])
+            if any(process.poll() is not None for process in started):
+                raise SystemExit(
+                    f"{database.system.name}:\n{database.log.read_text()[-3000:]}"
+                )
+            time.sleep(0.02)
+
+
+def measure_depth(
+    databases: list[Database],
+    report: Report,
+    rounds: int,
+    depths: Sequence[int],
+    completions: int,
+) -> dict[str, plots.Points]:
+    """Jobs per second at each depth; returns a line for each contestant."""
+    rates: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for depth in depths:
+            for database in shuffled(databases):
+                rate = steady_rate(database, depth, completions)
+                rates.setdefault((database.system.name, depth), []).append(rate)
+                database.empty()
+    lines: dict[str, plots.Points] = {}
+    for depth in depths:
+        what = f"drain with {depth:,} waiting, jobs/s"
+        medians = {}
+        for database in databases:
+            name = database.system.name
+            medians[name] = report.row(what, name, rates[name, depth], 0)
+            lines.setdefault(name, []).append((depth, medians[name]))
+        against(report, what, medians, peer="≥ 2.0" if depth == 200_000 else "")
+    if OURS in lines:
+        ratio = lines[OURS][-1][1] / lines[OURS][0][1]
+        who = f"rendered, {depths[-1]:,} ÷ {depths[0]:,}"
+        report.ratio("drain by depth", who, ratio, wanted="≥ 0.9")
+    return lines
+
+
+def measure_held(
+    databases: list[Database], report: Report, seconds: float, completions: int
+) -> None:
+    """Jobs per second when a transaction has been open for some time."""
+    medians = {}
+    what = f"drain, a transaction open for {seconds:.0f} s, jobs/s"
+    for database in shuffled(databases):
+        with psycopg.connect(database.url) as holder:
+            holder.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            holder.execute("SELECT 1")  # A snapshot, and no lock of a table.
+            rate = steady_rate(database, JOBS, completions, after=seconds)
+        medians[database.system.name] = report.row(
+            what, database.system.name, [rate], 0
+        )
+        database.empty()
+    peers = ("oban", "procrastinate")
+    against(report, what, medians, peer="≥ 1.5", peers=peers)
+
+
+def measure_processes(
+    databases: list[Database], report: Report, completions: int
+) -> None:
+    """Jobs per second of several worker processes."""
+    for count in (1, 2, 4, 8):
+        for database in shuffled(databases):
+            rate = steady_rate(database, 4 * JOBS, completions, processes=count)
+            report.row(
+                f"drain, {count} processes, jobs/s", database.system.name, [rate], 0
+            )
+            database.empty()
+
+
+def probed(database: Database, probes: int) -> list[float] | None:
+    """Milliseconds from push to start, in order; None where the probes do not arrive."""
+    before = len(database.latencies)
+    for _ in range(probes):
+        database.push("probe")
+        time.sleep(random.uniform(0.01, 0.03))
+    deadline = time.monotonic() + 20
+    while len(database.latencies) < before + probes:
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.1)
+    return sorted(database.latencies[before:])
+
+
+def percentiles(
+    report: Report, what: str, who: str, taken: list[float] | None
+) -> float | None:
+    """Adds p50, p95 and p99 of sorted figures; returns the last one."""
+    for percent in (50, 95, 99):
+        label = f"{what}, p{percent} ms"
+        if taken is None:
+            report.rows.append((label, who, "too many for it", "", ""))
+        else:
+            report.row(label, who, [taken[int(percent / 100 * len(taken))]], 1)
+    return taken and taken[int(0.99 * len(taken))]
+
+
+def measure_load(
+    databases: list[Database], report: Report, probes: int, loads: Sequence[int]
+) -> dict[str, plots.Points]:
+    """Milliseconds from push to start while so many jobs a second come."""
+    lines: dict[str, plots.Points] = {}
+    for load in loads:
+        for database in shuffled(databases):
+            with database.worker(), pushing(database, "noop", load, wait=False):
+                taken = probed(database, probes)
+            what = f"push to start at {load:,} jobs/s"
+            p99 = percentiles(report, what, database.system.name, taken)
+            if p99 is not None:
+                lines.setdefault(database.system.name, []).append((load, p99))
+            database.empty()
+    return lines
+
+
+def measure_elsewhere(
+    databases: list[Database], report: Report, probes: int, depth: int
+) -> None:
+    """Milliseconds from push to start with many jobs, or none, in another queue."""
+    for database in shuffled(databases):
+        name = database.system.name
+        tails = []
+        for count in (0, depth):
+            with database.worker():
+                if count:
+                    database.push("noop", count=count, elsewhere=True)
+                    table = database.system.table
+                    database.connection.execute(f"VACUUM ANALYZE {table}")
+                what = f"push to start with {count:,} elsewhere"
+                tails.append(percentiles(report, what, name, probed(database, probes)))
+            database.empty()
+        if None not in tails:
+            ratio = tails[1] / tails[0]
+            wanted = "≤ 1.2" if name == OURS else ""
+            who = f"{name}, {depth:,} elsewhere ÷ none"
+            report.ratio("push to start, p99", who, ratio, wanted=wanted)
 
 
 def measure_latency(databases: list[Database], report: Report, probes: int) -> None:
@@ -503,7 +793,7 @@ def measure_http(databases: list[Database], report: Report, rounds: int) -> None
         for _ in range(rounds):
             for name, (connection, busy) in shuffled(list(cases.items())):
                 connection.close()  # uvicorn does so itself after 5 s of silence
-                with pushing(busy) if busy else contextlib.nullcontext():
+                with pushing(busy, "rest", 200) if busy else contextlib.nullcontext():
                     request(connection)
                     taken = sorted(timed(connection) for _ in range(300))
                 halves.setdefault(name, []).append(statistics.median(taken))
@@ -527,13 +817,22 @@ def timed(connection: http.client.HTTPConnection) -> float:
 
 
 @contextmanager
-def pushing(database: Database) -> Iterator[None]:
-    """A thread pushes 20 jobs every 100 ms."""
+def pushing(
+    database: Database, job: str, rate: int, *, wait: bool = True
+) -> Iterator[None]:
+    """A thread pushes so many jobs a second, a tenth of them every 100 ms.
+
+    Args:
+        wait: Until all have run, at the end.
+    """
     stopped = threading.Event()
 
     def push() -> None:
-        while not stopped.wait(0.1):
-            database.push("rest", count=20)
+        with psycopg.connect(database.url, autocommit=True) as connection:
+            due = time.monotonic()
+            while not stopped.wait(max(0, due - time.monotonic())):
+                database.push(job, count=max(1, rate // 10), connection=connection)
+                due += 0.1
 
     thread = threading.Thread(target=push)
     thread.start()
@@ -543,16 +842,34 @@ def pushing(database: Database) -> Iterator[None]:
     finally:
         stopped.set()
         thread.join()
-        database.wait()
+        if wait:
+            database.wait()
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.replace("_", "").split(",")]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures the rendered workers.")
+    summary, _, details = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", default="drain,latency,idle,http")
+    parser.add_argument("--only", default="drain,bulk,latency,idle,http")
+    parser.add_argument("--who", default="", help="names of contestants, else all")
+    parser.add_argument("--depths", type=numbers, default="5000,50000,200000,1000000")
+    parser.add_argument("--loads", type=numbers, default="100,300,1000,3000")
+    parser.add_argument("--completions", type=int, default=2 * JOBS)
+    parser.add_argument("--hold", type=float, default=300, help="seconds")
+    parser.add_argument("--plots", type=Path, help="the folder of the SVG files")
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
+    who = arguments.who.split(",") if arguments.who else []
     rounds, probes, idle = (2, 50, 20) if arguments.quick else (5, 200, 60)
+    few, completions = (1 if arguments.quick else 3), arguments.completions
     report = Report()
     started = time.monotonic()
     with (
@@ -560,9 +877,32 @@ def main() -> None:
         cluster(*SERVER) as server,
     ):
         folder = Path(name)
-        databases = [Database(server, each, folder) for each in systems(folder)]
+        databases = [
+            Database(server, each, folder)
+            for each in systems(folder)
+            if not who or each.name in who
+        ]
         if "drain" in parts:
             measure_drain(databases, report, rounds)
+        if "bulk" in parts:
+            measure_bulk(databases, report, rounds)
+        if "fsync" in parts:
+            with server.setting("fsync", "on"):
+                measure_drain(databases, report, rounds, ", fsync on")
+                measure_bulk(databases, report, rounds, ", fsync on")
+        if "depth" in parts:
+            lines = measure_depth(databases, report, few, arguments.depths, completions)
+            plot(arguments.plots, "depth.svg", "jobs waiting", "jobs/s", lines)
+        if "load" in parts:
+            lines = measure_load(databases, report, probes, arguments.loads)
+            label = "push to start, p99, ms"
+            plot(arguments.plots, "load.svg", "jobs pushed per second", label, lines)
+        if "elsewhere" in parts:
+            measure_elsewhere(databases, report, probes, max(arguments.depths))
+        if "held" in parts:
+            measure_held(databases, report, arguments.hold, completions)
+        if "processes" in parts:
+            measure_processes(databases, report, completions)
         if "latency" in parts or "idle" in parts:
             with ExitStack() as stack:
                 for database in databases:
@@ -578,10 +918,17 @@ def main() -> None:
     report.print()
     load, cores = os.getloadavg()[0], os.cpu_count()
     print(
-        f"\n{rounds} rounds in {time.monotonic() - started:.0f} s on {cores} cores, load "
-        f"{load:.1f}; PostgreSQL with {', '.join(SERVER[:3])}; Python "
+        f"\n{rounds} rounds ({few} of depth) in {time.monotonic() - started:.0f} s on "
+        f"{cores} cores, load {load:.1f}; PostgreSQL with {', '.join(SERVER[:3])}; Python "
         f"{sys.version.split()[0]}; pgqueuer and oban run on uvloop, as their commands do."
     )
+
+
+def plot(
+    folder: Path | None, name: str, x: str, y: str, lines: dict[str, plots.Points]
+) -> None:
+    if folder:
+        plots.draw(folder / name, x, y, lines)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 The command itself fails with the typer of its own requirements (1.6.0).
 """
 
+import itertools
 import os
 import sys
 import time
@@ -30,6 +31,14 @@ async def create() -> AsyncIterator[PgQueuer]:
     async def probe(job: Job) -> None:
         """Prints how long after its push it started."""
         print("probe", time.monotonic() - float(job.payload or b"0"), flush=True)
+
+    ticks = itertools.count(1)
+
+    @queue.entrypoint("tick")
+    async def tick(job: Job) -> None:
+        """Says so at each hundredth."""
+        if next(ticks) % 100 == 0:
+            print("tick", flush=True)
 
     yield queue
     await connection.close()

@@ -1,6 +1,7 @@
 """Plain Chancy, tuned by hand: what the rendered workers are compared with first."""
 
 import asyncio
+import itertools
 import logging
 import sys
 import time
@@ -30,6 +31,16 @@ async def probe(*, sent: float) -> None:
 async def rest() -> None:
     """Waits as for an answer from the network."""
     await asyncio.sleep(0.05)
+
+
+@job(queue="default")
+async def tick() -> None:
+    """Says so at each hundredth."""
+    if next(ticks) % 100 == 0:
+        print("tick", flush=True)
+
+
+ticks = itertools.count(1)
 
 
 def create_chancy(url: str) -> Chancy:

@@ -1,5 +1,6 @@
 """procrastinate, run by its own command: procrastinate worker with this file's app."""
 
+import itertools
 import os
 import time
 
@@ -23,3 +24,13 @@ async def noop() -> None:
 async def probe(sent: float) -> None:
     """Prints how long after its push it started."""
     print("probe", time.monotonic() - sent, flush=True)
+
+
+@app.task(name="tick", queue="default")
+async def tick() -> None:
+    """Says so at each hundredth."""
+    if next(ticks) % 100 == 0:
+        print("tick", flush=True)
+
+
+ticks = itertools.count(1)

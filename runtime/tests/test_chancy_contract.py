@@ -96,7 +96,11 @@ SIGNATURES = {
     "chancy.plugin:Plugin.run": "self, worker, chancy",
     "chancy.plugin:Plugin.on_job_starting": "self, job, worker",
     "chancy.plugin:Plugin.on_job_completed": "self, worker, job, exc, result",
+    "chancy.plugins.pruner:Pruner.prune": "self, chancy, cursor",
     "chancy.plugins.recovery:Recovery.recover": "worker, chancy, cursor",
+    "chancy.app:Chancy.push_many_ex": "self, cursor, jobs",
+    "chancy.app:Chancy.sync_push_many_ex": "self, cursor, jobs",
+    "chancy.app:Chancy.sync_notify": "self, cursor, event, payload",
     "psycopg:AsyncConnection.wait": "self, gen, interval, timeout",
     "psycopg_pool:AsyncConnectionPool.drain": "self",
 }
@@ -122,8 +126,17 @@ CALLS = {
     f"{PROCESS}push": ["job_wrapper", "submit", "_handle_timeout"],
     "chancy.plugin:Plugin.sleep": ["wakeup_signal"],
     "chancy.plugins.recovery:Recovery.run": ["recover", "poll_interval"],
-    "chancy.plugins.pruner:Pruner.run": ["poll_interval"],
+    # This one is replaced.
+    "chancy.plugins.pruner:Pruner.run": [
+        *("poll_interval", "sleep", "wait_for_leader", "prune", "notify", "cleanup"),
+    ],
+    "chancy.plugins.pruner:Pruner.prune": ["maximum_to_prune", "rule", "to_sql"],
     "chancy.plugins.cron:Cron.run": ["poll_interval"],
+    **{
+        f"chancy.app:Chancy.{name}": [f"{prefix}push_many_ex"]
+        for prefix in ("", "sync_")
+        for name in (f"{prefix}push", f"{prefix}push_many")
+    },
 }
 # Words on the wire, and who says or hears them.
 EVENTS = {
@@ -134,7 +147,7 @@ EVENTS = {
 }
 COLUMNS = {
     "jobs": "id queue func kwargs limits meta state attempts max_attempts priority "
-    "taken_by claim_id created_at started_at completed_at scheduled_at errors",
+    "taken_by claim_id created_at started_at completed_at scheduled_at errors unique_key",
     "queues": "name state concurrency tags executor executor_options "
     "polling_interval rate_limit rate_limit_window resume_at eager_polling",
     "queue_rate_limits": "queue window_start count",

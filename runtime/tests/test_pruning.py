@@ -1,41 +1,219 @@
-"""The Pruner goes on after a full batch, so that it keeps up with any number of jobs."""
+"""Old jobs go in short transactions, whose cost is not that of the rows that stay."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
 import billing_service
-import psycopg
 import pytest
-from chancy_runtime import Chancy, Pruner
+from chancy import Job
+from chancy_runtime import Chancy, Pruner, Recovery, Worker
+from chancy_runtime.plugins import maintenance
 from chancy_runtime.testing import Service
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.rows import DictRow, dict_row
+
+from harness.databases import query
+from harness.recorder import plain_chancy
 
 pytestmark = pytest.mark.anyio
 
+OLD = "NOW() - INTERVAL '2 days'"
+INSERT = """
+INSERT INTO billing_jobs (id, queue, func, kwargs, state, created_at, taken_by, claim_id)
+SELECT gen_random_uuid(), 'queue ' || n % 5, 'a.b', '{{"pad": "{pad}"}}', '{state}',
+    {created_at}, 'lost', gen_random_uuid()
+FROM generate_series(1, {count}) AS n
+"""
 
-async def test_more_old_jobs_than_one_batch_go_in_one_poll(
+
+def insert(
+    url: str,
+    count: int,
+    *,
+    state: str = "succeeded",
+    created_at: str = OLD,
+    pad: str = "",
+) -> None:
+    query(url, INSERT.format(count=count, state=state, created_at=created_at, pad=pad))
+
+
+def states(url: str) -> dict[str, int]:
+    """How many jobs there are in each state."""
+    return dict(query(url, "SELECT state, count(*) FROM billing_jobs GROUP BY state"))
+
+
+class Explaining(AsyncCursor[DictRow]):
+    """Writes down how many buffers each statement of the library touches."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.buffers: list[int] = []
+
+    async def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
+        if isinstance(query, sql.Composed):
+            async with self.connection.transaction(force_rollback=True):
+                explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ")
+                await super().execute(explain + query, *args, **kwargs)
+                row = await self.fetchone()
+                assert row
+                plan = row["QUERY PLAN"][0]["Plan"]
+            self.buffers.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        return await super().execute(query, *args, **kwargs)
+
+
+@asynccontextmanager
+async def explaining(url: str) -> AsyncIterator[Explaining]:
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        yield Explaining(connection, row_factory=dict_row)
+
+
+async def pieces(
+    pruner: Pruner, app: Chancy, cursor: AsyncCursor[DictRow]
+) -> list[int]:
+    """How many jobs each piece of the table lost."""
+    removed = [await pruner.prune(app, cursor)]
+    while not pruner.is_at_the_start:
+        removed.append(await pruner.prune(app, cursor))
+    return removed
+
+
+STAY = pytest.mark.parametrize(
+    "stay", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)]
+)
+
+
+@STAY
+async def test_a_batch_costs_no_more_where_more_rows_stay(
+    tables: str, stay: int
+) -> None:
+    insert(tables, stay, created_at="NOW()", pad="x" * 300)
+    insert(tables, 2500)
+    query(tables, "VACUUM ANALYZE billing_jobs")
+    async with explaining(tables) as cursor:
+        removed = await pieces(Pruner(), plain_chancy(tables), cursor)
+    ((pages,),) = query(tables, "SELECT pg_relation_size('billing_jobs') / 8192")
+
+    assert sum(removed) == 2500 and max(removed) == maintenance.MOST_ROWS
+    assert pages > 5 * maintenance.MOST_PAGES
+    for rows, buffers in zip(removed, cursor.buffers, strict=True):
+        assert buffers < 1.1 * maintenance.MOST_PAGES + 8 * rows
+    assert states(tables) == {"succeeded": stay}
+
+
+@STAY
+@pytest.mark.parametrize("lost", [30, 1100])
+async def test_a_rescue_costs_no_more_where_more_rows_stay(
+    tables: str, stay: int, lost: int
+) -> None:
+    most = min(lost, maintenance.MOST_ROWS)
+    # As many as the server's statistics know of, while most of them are gone again.
+    insert(tables, 30_000, state="running")
+    query(tables, "ANALYZE billing_jobs")
+    query(tables, "UPDATE billing_jobs SET state = 'failed'")
+    insert(tables, stay, created_at="NOW()", pad="x" * 300)
+    insert(tables, lost, state="running")
+    query(tables, "VACUUM billing_jobs")
+    app = plain_chancy(tables)
+    app.monitor.calm_since = -1e9
+    worker = Worker(app, register_signal_handlers=False)
+    async with explaining(tables) as cursor, cursor.connection.transaction():
+        assert await Recovery.recover(worker, app, cursor) == most
+        goes_on = app.plugins["chancy.recovery"].wakeup_signal.is_set()
+    ((pages,),) = query(tables, "SELECT pg_relation_size('billing_jobs') / 8192")
+
+    assert cursor.buffers[0] < 200 + 30 * most
+    assert pages > 5000
+    assert goes_on == (lost > most)
+    assert states(tables).get("running", 0) == lost - most
+
+
+@pytest.mark.parametrize("most", [7, 10_000])
+async def test_a_poll_prunes_each_piece_of_the_table_and_nothing_else(
+    tables: str, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(maintenance, "MOST_PAGES", 1)
+    for _ in range(5):
+        insert(tables, 40)
+        insert(tables, 20, created_at="NOW()")
+        insert(tables, 20, state="pending")
+    pruner = Pruner(Pruner.Rules.Age() > 60, maximum_to_prune=most)
+    async with explaining(tables) as cursor:
+        removed = await pieces(pruner, plain_chancy(tables), cursor)
+
+    assert sum(removed) == 200 and max(removed) <= most
+    assert states(tables) == {"succeeded": 100, "pending": 100}
+
+
+async def test_a_rule_of_a_service_says_which_jobs_are_old(tables: str) -> None:
+    for created_at in (OLD, "NOW()"):
+        insert(tables, 50, created_at=created_at)
+    rule = (Pruner.Rules.Queue().ilike("%E 3")) & (Pruner.Rules.Age() > 60)
+    async with explaining(tables) as cursor:
+        assert await pieces(Pruner(rule), plain_chancy(tables), cursor) == [10]
+
+
+async def test_a_job_that_is_about_to_run_again_is_left_without_waiting(
+    tables: str,
+) -> None:
+    insert(tables, 3)
+    async with (
+        await AsyncConnection.connect(tables) as other,
+        explaining(tables) as cursor,
+    ):
+        await other.execute(
+            "UPDATE billing_jobs SET state = 'retrying' WHERE queue = 'queue 1'"
+        )
+        async with asyncio.timeout(10):
+            removed = await pieces(Pruner(), plain_chancy(tables), cursor)
+        await other.commit()
+
+    assert removed == [2]
+    assert states(tables) == {"retrying": 1}
+
+
+@pytest.mark.parametrize("old", [5000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+async def test_old_jobs_go_in_one_poll_while_jobs_run(
+    tables: str, service: Service, old: int
+) -> None:
+    insert(tables, old)
+    job = Job.from_func(billing_service.succeeds, kwargs={"text": "hello"})
+    # The next poll is a minute away.
+    async with service.running() as app:
+        pushed = 0
+        async with asyncio.timeout(50 + old / 2000):
+            while states(tables).get("succeeded", 0) > pushed or not pushed:
+                async for _ in app.push_many([job] * 100):
+                    pushed += 100
+                await asyncio.sleep(0.1)
+            while states(tables) != {"succeeded": pushed}:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_pruner_of_a_service_s_own_is_asked_once_in_a_poll(
     tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with psycopg.connect(tables, autocommit=True) as connection:
-        connection.execute(
-            "INSERT INTO billing_jobs (id, queue, func, state, created_at) SELECT "
-            "gen_random_uuid(), 'default', 'a.b', 'succeeded', NOW() - INTERVAL '2 days' "
-            "FROM generate_series(1, 95)"
-        )
-    # The next poll is a minute away.
+    class Own(Pruner):
+        asked = 0
+
+        async def prune(self, chancy: Any, cursor: Any) -> int:
+            self.asked += 1
+            await cursor.execute("DELETE FROM billing_jobs")
+            return int(cursor.rowcount)
+
+    insert(tables, 3)
+    own = Own()
     create = billing_service.create_chancy
 
-    def with_small_batches() -> Chancy:
-        chancy = create()
-        chancy.plugins["chancy.pruner"] = Pruner(maximum_to_prune=10)
-        return chancy
+    def with_own() -> Chancy:
+        app = create()
+        app.plugins["chancy.pruner"] = own
+        return app
 
-    monkeypatch.setattr(billing_service, "create_chancy", with_small_batches)
-    async with service.running():
-        async with asyncio.timeout(30):
-            while True:
-                with psycopg.connect(tables) as connection:
-                    row = connection.execute(
-                        "SELECT count(*) FROM billing_jobs"
-                    ).fetchone()
-                if row == (0,):
-                    break
-                await asyncio.sleep(0.1)
+    monkeypatch.setattr(billing_service, "create_chancy", with_own)
+    async with service.running(), asyncio.timeout(30):
+        while states(tables):
+            await asyncio.sleep(0.1)
+
+    assert own.asked == 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -15,9 +15,11 @@ from weakref import WeakSet, finalize, ref
 
 import chancy
 import psycopg
-from chancy import Queue, QueuedJob
+from chancy import Job, Queue, QueuedJob, Reference
 from chancy.executors.base import Executor
 from chancy.utils import DatabaseConnection, get_database_dsn
+from psycopg import AsyncCursor, Cursor
+from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 
 from chancy_runtime.errors import (
@@ -25,6 +27,7 @@ from chancy_runtime.errors import (
     refuse_arguments,
     show_start_errors_as_one_line,
 )
+from chancy_runtime.jobs import pushes
 from chancy_runtime.jobs.rows import UNREADABLE
 from chancy_runtime.postgres.connecting import (
     failed_start,
@@ -325,6 +328,36 @@ class Chancy(chancy.Chancy):
             queues, errors = await readable_queues(self)
         self.monitor.replace_failing("row of the queue ", errors)
         return queues
+
+    # --- pushes ----------------------------------------------------------------------
+
+    async def push_many_ex(
+        self, cursor: AsyncCursor[DictRow], jobs: Sequence[pushes.AnyJob]
+    ) -> list[Reference]:
+        """Pushes jobs in the transaction of a cursor, a batch in one statement.
+
+        Chancy 0.26 sends a statement for each job.
+        """
+        plain = pushes.plain(jobs)
+        if len(plain) == 1 or not all(map(pushes.is_usual, plain)):
+            return await super().push_many_ex(cursor, plain)
+        references = await pushes.push(self.prefix, plain, cursor)
+        queues = dict.fromkeys(job.queue for job in plain)
+        events = [("queue.pushed", {"q": queue}) for queue in queues]
+        await self.notify_many(cursor, events)
+        return references
+
+    def sync_push_many_ex(
+        self, cursor: Cursor[DictRow], jobs: Sequence[Job]
+    ) -> list[Reference]:
+        """Does what push_many_ex() does, without asyncio."""
+        plain = pushes.plain(jobs)
+        if len(plain) == 1 or not all(map(pushes.is_usual, plain)):
+            return super().sync_push_many_ex(cursor, plain)
+        references = pushes.sync_push(self.prefix, plain, cursor)
+        for queue in dict.fromkeys(job.queue for job in plain):
+            self.sync_notify(cursor, "queue.pushed", {"q": queue})
+        return references
 
     # --- what is reported ------------------------------------------------------------
 

@@ -5,12 +5,30 @@ from typing import Any
 
 from chancy.plugins import pruner, recovery
 from chancy.rule import SQLAble
+from chancy.utils import timed_block
 from psycopg import sql
+from psycopg.rows import dict_row
 from psycopg.types.json import Json
 
 from chancy_runtime.plugins.base import OnOurWorker
 
 MAX_RESCUES = 3
+MOST_ROWS = 1000
+MOST_PAGES = 1000
+# By place in the table, which takes no index: a batch reads its pages and no others, however
+# many rows stay. A row that somebody else has locked is left for the next poll.
+_PRUNE = """
+WITH pruned AS (
+    DELETE FROM {jobs} WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM {jobs} WHERE ctid > {place}::tid AND ctid < {end}::tid
+            AND state IN ('succeeded', 'failed') AND ({rule})
+        LIMIT {most} FOR UPDATE SKIP LOCKED
+    )) RETURNING ctid
+)
+SELECT count(*) AS removed, max(ctid)::text AS last,
+    pg_relation_size({name}) / current_setting('block_size')::int AS pages
+FROM pruned
+"""
 _GIVEN_UP = (
     "given up: the worker that ran this job was lost {} times, each time in the middle of "
     "it; it may be the job that ends the process"
@@ -20,36 +38,85 @@ _GIVEN_UP = (
 class Pruner(OnOurWorker, pruner.Pruner):
     """Chancy's Pruner, which prunes at the start and then at its interval.
 
-    After a full batch it goes on at once: Chancy 0.26 prunes one batch in a poll, so
-    that the table grows for good above 10,000 jobs a minute.
+    Each poll reads the whole table, in pieces of MOST_PAGES, and removes up to MOST_ROWS
+    in a transaction. Chancy 0.26 prunes one batch in a poll, so that the table grows for
+    good above 10,000 jobs a minute, and reads all that stays for each batch.
 
     Args:
         rule: Which ended jobs are deleted; without it, those older than a day.
-        maximum_to_prune: How many jobs one statement deletes.
+        maximum_to_prune: How many jobs one statement deletes, at most MOST_ROWS.
         poll_interval: Seconds between two polls; without it the setting `poll_interval`.
     """
+
+    _START = "(0,0)"
+    _place = _START
 
     def __init__(
         self,
         rule: SQLAble | None = None,
         *,
-        maximum_to_prune: int = 10_000,
+        maximum_to_prune: int = MOST_ROWS,
         poll_interval: int | None = None,
     ) -> None:
         super().__init__(
             rule, maximum_to_prune=maximum_to_prune, poll_interval=poll_interval or 0
         )
 
+    @property
+    def is_at_the_start(self) -> bool:
+        """Whether the next piece is the first one."""
+        return self._place == self._START
+
     async def prune(self, chancy: Any, cursor: Any) -> int:
-        removed: int = await super().prune(chancy, cursor)
-        if removed >= self.maximum_to_prune:
-            self.wakeup_signal.set()
+        """Removes old jobs from the next piece of the table; returns how many."""
+        most = min(self.maximum_to_prune, MOST_ROWS)
+        end = int(self._place[1:].split(",")[0]) + MOST_PAGES
+        query = sql.SQL(_PRUNE).format(
+            jobs=(jobs := sql.Identifier(f"{chancy.prefix}jobs")),
+            name=sql.Literal(jobs.as_string(None)),
+            rule=self.rule.to_sql(),
+            place=sql.Literal(self._place),
+            end=sql.Literal(f"({end},0)"),
+            most=sql.Literal(most),
+        )
+        await cursor.execute(query)
+        row = await cursor.fetchone()
+        removed: int = row["removed"]
+        if removed == most:
+            self._place = row["last"]
+        else:
+            self._place = f"({end},0)" if end < row["pages"] else self._START
         return removed
 
     async def run(self, worker: Any, chancy: Any) -> None:
         self.poll_interval = self.poll_interval or chancy.settings.poll_interval
         self.wakeup_signal.set()
-        await super().run(worker, chancy)
+        while await self.sleep(self.poll_interval):
+            await self.wait_for_leader(worker)
+            await self._prune_all(chancy)
+            for plugin in chancy.plugins.values():
+                if (rows := await plugin.cleanup(chancy)) is not None:
+                    name = type(plugin).__name__
+                    chancy.log.info("%s removed %d old row(s).", name, rows)
+
+    async def _prune_all(self, chancy: Any) -> None:
+        self._place = self._START
+        removed = 0
+        with timed_block() as block:
+            while True:
+                # A connection for each piece: a small pool has others to serve.
+                async with (
+                    chancy.pool.connection() as connection,
+                    connection.cursor(row_factory=dict_row) as cursor,
+                ):
+                    removed += await self.prune(chancy, cursor)
+                    if self.is_at_the_start:
+                        event = {"elapsed": block.elapsed, "rows_removed": removed}
+                        await chancy.notify(cursor, "pruner.removed", event)
+                        break
+        chancy.log.info(
+            "Pruner removed %d old job(s) in %.2f seconds.", removed, block.elapsed
+        )
 
 
 class Recovery(OnOurWorker, recovery.Recovery):
@@ -57,6 +124,7 @@ class Recovery(OnOurWorker, recovery.Recovery):
 
     Chancy 0.26 rescues for ever and grants one more attempt each time, so that a job
     that kills its process does so again and again. The count is in the job's meta.
+    It rescues up to MOST_ROWS jobs in a transaction, and then goes on at once.
     After a start or an outage Recovery waits until every live worker has had the time to
     announce itself, because a crash of the server empties the table of workers.
 
@@ -88,7 +156,7 @@ class Recovery(OnOurWorker, recovery.Recovery):
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
                 ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s)
-                FOR UPDATE OF j SKIP LOCKED
+                LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
                 claim_id = NULL,
@@ -104,6 +172,8 @@ class Recovery(OnOurWorker, recovery.Recovery):
             RETURNING j.id, j.func, j.queue, j.state, lost.claim_id
             """
         )
+        # Few rows are wanted: the planner may hope to find them before the table's end.
+        await cursor.execute("SET LOCAL enable_seqscan = off")
         given_up = {"traceback": _GIVEN_UP.format(MAX_RESCUES + 1), "attempt": 0}
         await cursor.execute(
             query.format(
@@ -115,10 +185,13 @@ class Recovery(OnOurWorker, recovery.Recovery):
                 # These are alive, whatever became of their heartbeats.
                 "here": [each.worker_id for each in chancy.workers],
                 "most": MAX_RESCUES,
+                "limit": MOST_ROWS,
                 "given_up": Json([given_up]),
             },
         )
         rows = await cursor.fetchall()
+        if len(rows) == MOST_ROWS:
+            chancy.plugins[cls.get_identifier()].wake_up()
         events: list[tuple[str, dict[str, str]]] = []
         for row in rows:
             if row["state"] == "failed":
