@@ -2,20 +2,20 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from chancy import Queue, QueuedJob
-from psycopg import AsyncConnection, AsyncCursor, capabilities
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow
 from psycopg.types.json import Json
 
 from chancy_runtime.jobs import rate_limit
 from chancy_runtime.jobs.rows import UNREADABLE, as_running_job, statement
 from chancy_runtime.postgres.claim_indexes import are_built
+from chancy_runtime.postgres.connections import in_one_transaction
 
 # Which jobs are next is Chancy's choice, to the letter. It reads all jobs that wait.
 _TAKE = """
@@ -207,7 +207,7 @@ class Claims:
         }
         async with connection.cursor(row_factory=as_running_job) as cursor:
             if self._has_indexes:
-                async with _in_one_transaction(connection):
+                async with in_one_transaction(connection):
                     await connection.execute(_PLAN, prepare=True)
                     await cursor.execute(
                         statement(_TAKE_BY_INDEX, self.prefix), values, prepare=True
@@ -276,12 +276,3 @@ class Claims:
     async def postpone(self, cursor: AsyncCursor[DictRow], job: QueuedJob) -> None:
         """Puts a job back for five seconds; no attempt is used up."""
         await cursor.execute(statement(_POSTPONE, self.prefix), [job.id, job.claim_id])
-
-
-def _in_one_transaction(
-    connection: AsyncConnection[Any],
-) -> AbstractAsyncContextManager[object]:
-    """Sends statements together as one transaction, in one round trip where libpq can."""
-    if capabilities.has_pipeline():
-        return connection.pipeline()
-    return connection.transaction()
