@@ -178,7 +178,14 @@ def test_no_job_is_taken_twice_by_many_of_both_kinds(url: str) -> None:
     asyncio.run(claim())
 
 
-def test_a_claim_keeps_the_plan_that_does_not_depend_on_statistics(url: str) -> None:
+@pytest.mark.parametrize("pipeline", [True, False])
+def test_a_claim_keeps_the_plan_that_does_not_depend_on_statistics(
+    pipeline: bool, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a libpq that sends statements together, and with an older one."""
+    if not pipeline:
+        monkeypatch.setattr(psycopg.capabilities, "has_pipeline", lambda: False)
+
     async def claim() -> None:
         async with entered(url) as app, autocommit(app.pool) as connection:
             limited = Queue("default", rate_limit=1000, rate_limit_window=60)

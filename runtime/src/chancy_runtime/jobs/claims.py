@@ -86,8 +86,8 @@ WITH RECURSIVE priorities (priority) AS (
 )
 SELECT * FROM taken ORDER BY priority DESC, id
 """
-# Which plan is fast does not depend on the data, but the planner's statistics do: those of
-# an hour ago, when the table was empty, make it read and sort the whole table.
+# The same plan is right for all data, but the planner goes by statistics: with those of an
+# hour ago, when the table was empty, it would read and sort the whole table.
 _PLAN = """
 SELECT set_config(name, 'off', true) FROM unnest('{enable_seqscan, enable_bitmapscan,
     enable_sort, enable_hashjoin, enable_mergejoin, jit}'::text[]) AS name
