@@ -158,8 +158,9 @@ async def test_a_transaction_that_does_not_end_is_named(
     monkeypatch.setattr(claim_indexes, "_LOCK_TIMEOUT", 2)
     async with open_transaction(without_indexes) as other:
         pid = other.info.backend_pid
-        with pytest.raises(WorkersError) as error:
-            await migrate(create_chancy())
+        async with asyncio.timeout(60):
+            with pytest.raises(WorkersError) as error:
+                await migrate(create_chancy())
 
     assert f"for the pid {pid} (client backend, idle in transaction, " in str(
         error.value
