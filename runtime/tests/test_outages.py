@@ -37,7 +37,7 @@ KILL = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
-QUEUE_POLL = {"queue_default": "WITH selected AS"}
+QUEUE_POLL = {"queue_default": "WITH RECURSIVE priorities"}
 # One poll and the longest pause after an outage, on a loaded machine.
 SOON = 20
 

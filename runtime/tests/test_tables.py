@@ -275,6 +275,23 @@ def test_a_user_who_may_not_read_the_tables_is_told_so(
         assert "connect as the owner of the tables" in line
 
 
+def test_a_user_who_may_not_build_an_index_is_told_so(
+    workers: Commands, own_server_url: str
+) -> None:
+    query(own_server_url, "CREATE ROLE guest LOGIN BYPASSRLS")
+    make_tables(own_server_url)
+    query(own_server_url, "GRANT ALL ON ALL TABLES IN SCHEMA public TO guest")
+    query(own_server_url, "DROP INDEX billing_runtime_jobs_now")
+
+    result = workers("migrate", url=of_user(own_server_url, "guest"))
+
+    assert result.status == 1
+    (line,) = result.errors.splitlines()
+    assert "refused to build an index of billing_jobs at " in line
+    assert "must be owner of table billing_jobs" in line
+    assert "connect as the owner of the tables and run migrate again" in line
+
+
 def misc_of_chancy(backend: Recorder, command: str, url: str) -> str:
     """What a command of Chancy's own command line prints."""
     create = "app.billing.workers.chancy_initialization.create_chancy"

@@ -88,7 +88,7 @@ async def read_status(app: chancy.Chancy) -> dict[str, Any]:
             "database": target(connection),
             "parts": [
                 {
-                    "name": part.migrator.key,
+                    "name": part.name,
                     "applied": part.applied,
                     "known": part.known,
                     "due": list(part.due),

@@ -11,6 +11,11 @@ from chancy.job import Limit
 from psycopg import sql
 
 from chancy_runtime.compat import ATTRIBUTES_OF_A_RUN
+from chancy_runtime.postgres.claim_indexes import (
+    FROM_A_LATER_TIME,
+    FROM_THE_PUSH,
+    WAITS,
+)
 
 # Errors of reading a row with values that Python does not have, or Chancy did not write.
 UNREADABLE = (
@@ -37,13 +42,19 @@ _COLUMNS = sql.SQL(", ").join(
 
 @functools.cache
 def statement(text: LiteralString, prefix: str) -> bytes:
-    """Returns an SQL statement, made once, with {jobs} and {columns} filled in.
+    """Returns an SQL statement, made once, with its names in braces filled in.
 
     Args:
         prefix: Of the service's tables.
     """
-    jobs = sql.Identifier(f"{prefix}jobs")
-    return sql.SQL(text).format(jobs=jobs, columns=_COLUMNS).as_bytes()
+    names = {
+        "jobs": sql.Identifier(f"{prefix}jobs"),
+        "columns": _COLUMNS,
+        "waits": sql.SQL(WAITS),
+        "from_the_push": sql.SQL(FROM_THE_PUSH),
+        "from_a_later_time": sql.SQL(FROM_A_LATER_TIME),
+    }
+    return sql.SQL(text).format(**names).as_bytes()
 
 
 def as_running_job(_cursor: object) -> Callable[[Sequence[Any]], QueuedJob]:

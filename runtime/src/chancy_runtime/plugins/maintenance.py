@@ -38,13 +38,13 @@ _GIVEN_UP = (
 class Pruner(OnOurWorker, pruner.Pruner):
     """Chancy's Pruner, which prunes at the start and then at its interval.
 
-    Each poll reads the whole table, in pieces of MOST_PAGES, and removes up to MOST_ROWS
-    in a transaction. Chancy 0.26 prunes one batch in a poll, so that the table grows for
-    good above 10,000 jobs a minute, and reads all that stays for each batch.
+    Each poll reads the whole table, in pieces of MOST_PAGES, a transaction each. Chancy
+    0.26 prunes one batch in a poll, so that the table grows for good above 10,000 jobs a
+    minute, and reads all that stays for each batch.
 
     Args:
         rule: Which ended jobs are deleted; without it, those older than a day.
-        maximum_to_prune: How many jobs one statement deletes, at most MOST_ROWS.
+        maximum_to_prune: How many jobs one transaction deletes.
         poll_interval: Seconds between two polls; without it the setting `poll_interval`.
     """
 
@@ -69,7 +69,6 @@ class Pruner(OnOurWorker, pruner.Pruner):
 
     async def prune(self, chancy: Any, cursor: Any) -> int:
         """Removes old jobs from the next piece of the table; returns how many."""
-        most = min(self.maximum_to_prune, MOST_ROWS)
         end = int(self._place[1:].split(",")[0]) + MOST_PAGES
         query = sql.SQL(_PRUNE).format(
             jobs=(jobs := sql.Identifier(f"{chancy.prefix}jobs")),
@@ -77,12 +76,12 @@ class Pruner(OnOurWorker, pruner.Pruner):
             rule=self.rule.to_sql(),
             place=sql.Literal(self._place),
             end=sql.Literal(f"({end},0)"),
-            most=sql.Literal(most),
+            most=sql.Literal(self.maximum_to_prune),
         )
         await cursor.execute(query)
         row = await cursor.fetchone()
         removed: int = row["removed"]
-        if removed == most:
+        if removed == self.maximum_to_prune:
             self._place = row["last"]
         else:
             self._place = f"({end},0)" if end < row["pages"] else self._START

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
-from psycopg import AsyncConnection, AsyncCursor
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, capabilities
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import FeatureNotSupported, OperationalError, QueryCanceled
@@ -148,6 +149,28 @@ async def autocommit(
                 await connection.set_autocommit(False)
             else:
                 await connection.close()
+
+
+@asynccontextmanager
+async def in_one_transaction(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Sends the statements of the block together, in one round trip where libpq can.
+
+    Their results can be read after the block.
+    """
+    if not capabilities.has_pipeline():
+        async with connection.transaction():
+            yield
+        return
+    try:
+        async with connection.pipeline():
+            yield
+    except OperationalError as error:
+        # A statement that the server ends while it sends the rows leaves two results, of
+        # which psycopg 3.3 reads one: it cannot go on, and says that instead of the reason.
+        await connection.close()
+        if isinstance(error.__context__, psycopg.Error):
+            raise error.__context__ from None
+        raise
 
 
 def shut_down(connection: AsyncConnection[TupleRow]) -> None:

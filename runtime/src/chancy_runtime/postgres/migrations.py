@@ -1,4 +1,4 @@
-"""Creates Chancy's tables, and checks them before the workers start."""
+"""Creates Chancy's tables and the library's indexes, and checks them before a start."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres import claim_indexes
 from chancy_runtime.postgres.connecting import connect, reason_of, target
 from chancy_runtime.postgres.security import (
     PUBLIC_ROLES,
@@ -23,16 +24,21 @@ CORE_TABLES = ("jobs", "leader", "queue_rate_limits", "queues", "workers")
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Chancy itself or one of its plugins, with its tables and migrations."""
+    """Chancy itself, one of its plugins or this library, with what it migrates.
 
-    migrator: Migrator
-    tables: tuple[str, ...]
+    Args:
+        name: In the table of versions.
+        known: The newest migration that the installed version has.
+        migrator: Of the tables; the library has indexes only, which are built afterwards.
+        note: What else `status` says about it.
+    """
+
+    name: str
     applied: int
-
-    @property
-    def known(self) -> int:
-        """The newest migration that the installed version has."""
-        return len(self.migrator.discover_all_migrations())
+    known: int
+    tables: tuple[str, ...] = ()
+    migrator: Migrator | None = None
+    note: str = ""
 
     @property
     def due(self) -> range:
@@ -40,14 +46,14 @@ class Part:
         return range(self.applied + 1, self.known + 1)
 
     def __str__(self) -> str:
-        text = f"{self.migrator.key}: " + (
+        text = f"{self.name}: " + (
             f"v1 to v{self.applied} applied" if self.applied else "nothing applied"
         )
         if self.due:
             text += f", due: {', '.join(f'v{number}' for number in self.due)}"
         elif self.applied > self.known:
             text += f" by a later version, since this one knows v{self.known}"
-        return text
+        return text + self.note
 
 
 def version_table(chancy: Chancy) -> str:
@@ -56,7 +62,10 @@ def version_table(chancy: Chancy) -> str:
 
 
 async def parts_of(connection: AsyncConnection[TupleRow], chancy: Chancy) -> list[Part]:
-    """Returns Chancy and those of its plugins that have tables; creates nothing."""
+    """Returns Chancy, those of its plugins that have tables, and this library.
+
+    It creates nothing.
+    """
     core = Migrator("chancy", "chancy.migrations", prefix=chancy.prefix)
     migrators: dict[Migrator, tuple[str, ...]] = {core: CORE_TABLES}
     for plugin in chancy.plugins.values():
@@ -69,14 +78,32 @@ async def parts_of(connection: AsyncConnection[TupleRow], chancy: Chancy) -> lis
             query.format(sql.Identifier(version_table(chancy)))
         )
         applied = dict(await cursor.fetchall())
-    return [
+    parts = [
         Part(
-            migrator=migrator,
-            tables=tuple(f"{chancy.prefix}{table}" for table in tables),
+            name=migrator.key,
             applied=applied.get(migrator.key, 0),
+            known=len(migrator.discover_all_migrations()),
+            tables=tuple(f"{chancy.prefix}{table}" for table in tables),
+            migrator=migrator,
         )
         for migrator, tables in migrators.items()
     ]
+    return [*parts, await _library(connection, chancy, applied)]
+
+
+async def _library(
+    connection: AsyncConnection[TupleRow], chancy: Chancy, applied: dict[str, int]
+) -> Part:
+    """The library's own part, which counts as applied while its indexes can be used."""
+    version = applied.get(claim_indexes.KEY, 0)
+    known = claim_indexes.VERSION
+    if version <= known and not await claim_indexes.are_built(
+        connection, chancy.prefix
+    ):
+        version = 0
+    same = await claim_indexes.same_indexes(connection, chancy.prefix)
+    note = "".join(f"; {other} is the same index as {ours}" for ours, other in same)
+    return Part(name=claim_indexes.KEY, applied=version, known=known, note=note)
 
 
 def tables_of(chancy: Chancy, parts: list[Part]) -> list[str]:
@@ -87,12 +114,14 @@ def tables_of(chancy: Chancy, parts: list[Part]) -> list[str]:
 async def migrate(chancy: Chancy) -> None:
     """Creates or upgrades the tables and secures them, all of it or nothing.
 
-    Harmless when there is nothing to do, when two run at once, and when a later version
-    has migrated already: its tables stay as they are.
+    The library's indexes are built afterwards, while the queues go on. Harmless when there
+    is nothing to do, when two run at once, and when a later version has migrated already:
+    its tables stay as they are.
 
     Raises:
         WorkersError: The database does not answer, row level security hides the tables
-            from this user, somebody else has one of the names, or PostgreSQL refuses.
+            from this user, somebody else has one of the names, PostgreSQL refuses, or a
+            transaction that stays open keeps an index from being built.
     """
     async with await connect(chancy.dsn) as connection:
         try:
@@ -106,7 +135,7 @@ async def migrate(chancy: Chancy) -> None:
                 parts = await parts_of(connection, chancy)
                 before = await _with_prefix(connection, chancy)
                 for part in parts:
-                    if part.due:
+                    if part.migrator and part.due:
                         await part.migrator.migrate(connection)
                 created = await _with_prefix(connection, chancy) - before
                 await close_tables(connection, created.union(tables_of(chancy, parts)))
@@ -116,6 +145,8 @@ async def migrate(chancy: Chancy) -> None:
                 "rolled back: connect as the owner of the tables, or as a user who may "
                 "create them"
             ) from error
+        if any(part.due for part in await parts_of(connection, chancy)):
+            await claim_indexes.build(connection, chancy, version_table(chancy))
 
 
 async def check_tables(
@@ -132,10 +163,16 @@ async def check_tables(
     """
     await refuse_hidden_table(connection, version_table(chancy))
     parts = await parts_of(connection, chancy)
-    if due := [str(part) for part in parts if part.due]:
+    if due := [str(part) for part in parts if part.migrator and part.due]:
         raise WorkersError(
             f"the tables {chancy.prefix}* at {target(connection)} are missing or too "
             f"old ({'; '.join(due)}): {remedy}"
+        )
+    if any(part.due for part in parts):
+        chancy.log.warning(
+            "The tables %s* at %s lack the library's indexes: each claim reads all jobs "
+            "that wait, so that deep queues are slow: %s, then start the workers again",
+            *(chancy.prefix, target(connection), remedy),
         )
     if found := await find_open_tables(connection, tables_of(chancy, parts)):
         chancy.log.warning(

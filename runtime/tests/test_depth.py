@@ -1,0 +1,215 @@
+"""A claim costs the same, whatever stands in its way; counted in buffers, not in time."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from chancy_runtime.jobs import claims
+from chancy_runtime.jobs.rows import statement
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from harness.databases import database
+from harness.recorder import make_tables
+
+pytestmark = pytest.mark.xdist_group("depth")
+
+UP_TO = 10
+TYPES = {
+    **{"queue": "text", "up_to": "int", "worker": "text", "now": "timestamptz"},
+    "sorted": "int",
+}
+# What 10 jobs cost in an empty table is 150. A claim that reads 100,000 rows costs 2,000.
+MOST = 400
+# Those that fell due after their push are sorted, at most 1,000 of them.
+MOST_WITH_A_SORT = MOST + claims._SORTED + 100
+# Ids are as those of Chancy: in the order of the pushes.
+FILL = """
+INSERT INTO billing_jobs (id, func, kwargs, max_attempts, queue, state, attempts,
+    priority, created_at, scheduled_at)
+SELECT (lpad(to_hex({first} + i), 12, '0') || '7' || substr(md5(i::text), 1, 19))::uuid,
+    'a.b', '{{"to": "someone@example.com"}}', 3, {columns}
+FROM generate_series(1, {rows}) AS i
+"""
+LONG_AGO = "'2026-01-01'::timestamptz + i * INTERVAL '1 ms'"
+LATER = "NOW() + random() * INTERVAL '30 days'"
+EARLIER = "NOW() - random() * INTERVAL '1 day'"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What stands in the way of a claim.
+
+    Args:
+        columns: queue, state, attempts, priority, created_at and scheduled_at of a row.
+        due: The same of jobs behind these rows that a claim should find.
+    """
+
+    columns: str
+    due: str = ""
+    most: int = MOST
+
+
+SHAPES = {
+    "waiting": Shape(f"'waiting', 'pending', 0, 0, {LONG_AGO}, {LONG_AGO}"),
+    # Scheduled for later, or to be tried again later, in front of a few that are due.
+    "later": Shape(
+        f"'later', CASE i % 2 WHEN 0 THEN 'pending' ELSE 'retrying' END, 0, 0, {LONG_AGO}, "
+        f"{LATER}",
+        f"'later', 'pending', 0, 0, {LONG_AGO}, "
+        f"CASE i % 2 WHEN 0 THEN {LONG_AGO} ELSE {EARLIER} END",
+    ),
+    "overdue": Shape(
+        f"'overdue', 'retrying', 1, 0, {LONG_AGO}, {EARLIER}", most=MOST_WITH_A_SORT
+    ),
+    # Each priority of jobs that were scheduled for later costs two looks into the index.
+    "spread": Shape(
+        f"concat('spread', nullif(i % 20, 0)), 'pending', 0, i / 20 % 20, {LONG_AGO}, "
+        f"CASE i % 3 WHEN 0 THEN {LONG_AGO} ELSE {LATER} END",
+        f"'spread', 'pending', 0, i % 20, {LONG_AGO}, {EARLIER}",
+        most=MOST + 20 * 10,
+    ),
+    "finished": Shape(
+        "'finished', CASE i % 2 WHEN 0 THEN 'succeeded' ELSE 'pending' END, 3, 0, "
+        f"{LONG_AGO}, {LONG_AGO}",
+        f"'finished', 'pending', 0, 0, {LONG_AGO}, {LONG_AGO}",
+    ),
+}
+# In this order: how a claim was planned, and when the statistics were taken.
+PLANS = (
+    "generic, from before the fill",
+    *("generic, analysed when empty", "custom, analysed when empty"),
+    *("generic, analysed when full", "custom, analysed when full"),
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[100_000, pytest.param(1_000_000, marks=pytest.mark.slow)],
+)
+def depth(request: pytest.FixtureRequest) -> int:
+    """How many rows stand in the way."""
+    rows: int = request.param
+    return rows
+
+
+@pytest.fixture(scope="module")
+def url(server_url: str, depth: int) -> Iterator[str]:
+    """A database with the tables, in which nothing cleans up and no statistics are taken."""
+    with database(server_url) as url:
+        make_tables(url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "ALTER TABLE billing_jobs SET (autovacuum_enabled = off)"
+            )
+            connection.execute("VACUUM ANALYZE billing_jobs")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def planned_when_empty(url: str, depth: int) -> Iterator[Connection[TupleRow]]:
+    """A connection whose claim was planned before the table was filled."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        prepare(connection, claims._TAKE_BY_INDEX)
+        with as_claims_are_planned(connection):
+            assert buffers(connection, "waiting")[0] == 0
+        for number, shape in enumerate(SHAPES.values()):
+            for rows, columns in ((depth, shape.columns), (200, shape.due)):
+                if columns:
+                    first = (number * 2 + (rows == 200)) * 2 * depth
+                    connection.execute(
+                        FILL.format(first=first, columns=columns, rows=rows)
+                    )
+        yield connection
+
+
+@pytest.fixture(scope="module", params=PLANS)
+def plan(
+    request: pytest.FixtureRequest, planned_when_empty: Connection[TupleRow]
+) -> str:
+    """How claims are planned on the connection."""
+    if request.param != PLANS[0]:
+        if request.param.endswith("full"):
+            planned_when_empty.execute("ANALYZE billing_jobs")
+        planned_when_empty.execute("DEALLOCATE claim")
+        prepare(planned_when_empty, claims._TAKE_BY_INDEX)
+    return str(request.param)
+
+
+def prepare(connection: Connection[TupleRow], text: Any) -> None:
+    """Prepares a statement as psycopg does."""
+    names = [*TYPES]
+    numbered = re.sub(
+        r"%\((\w+)\)s",
+        lambda found: f"${names.index(found[1]) + 1}",
+        statement(text, "billing_").decode(),
+    )
+    connection.execute(f"PREPARE claim ({', '.join(TYPES.values())}) AS {numbered}")
+
+
+@contextmanager
+def as_claims_are_planned(connection: Connection[TupleRow]) -> Iterator[None]:
+    with connection.transaction(force_rollback=True):
+        connection.execute(claims._PLAN)
+        yield
+
+
+def buffers(
+    connection: Connection[TupleRow], queue: str, up_to: int = UP_TO
+) -> tuple[int, int]:
+    """Claims; returns how many jobs it took, and the buffers that it touched."""
+    row = connection.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE "
+        f"claim('{queue}', {up_to}, 'worker', NULL, {claims._SORTED})"
+    ).fetchone()
+    assert row
+    found = row[0][0]["Plan"]
+    return int(found["Actual Rows"]), sum(
+        found[f"Shared {kind} Blocks"] for kind in ("Hit", "Read")
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_claim_costs_the_same_whatever_stands_in_its_way(
+    shape: str, plan: str, planned_when_empty: Connection[TupleRow]
+) -> None:
+    connection = planned_when_empty
+    with as_claims_are_planned(connection):
+        if plan.startswith("custom"):
+            connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        taken, touched = buffers(connection, shape)
+
+    assert taken == UP_TO
+    assert touched <= SHAPES[shape].most
+
+
+@pytest.mark.parametrize(("shape", "looks"), [("waiting", 1), ("overdue", 2)])
+def test_a_dead_row_behind_an_open_transaction_costs_a_bounded_part_of_a_claim(
+    shape: str, looks: int, url: str, planned_when_empty: Connection[TupleRow]
+) -> None:
+    connection = planned_when_empty
+    most = SHAPES[shape].most
+    with psycopg.connect(url) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT count(*) FROM billing_workers")
+        dead = connection.execute(
+            "DELETE FROM billing_jobs WHERE queue = %s AND scheduled_at < "
+            "(SELECT percentile_disc(0.9) WITHIN GROUP (ORDER BY scheduled_at) "
+            "FROM billing_jobs WHERE queue = %s)",
+            [shape, shape],
+        ).rowcount
+        with as_claims_are_planned(connection):
+            taken, touched = buffers(connection, shape)
+        assert taken == UP_TO
+        assert touched <= most + 1.1 * looks * dead
+    # The first claim after the end of the transaction marks what is dead.
+    for _ in range(2):
+        with as_claims_are_planned(connection):
+            taken, touched = buffers(connection, shape)
+
+    assert taken == UP_TO
+    assert touched <= most + looks * dead / 50
