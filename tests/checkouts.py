@@ -6,7 +6,7 @@ from . import edits
 from .releases import (
     RELEASES,
 )
-from .support import COPIER, PROGRAM, commit, copy
+from .support import COPIER, PROGRAM, SCHEDULED, commit, copy
 
 ANSWERS = ".copier-answers.yml"
 FIRST = [*RELEASES][0]
@@ -22,7 +22,7 @@ def make_root(folder: Path, template: Path, release: str, line_length: int = 0) 
     root = folder / "backend"
     root.mkdir(parents=True)
     (root / "pyproject.toml").touch()
-    copy(BILLING, f"--vcs-ref={release}", cwd=root, template=template)
+    copy(BILLING, f"--vcs-ref={release}", *SCHEDULED, cwd=root, template=template)
     if line_length:
         edits.reformat(root / BILLING, line_length)
     commit(root)

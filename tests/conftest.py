@@ -11,7 +11,7 @@ from pytest_copie.plugin import Copie
 from harness.servers import embedded_server
 
 from .releases import make_next_release, make_template, pack
-from .support import GIT, TEMPLATE, commit, copy, database, run
+from .support import GIT, SCHEDULED, TEMPLATE, commit, copy, database, run
 
 pytest_plugins = ["harness.options"]
 
@@ -83,8 +83,7 @@ def next_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backend whose job has a schedule, rendered once; tests leave its files alone."""
     folder = tmp_path_factory.mktemp("renders") / "backend"
-    job = 'jobs=[{name: send_digest, schedule: "0 7 * * mon-fri"}]'
-    copy(folder, "-d", "scope=backend", "-d", job, cwd=folder.parent)
+    copy(folder, "-d", "scope=backend", *SCHEDULED, cwd=folder.parent)
     return folder
 
 

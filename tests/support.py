@@ -13,6 +13,7 @@ __all__ = [
     "GIT",
     "MYPY",
     "PROGRAM",
+    "SCHEDULED",
     "SECRET_VARIABLE",
     "TEMPLATE",
     "Service",
@@ -38,6 +39,8 @@ MYPY = """\
 [mypy]
 strict = True
 """
+# The answer that was the default up to v0.5.0.
+SCHEDULED = ("-d", 'jobs=[{name: send_digest, schedule: "0 7 * * mon-fri"}]')
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"
 
 

@@ -18,7 +18,7 @@ from .releases import (
     read_files,
     update,
 )
-from .support import COPIER, PROGRAM, commit, copy, environment, run
+from .support import COPIER, PROGRAM, SCHEDULED, commit, copy, environment, run
 from .updates import ANSWERS, KEPT, make_backend
 
 WORKERS = "app/billing/workers"
@@ -447,7 +447,8 @@ def test_a_second_service_of_an_old_release_is_not_taken_for_the_backend_it_is_i
     copy("app/shipping", "--vcs-ref=v0.2.0", cwd=root, template=template)
     commit_all(root)
     current = Path(shutil.copytree(render("backend"), tmp_path / "current" / "backend"))
-    copy("app/shipping", f"--vcs-ref={WORKING_TREE}", cwd=current, template=template)
+    release = f"--vcs-ref={WORKING_TREE}"
+    copy("app/shipping", release, *SCHEDULED, cwd=current, template=template)
 
     printed = chancy_workers("update", "app/shipping", cwd=root)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .support import COPIER, TEMPLATE, commit, copy, environment, run
+from .support import COPIER, SCHEDULED, TEMPLATE, commit, copy, environment, run
 
 LISTINGS = Path(__file__).parent / "listings"
 
@@ -52,9 +52,8 @@ def test_a_render_with_every_default_holds_these_files(
 def test_enter_schedules_nothing_and_the_job_shows_how_it_would_run_by_itself(
     tmp_path: Path,
 ) -> None:
-    scheduled = 'jobs=[{name: send_digest, schedule: "0 7 * * mon-fri"}]'
     copy("plain/billing", cwd=tmp_path)
-    copy("scheduled/billing", "-d", scheduled, cwd=tmp_path)
+    copy("scheduled/billing", *SCHEDULED, cwd=tmp_path)
     plain = tmp_path / "plain/billing/workers"
     text = (plain / "chancy_initialization.py").read_text()
     job = ast.parse((plain / "send_digest/worker.py").read_text())

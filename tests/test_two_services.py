@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psycopg
 
-from .support import copy, database, environment, query, run, service, tables
+from .support import SCHEDULED, copy, database, environment, query, run, service, tables
 
 
 def migrate(folder: Path, url: str, *, package: str) -> None:
@@ -20,9 +20,8 @@ def test_two_services_share_a_database_and_nothing_in_it(
     tmp_path: Path, server_url: str
 ) -> None:
     root = tmp_path / "backend"
-    job = ("-d", 'jobs=[{name: send_digest, schedule: "0 7 * * mon-fri"}]')
-    copy(root, "-d", "scope=backend", *job, cwd=tmp_path)
-    copy("app/shipping", *job, cwd=root)
+    copy(root, "-d", "scope=backend", *SCHEDULED, cwd=tmp_path)
+    copy("app/shipping", *SCHEDULED, cwd=root)
     with database(server_url) as url:
         migrate(root, url, package="app.billing")
         of_billing = set(tables(url))
