@@ -36,6 +36,22 @@ def replace(source, target, replace=os.replace):
 
 os.replace = replace
 """
+# Imported by every Python: Copier stays where it has made its folder, so that a signal
+# comes in the middle of its run however busy the machine is.
+IN_COPIER = """\
+import tempfile
+import time
+
+
+def mkdtemp(*arguments, make=tempfile.mkdtemp, **options):
+    folder = make(*arguments, **options)
+    while "/copier._main." in folder:
+        time.sleep(60)
+    return folder
+
+
+tempfile.mkdtemp = mkdtemp
+"""
 
 
 @pytest.fixture(scope="session")
@@ -189,9 +205,12 @@ def at_rename(folder: Path) -> Path:
     "checkout", [("service", "chancy-workers")], ids=["service"], indirect=True
 )
 def test_ctrl_c_ends_with_one_line_and_leaves_no_scratch_folder(
-    checkout: Checkout,
+    checkout: Checkout, tmp_path: Path
 ) -> None:
-    process = checkout.start()
+    folder = tmp_path / "hook"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(IN_COPIER)
+    process = checkout.start(PYTHONPATH=str(folder))
     wait_for(
         lambda: [*checkout.scratch.glob("chancy-workers-*/copier._main.*")],
         timeout=60,
@@ -201,8 +220,8 @@ def test_ctrl_c_ends_with_one_line_and_leaves_no_scratch_folder(
 
     printed, _ = process.communicate(timeout=60)
 
-    assert process.returncode == 130
     assert printed == "chancy-workers: stopped; git status shows what was written\n"
+    assert process.returncode == 130
     assert [*checkout.scratch.iterdir()] == []
     assert read_files(checkout.root) == checkout.clean
 
