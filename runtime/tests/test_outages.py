@@ -29,7 +29,7 @@ pytestmark = pytest.mark.xdist_group("outages")
 POLLS = {
     "Cron": 'FROM "billing_cron"',
     "Leadership": 'INSERT INTO "billing_leader"',
-    "Pruner": "jobs_to_prune",
+    "Pruner": "WITH pruned",
     "Recovery": "WITH lost",
     "heartbeat": 'DELETE FROM "billing_workers"',
 }

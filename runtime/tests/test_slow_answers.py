@@ -116,7 +116,9 @@ async def test_a_lock_on_the_jobs_opens_no_further_connections(
         # The pool and LISTEN, as documented.
         most = chancy.max_connection_pool_size + 1
         with psycopg.connect(tables) as connection:
-            connection.execute("LOCK TABLE billing_jobs IN SHARE MODE")
+            # In a thread: it waits for transactions of the service, which are on this loop.
+            lock = "LOCK TABLE billing_jobs IN SHARE MODE"
+            await asyncio.to_thread(connection.execute, lock)
             until = time.monotonic() + 10
             while time.monotonic() < until:
                 # This one and the one that asks are not the service's.
