@@ -4,7 +4,7 @@ import random
 
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = 2_000
+EXAMPLES = 1_000
 many_examples = settings(
     max_examples=EXAMPLES,
     deadline=None,
