@@ -25,6 +25,7 @@ from psycopg.types.json import set_json_dumps
 from harness.contract import uses
 from harness.databases import query
 from harness.recorder import plain_chancy
+from harness.starts import until_locked
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STATES = ["pending", "running", "retrying", "succeeded", "failed"]
@@ -259,19 +260,6 @@ async def others(tables: str) -> AsyncIterator[AsyncConnection[DictRow]]:
         yield connection
 
 
-async def until_waiting(other: AsyncConnection[DictRow]) -> None:
-    async with asyncio.timeout(20):
-        while not (
-            await (
-                await other.execute(
-                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
-                    "AND datname = current_database()"
-                )
-            ).fetchall()
-        ):
-            await asyncio.sleep(0.02)
-
-
 @pytest.mark.anyio
 async def test_rows_are_locked_in_the_order_of_keys(
     tables: str, others: AsyncConnection[DictRow]
@@ -284,7 +272,7 @@ async def test_rows_are_locked_in_the_order_of_keys(
             "SELECT FROM billing_jobs WHERE unique_key = 'c' FOR UPDATE"
         )
         push = asyncio.create_task(anext(app.push_many(jobs)))
-        await until_waiting(others)
+        await until_locked(others)
         cursor = await others.execute(
             "SELECT unique_key FROM billing_jobs ORDER BY 1 FOR UPDATE SKIP LOCKED"
         )
@@ -306,7 +294,7 @@ async def test_a_concurrent_pusher_s_row_counts_when_it_is_there(
     async with plain_chancy(tables) as app:
         (theirs,) = await app.push_many_ex(cursor, [jobs[1]])
         push = asyncio.create_task(anext(app.push_many(jobs)))
-        await until_waiting(others)
+        await until_locked(others)
         if end == "succeeded":
             await cursor.execute("UPDATE billing_jobs SET state = 'succeeded'")
         await (others.rollback() if end == "rollback" else others.commit())

@@ -12,9 +12,10 @@ from chancy import QueuedJob
 from chancy.plugin import Plugin
 from chancy_runtime import Chancy, Worker
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow, dict_row
+from psycopg.rows import dict_row
 
 from harness.recorder import plain_chancy
+from harness.starts import until_locked
 
 pytestmark = pytest.mark.anyio
 
@@ -90,20 +91,6 @@ async def saving(tables: str) -> AsyncIterator[Saving]:
 def done(job: QueuedJob, **changes: Any) -> QueuedJob:
     changes = {"state": QueuedJob.State.SUCCEEDED, "attempts": 1, **changes}
     return dataclasses.replace(job, **changes)
-
-
-async def until_locked(other: AsyncConnection[TupleRow]) -> None:
-    """Until somebody waits for a row of the other connection's."""
-    async with asyncio.timeout(20):
-        while not (
-            await (
-                await other.execute(
-                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
-                    "AND datname = current_database()"
-                )
-            ).fetchall()
-        ):
-            await asyncio.sleep(0.02)
 
 
 async def test_a_batch_is_saved_and_told_in_its_order(saving: Saving) -> None:

@@ -81,10 +81,7 @@ def _jobs_with(project: Project, arguments: argparse.Namespace) -> list[Any]:
 
 
 def _report(project: Project, name: str, renewal: Renewal) -> None:
-    for path in renewal.changed:
-        print(f"  {path}")
-    for path in renewal.conflicts:
-        print(f"{path} has a conflict: choose between the <<<<<<< and >>>>>>> lines")
+    renewal.show_files()
     worker = (project.service / "workers" / name / "worker.py").relative_to(project.top)
     print(
         f"Write the job in {worker}; its test is "

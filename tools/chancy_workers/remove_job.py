@@ -190,10 +190,7 @@ def _report(project: Project, name: str, renewal: Renewal) -> None:
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
-    for path in renewal.changed:
-        print(f"  {path}")
-    for path in renewal.conflicts:
-        print(f"{path} has a conflict: choose between the <<<<<<< and >>>>>>> lines")
+    renewal.show_files()
     if folder.is_dir():
         shown = folder.relative_to(project.top)
         print(f"{shown} stays: git does not have what is left in it")

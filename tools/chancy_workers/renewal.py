@@ -50,6 +50,15 @@ class Renewal:
     conflicts: list[str]
     said: str
 
+    def show_files(self) -> None:
+        """Prints the files that changed, then those with a conflict."""
+        for path in self.changed:
+            print(f"  {path}")
+        for path in self.conflicts:
+            print(
+                f"{path} has a conflict: choose between the <<<<<<< and >>>>>>> lines"
+            )
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -339,7 +339,7 @@ class Chancy(chancy.Chancy):
         Chancy 0.26 sends a statement for each job.
         """
         plain = pushes.plain(jobs)
-        if len(plain) == 1 or not all(map(pushes.is_usual, plain)):
+        if not pushes.fit_one_statement(plain):
             return await super().push_many_ex(cursor, plain)
         references = await pushes.push(self.prefix, plain, cursor)
         queues = dict.fromkeys(job.queue for job in plain)
@@ -352,7 +352,7 @@ class Chancy(chancy.Chancy):
     ) -> list[Reference]:
         """Does what push_many_ex() does, without asyncio."""
         plain = pushes.plain(jobs)
-        if len(plain) == 1 or not all(map(pushes.is_usual, plain)):
+        if not pushes.fit_one_statement(plain):
             return super().sync_push_many_ex(cursor, plain)
         references = pushes.sync_push(self.prefix, plain, cursor)
         for queue in dict.fromkeys(job.queue for job in plain):

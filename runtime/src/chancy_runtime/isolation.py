@@ -99,11 +99,8 @@ def _end_forks_of_jobs() -> None:
     multiprocessing.Pool sends and waits for, and it would outlive the service with the
     service's open port.
     """
-    if sys.platform == "win32":
-        return
     # Loaded before a fork: the loader's lock may be held at that moment.
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
     thread = threading.local()
 
     def before() -> None:

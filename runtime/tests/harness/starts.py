@@ -1,16 +1,23 @@
 """Starts of a service that have to fail with one line, and locks that hold one up."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
+from psycopg import AsyncConnection
 
 from harness.commands import wait_for
 from harness.databases import query
 from harness.recorder import Recorder
 
 PASSWORD = "hunter2"
+_WAITING = (
+    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+    "AND datname = current_database()"
+)
 _ROUTINE = ("Started server", "Waiting for application", "startup failed. Exiting")
 
 
@@ -86,11 +93,14 @@ def lock(url: str, statement: str) -> Iterator[None]:
 def wait_for_lock(url: str) -> None:
     """Until somebody waits for a lock in the database."""
     wait_for(
-        lambda: query(
-            url,
-            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
-            "AND datname = current_database()",
-        ),
+        lambda: query(url, _WAITING),
         timeout=30,
         what="somebody who waits for a lock",
     )
+
+
+async def until_locked(other: AsyncConnection[Any]) -> None:
+    """Until somebody waits for a lock in the other connection's database."""
+    async with asyncio.timeout(20):
+        while not await (await other.execute(_WAITING)).fetchall():
+            await asyncio.sleep(0.02)

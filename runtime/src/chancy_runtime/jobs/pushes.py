@@ -54,7 +54,12 @@ RETURNING id, unique_key
 )
 
 
-def is_usual(job: Job) -> bool:
+def fit_one_statement(jobs: list[Job]) -> bool:
+    """Whether push() serves the jobs; it is slower for a single one."""
+    return len(jobs) != 1 and all(map(_is_usual, jobs))
+
+
+def _is_usual(job: Job) -> bool:
     """Whether the values of a job have the types that Chancy annotates.
 
     PostgreSQL converts some others, each in a way of its own: a UUID as the key, or a
