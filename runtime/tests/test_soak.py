@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,17 @@ QUEUES = """[
     Queue("default", executor=Chancy.Executor.Async, eager_polling=True),
     Queue("threads", executor=Chancy.Executor.Threaded, concurrency=4, eager_polling=True),
     Queue("processes", executor=Chancy.Executor.Process, concurrency=2, eager_polling=True),
+    Queue("deep", executor=Chancy.Executor.Async, concurrency=1),
 ]"""
+# As many jobs wait in the deep queue all the time, and are scheduled for later in another.
+DEPTH = 500_000
+FILL = """
+INSERT INTO billing_jobs (id, queue, func, kwargs, created_at, scheduled_at)
+SELECT (lpad(to_hex(n), 16, '0') || substr(md5(queue || n), 1, 16))::uuid, queue,
+    'app.billing.workers.record.worker.record',
+    json_build_object('note', queue || n, 'seconds', 0.5), now(), now() + later
+FROM (VALUES (%s, %s::interval)) AS v (queue, later), generate_series(1, %s) AS n
+"""
 JOBS = '''
 
 @job(queue="threads")
@@ -157,6 +168,8 @@ def test_nothing_is_lost_doubled_or_leaked(
         )
         between = stack.enter_context(proxy(pooler.port))
         make_tables(server.url())
+        for queue, later in (("deep", timedelta()), ("default", timedelta(days=30))):
+            query(server.url(), FILL, queue, later, DEPTH)
         url = f"postgresql://postgres@127.0.0.1:{between.port}/postgres"
         fleet = Fleet(backend, url, stack)
         survivor = fleet.replicas[0]
@@ -253,8 +266,8 @@ def test_nothing_is_lost_doubled_or_leaked(
         def unfinished() -> int:
             ((count,),) = query(
                 server.url(),
-                "SELECT count(*) FROM billing_jobs "
-                "WHERE state NOT IN ('succeeded', 'failed')",
+                "SELECT count(*) FROM billing_jobs WHERE queue <> 'deep' "
+                "AND state NOT IN ('succeeded', 'failed') AND scheduled_at < now() + interval '1 day'",
             )
             return int(count)
 
@@ -265,7 +278,14 @@ def test_nothing_is_lost_doubled_or_leaked(
         rows = query(
             server.url(),
             "SELECT split_part(func, '.', 6), state, count(*) FROM billing_jobs "
-            "WHERE func LIKE 'app.billing.workers.record.worker.%%' GROUP BY 1, 2",
+            "WHERE func LIKE 'app.billing.workers.record.worker.%%' AND queue <> 'deep' "
+            "AND scheduled_at < now() + interval '1 day' GROUP BY 1, 2",
+        )
+        deep = dict(
+            query(
+                server.url(),
+                "SELECT state, count(*) FROM billing_jobs WHERE queue = 'deep' GROUP BY 1",
+            )
         )
         outcomes = {(name, state): count for name, state, count in rows}
         time.sleep(20)
@@ -276,7 +296,7 @@ def test_nothing_is_lost_doubled_or_leaked(
             if times > 1 and not note.startswith("warm")
         }
         print(
-            f"at the end: {after}, {connected_after} connections, {outcomes}, "
+            f"at the end: {after}, {connected_after} connections, {outcomes}, {deep}, "
             f"{len(repeated)} executed again: {repeated}, {fleet.killed} replicas killed"
         )
 
@@ -285,6 +305,9 @@ def test_nothing_is_lost_doubled_or_leaked(
             assert (name, "failed") not in outcomes
         for name in FAILING:
             assert outcomes.get((name, "failed"), 0) == pushed[name]
+        assert deep.keys() <= {"pending", "running", "succeeded"}
+        assert deep["succeeded"] >= seconds / 10
+        assert sum(deep.values()) == DEPTH
         assert survivor.process.poll() is None
         assert after["tasks"] <= before["tasks"] + 3
         assert after["descriptors"] <= before["descriptors"] + 8

@@ -100,7 +100,7 @@ WHERE queue = %(queue)s AND state = 'running' AND taken_by = %(worker)s
 """
 _GIVE_BACK = """
 UPDATE {jobs} SET state = 'pending', taken_by = NULL, claim_id = NULL, started_at = NULL
-WHERE state = 'running' AND taken_by = %(worker)s
+WHERE queue = ANY(%(queues)s) AND state = 'running' AND taken_by = %(worker)s
     AND claim_id <> ALL(%(running)s::uuid[])
     AND (%(age)s::float IS NULL
         OR started_at < NOW() - %(age)s::float * INTERVAL '1 second')
@@ -137,6 +137,7 @@ class Claims:
     held: Callable[[], list[UUID | None]]
     wake: Callable[[str], None]
     _has_indexes: bool | None = field(default=None, init=False)
+    _fetched_from: set[str] = field(default_factory=set, init=False)
 
     async def fetch(
         self, queue: Queue, connection: AsyncConnection[Any], *, up_to: int
@@ -155,6 +156,7 @@ class Claims:
         """
         if self._has_indexes is None:
             self._has_indexes = await are_built(connection, self.prefix)
+        self._fetched_from.add(queue.name)
         if queue.rate_limit is None:
             return await self._take_readable(queue, connection, up_to)
         async with connection.transaction():
@@ -269,7 +271,12 @@ class Claims:
         """
         await cursor.execute(
             statement(_GIVE_BACK, self.prefix),
-            {"worker": self.worker_id, "running": [*running], "age": older_than},
+            {
+                "queues": [*self._fetched_from],
+                "worker": self.worker_id,
+                "running": [*running],
+                "age": older_than,
+            },
         )
         return sorted({row["queue"] for row in await cursor.fetchall()})
 
