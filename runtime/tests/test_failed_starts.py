@@ -181,7 +181,7 @@ def test_the_server_goes_silent_after_the_login(
         locks.close()
 
     assert f"127.0.0.1:{silent.port}/" in start.line
-    assert "no answer in the 12 s" in start.line
+    assert "no answer in the 11 s" in start.line
 
 
 def test_sigterm_ends_a_start_that_waits(backend: Recorder) -> None:
@@ -296,4 +296,4 @@ def test_the_database_is_silent_while_the_service(
         silent.stall()
 
     assert f"cannot start on the database 127.0.0.1:{silent.port}/" in start.line
-    assert "no answer in the 12 s of a start" in start.line
+    assert "no answer in the 11 s of a start" in start.line

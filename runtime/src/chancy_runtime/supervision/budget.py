@@ -8,7 +8,7 @@ from contextlib import contextmanager
 PROMISED_SECONDS = 15.0
 # All steps of a start together, then the end of a Worker that did not start, then the end of
 # the pool. A test adds them up.
-START_SECONDS = 12.0
+START_SECONDS = 11.0
 UNDO_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 
