@@ -18,8 +18,7 @@ import psycopg
 from chancy import Job, Queue, QueuedJob, Reference
 from chancy.executors.base import Executor
 from chancy.utils import DatabaseConnection, get_database_dsn
-from psycopg import AsyncCursor, Cursor
-from psycopg.rows import dict_row
+from psycopg import AsyncConnection, AsyncCursor, Cursor
 from psycopg_pool import AsyncConnectionPool
 
 from chancy_runtime.errors import (
@@ -356,10 +355,11 @@ class Chancy(chancy.Chancy):
             TypeError: It is none of these.
         """
         plain = pushes.plain(jobs)
-        if not isinstance(cursor, AsyncCursor) or cursor.row_factory is not dict_row:
+        if not isinstance(cursor, AsyncConnection | AsyncCursor):
             from chancy_runtime.jobs import transactions
 
             return await transactions.push(self, cursor, plain)
+        cursor = pushes.cursor_of(cursor)
         if not pushes.fit_one_statement(plain):
             return await super().push_many_ex(cursor, plain)
         references = await pushes.push(self.prefix, plain, cursor)
@@ -381,10 +381,11 @@ class Chancy(chancy.Chancy):
             TypeError: It is none of these.
         """
         plain = pushes.plain(jobs)
-        if not isinstance(cursor, Cursor) or cursor.row_factory is not dict_row:
+        if not isinstance(cursor, psycopg.Connection | Cursor):
             from chancy_runtime.jobs import transactions
 
             return transactions.sync_push(self, cursor, plain)
+        cursor = pushes.sync_cursor_of(cursor)
         if not pushes.fit_one_statement(plain):
             return super().sync_push_many_ex(cursor, plain)
         references = pushes.sync_push(self.prefix, plain, cursor)

@@ -10,10 +10,10 @@ from uuid import UUID
 from chancy import Job, Reference
 from chancy.job import IsAJob
 from chancy.utils import chancy_uuid, lock_order_key
-from psycopg import AsyncCursor, Cursor
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.abc import AdaptContext
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Json
 
 from chancy_runtime.jobs.rows import statement
@@ -93,6 +93,20 @@ def plain(jobs: Sequence[AnyJob]) -> list[Job]:
     return [job if isinstance(job, Job) else job.job for job in jobs]
 
 
+def cursor_of(own: AsyncConnection[Any] | AsyncCursor[Any]) -> AsyncCursor[DictRow]:
+    """Returns a cursor whose rows are dictionaries, as Chancy reads them."""
+    if isinstance(own, AsyncConnection):
+        return own.cursor(row_factory=dict_row)
+    return own if own.row_factory is dict_row else cursor_of(own.connection)
+
+
+def sync_cursor_of(own: Connection[Any] | Cursor[Any]) -> Cursor[DictRow]:
+    """Does what cursor_of() does, without asyncio."""
+    if isinstance(own, Connection):
+        return own.cursor(row_factory=dict_row)
+    return own if own.row_factory is dict_row else sync_cursor_of(own.connection)
+
+
 async def push(
     prefix: str, jobs: list[Job], cursor: AsyncCursor[DictRow]
 ) -> list[Reference]:
@@ -142,7 +156,7 @@ class Batch:
         self, prefix: str, context: AdaptContext | None
     ) -> Iterator[tuple[bytes, list[Any], bool]]:
         """Yields statements, the values of their parameters, and whether to learn."""
-        to_json = _to_json(context)
+        to_json = to_json_in(context)
         names = list(self._rows)
         for start in range(0, len(names), _MOST_JOBS):
             for values in self._values(names[start : start + _MOST_JOBS], to_json):
@@ -185,7 +199,7 @@ class Batch:
 
         Keys have to be of the type str.
         """
-        query, to_json = statement(_PUSH_TEXT, prefix).decode(), _to_json(None)
+        query, to_json = statement(_PUSH_TEXT, prefix).decode(), to_json_in(None)
         rows: list[str] = []
         size = 0
         for name, job in self._rows.items():
@@ -242,7 +256,7 @@ def _limits(job: Job) -> list[dict[str, Any]]:
     return [limit.serialize() for limit in job.limits]
 
 
-def _to_json(context: AdaptContext | None) -> Callable[[Any], str]:
+def to_json_in(context: AdaptContext | None) -> Callable[[Any], str]:
     """Returns what makes JSON as psycopg does there, by set_json_dumps() for example."""
     dump = Transformer(context).get_dumper(Json(None), PyFormat.TEXT).dump
 

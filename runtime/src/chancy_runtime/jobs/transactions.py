@@ -12,7 +12,6 @@ from uuid import UUID
 from chancy import Job, Reference
 from chancy.utils import json_dumps
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
-from psycopg.rows import DictRow, dict_row
 
 from chancy_runtime.jobs.pushes import Batch
 
@@ -83,27 +82,16 @@ class Pusher(Protocol):
     prefix: str
     notifications: bool
 
-    async def push_many_ex(
-        self, cursor: AsyncCursor[DictRow], jobs: list[Job]
-    ) -> list[Reference]: ...
 
-    def sync_push_many_ex(
-        self, cursor: Cursor[DictRow], jobs: list[Job]
-    ) -> list[Reference]: ...
-
-
-async def push(chancy: Pusher, target: object, jobs: list[Job]) -> list[Reference]:
+async def push(
+    chancy: Pusher, session: AsyncSession | AsyncEngineConnection | AsyncpgConnection, jobs: list[Job]
+) -> list[Reference]:
     """Pushes jobs in the transaction of a session or a connection.
 
     Raises:
         TypeError: It is neither, or one without asyncio.
     """
-    if isinstance(target, AsyncCursor):
-        target = target.connection
-    if isinstance(target, AsyncConnection):
-        async with target.cursor(row_factory=dict_row) as cursor:
-            return await chancy.push_many_ex(cursor, jobs)
-    send = await _sender(target)
+    send = await _sender(session)
     batch = Batch(_with_plain_keys(jobs))
     for query, text in batch.texts(chancy.prefix):
         batch.learn(_ids(await send(query, text)))
@@ -112,18 +100,15 @@ async def push(chancy: Pusher, target: object, jobs: list[Job]) -> list[Referenc
     return batch.references()
 
 
-def sync_push(chancy: Pusher, target: object, jobs: list[Job]) -> list[Reference]:
+def sync_push(
+    chancy: Pusher, session: SyncSession | EngineConnection, jobs: list[Job]
+) -> list[Reference]:
     """Does what push() does, without asyncio.
 
     Raises:
         TypeError: It is neither a session nor a connection, or one of asyncio.
     """
-    if isinstance(target, Cursor):
-        target = target.connection
-    if isinstance(target, Connection):
-        with target.cursor(row_factory=dict_row) as cursor:
-            return chancy.sync_push_many_ex(cursor, jobs)
-    send = _sync_sender(target)
+    send = _sync_sender(session)
     batch = Batch(_with_plain_keys(jobs))
     for query, text in batch.texts(chancy.prefix):
         batch.learn(_ids(send(query, text)))
