@@ -27,7 +27,11 @@ def file(arguments: str, imports: str = "") -> str:
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.parent.name)
 def test_alembic_s_templates_are_found_when_they_have_models(template: Path) -> None:
     text = template.read_text()
-    empty = "target_metadata = {}" if "multidb" in str(template) else "target_metadata = None"
+    empty = (
+        "target_metadata = {}"
+        if "multidb" in str(template)
+        else "target_metadata = None"
+    )
     assert empty in text
     with_models = text.replace(empty, "target_metadata = Base.metadata")
 
@@ -37,17 +41,25 @@ def test_alembic_s_templates_are_found_when_they_have_models(template: Path) -> 
     assert "configure(" in with_models.splitlines()[gap.line - 1]
     # The call for SQL scripts comes first, and never compares.
     online = with_models.rindex("configure(")
-    mended = f'{with_models[:online]}configure(include_object=include_object("billing_"), '
+    mended = (
+        f'{with_models[:online]}configure(include_object=include_object("billing_"), '
+    )
     assert told(IMPORT + mended + with_models[online + len("configure(") :]) == []
 
 
 FILES = {
-    "called": ('connection=c, target_metadata=MODELS, include_object=f("billing_")', True),
+    "called": (
+        'connection=c, target_metadata=MODELS, include_object=f("billing_")',
+        True,
+    ),
     "in two steps": ("connection=c, target_metadata=MODELS, include_object=ours", True),
     "no models": ("connection=c, target_metadata=None", True),
     "scripts": ("url=u, target_metadata=MODELS", True),
     "by position": ("c, target_metadata=MODELS", False),
-    "another filter": ("connection=c, target_metadata=MODELS, process_revision_directives=p", False),
+    "another filter": (
+        "connection=c, target_metadata=MODELS, process_revision_directives=p",
+        False,
+    ),
 }
 
 
@@ -78,7 +90,9 @@ def test_a_prefix_that_is_not_named_is_found(imports: str, call: str) -> None:
     assert problem.endswith("include_object() names only shipping_, mail_")
 
 
-@pytest.mark.parametrize("more", ["include_object=ours", "include_name=ours", "**options"])
+@pytest.mark.parametrize(
+    "more", ["include_object=ours", "include_name=ours", "**options"]
+)
 def test_what_a_run_alone_could_tell_is_not_certain(more: str) -> None:
     arguments = f"connection=c, target_metadata=MODELS, {more}"
     (gap,) = gaps_in(file(arguments), "billing_")

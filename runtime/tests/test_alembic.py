@@ -125,9 +125,7 @@ def test_each_table_that_chancy_can_have_is_left_out(url: str) -> None:
     is_included = include_object("billing_")
 
     left_out = {
-        name
-        for name in tables(url)
-        if not is_included(None, name, "table", True, None)
+        name for name in tables(url) if not is_included(None, name, "table", True, None)
     }
 
     ours = {name for name in tables(url) if name.startswith("billing_")}

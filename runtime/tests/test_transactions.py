@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 import psycopg
 import pytest
 from billing_service import succeeds
@@ -205,7 +205,9 @@ SYNC: list[Callable[[str], Any]] = [
 
 if TYPE_CHECKING:
 
-    async def what_may_be_passed(app: Chancy, job: Job, own: asyncpg.Connection) -> None:
+    async def what_may_be_passed(
+        app: Chancy, job: Job, own: asyncpg.Connection
+    ) -> None:
         await app.push_ex(own, job)
         await app.push_ex(AsyncSession(), job)
         app.sync_push_many_ex(Session(), [job])
@@ -230,13 +232,13 @@ class Seen:
         self._listener.execute("LISTEN billing_events")
 
     @property
-    def jobs(self) -> dict[UUID, tuple[Any, ...]]:
+    def jobs(self) -> dict[UUID, list[Any]]:
         rows = query(self.url, "SELECT id, queue, unique_key, kwargs FROM billing_jobs")
         return {id: values for id, *values in rows}
 
     @property
     def orders(self) -> int:
-        return len(query(self.url, "SELECT FROM orders"))
+        return len(query(self.url, "SELECT id FROM orders"))
 
     @property
     def heard(self) -> list[str]:
@@ -368,7 +370,9 @@ async def test_running_workers_take_what_a_session_pushed(
     chancy: Chancy, tables: str
 ) -> None:
     async with async_sessionmaker(async_engine(tables, "asyncpg")).begin() as session:
-        reference = await chancy.push_ex(session, succeeds.job.with_kwargs(text="hello"))
+        reference = await chancy.push_ex(
+            session, succeeds.job.with_kwargs(text="hello")
+        )
 
     ended = await chancy.wait_for_job(reference, timeout=30)
     assert ended is not None and ended.state == QueuedJob.State.SUCCEEDED
@@ -393,7 +397,10 @@ async def test_what_has_no_transaction_of_the_service_is_refused(tables: str) ->
     """A pool, of which any connection would do, commits at once."""
     app = plain_chancy(tables)
     made = async_engine(tables, "asyncpg")
-    with engine(tables, "psycopg2").connect() as connection, Session(connection) as sync:
+    with (
+        engine(tables, "psycopg2").connect() as connection,
+        Session(connection) as sync,
+    ):
         async with asyncpg.create_pool(
             **arguments(tables, "asyncpg"), min_size=0
         ) as pool:
@@ -405,7 +412,7 @@ async def test_what_has_no_transaction_of_the_service_is_refused(tables: str) ->
                     with pytest.raises(TypeError, match=r"await push_many_ex\(\)"):
                         app.sync_push_many_ex(cast(Any, wrong), JOBS)
 
-    assert query(tables, "SELECT FROM billing_jobs") == []
+    assert query(tables, "SELECT id FROM billing_jobs") == []
 
 
 @pytest.mark.parametrize(
@@ -434,7 +441,9 @@ async def test_a_large_batch_comes_whole(tables: str) -> None:
     async with session_on_asyncpg(tables) as (session, _):
         references = await plain_chancy(tables).push_many_ex(session, jobs)
 
-    rows = {key: id for id, key in query(tables, "SELECT id, unique_key FROM billing_jobs")}
+    rows = {
+        key: id for id, key in query(tables, "SELECT id, unique_key FROM billing_jobs")
+    }
     assert len(rows) == 1500
     assert [each.identifier for each in references] == [
         rows[job.unique_key] for job in jobs

@@ -493,7 +493,14 @@ def _root_of(project: Project) -> Path:
 
 def _files(root: Path, pattern: str) -> list[str]:
     """The files below a folder that git does not ignore, by the last part of their path."""
-    listed = ("ls-files", "-z", "-co", "--exclude-standard", "--", f":(glob)**/{pattern}")
+    listed = (
+        "ls-files",
+        "-z",
+        "-co",
+        "--exclude-standard",
+        "--",
+        f":(glob)**/{pattern}",
+    )
     found = sorted({*names(git(root, *listed))})
     return [name for name in found if (root / name).is_file()]
 

@@ -1,12 +1,12 @@
 """Keeps Alembic's autogenerate away from Chancy's tables; in a service's env.py:
 
-    from chancy_runtime.alembic import include_object
+from chancy_runtime.alembic import include_object
 
-    context.configure(
-        connection=connection,
-        target_metadata=target_metadata,
-        include_object=include_object("billing_", "shipping_"),
-    )
+context.configure(
+    connection=connection,
+    target_metadata=target_metadata,
+    include_object=include_object("billing_", "shipping_"),
+)
 """
 
 from collections.abc import Callable

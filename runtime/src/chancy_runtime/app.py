@@ -15,7 +15,7 @@ from weakref import WeakSet, finalize, ref
 
 import chancy
 import psycopg
-from chancy import Job, Queue, QueuedJob, Reference
+from chancy import Queue, QueuedJob, Reference
 from chancy.executors.base import Executor
 from chancy.utils import DatabaseConnection, get_database_dsn
 from psycopg import AsyncConnection, AsyncCursor, Cursor

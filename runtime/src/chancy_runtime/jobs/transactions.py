@@ -84,7 +84,9 @@ class Pusher(Protocol):
 
 
 async def push(
-    chancy: Pusher, session: AsyncSession | AsyncEngineConnection | AsyncpgConnection, jobs: list[Job]
+    chancy: Pusher,
+    session: AsyncSession | AsyncEngineConnection | AsyncpgConnection,
+    jobs: list[Job],
 ) -> list[Reference]:
     """Pushes jobs in the transaction of a session or a connection.
 
