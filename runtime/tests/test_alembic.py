@@ -93,7 +93,9 @@ def test_autogenerate_would_drop_them(migrations: Migrations) -> None:
         assert f"drop_table('{table}')" in wanted
 
 
-@pytest.mark.parametrize("models", [MODELS, MODELS + MORE_MODELS])
+@pytest.mark.parametrize(
+    "models", [MODELS, MODELS + MORE_MODELS], ids=["own", "one of Chancy's too"]
+)
 def test_autogenerate_leaves_them_alone(
     models: str, migrations: Migrations, url: str
 ) -> None:
