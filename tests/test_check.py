@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from alembic import command
+from alembic.config import Config
 from chancy_workers.answers import Project
 from chancy_workers.in_the_way import PACKAGES, PYTHON, in_the_way
 from packaging.requirements import Requirement
@@ -126,6 +128,14 @@ def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
     assert (
         run(PROGRAM, "check", cwd=root).stdout == "2 services are current and whole\n"
     )
+
+
+def add_alembic(root: Path) -> Path:
+    """Adds what `alembic init` writes, with models; returns its env.py."""
+    command.init(Config(str(root / "alembic.ini")), str(root / "migrations"))
+    env = root / "migrations" / "env.py"
+    replace(env, "target_metadata = None", "target_metadata = Base.metadata")
+    return env
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
@@ -259,6 +269,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "the answers were edited by hand",
         "chancy-workers update app/billing",
     ),
+    "alembic": (
+        add_alembic,
+        "migrations/env.py",
+        "autogenerate drops Chancy's tables billing_*, which are not among the models",
+        'include_object=include_object("billing_")',
+    ),
     "unreadable": (
         lambda root: (root / ANSWERS).write_bytes(b"jobs: \xe9"),
         ANSWERS,
@@ -298,6 +314,41 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
     assert [each["file"] for each in of_billing] == [file]
     assert problem in of_billing[0]["problem"]
     assert mend in of_billing[0]["mend"]
+
+
+def test_alembic_that_leaves_chancy_s_tables_out_is_not_found(root: Path) -> None:
+    env = add_alembic(root)
+    replace(
+        env,
+        "connection=connection, ",
+        'connection=connection, include_object=include_object("billing_"), ',
+    )
+    imported = "from chancy_runtime.alembic import include_object\n"
+    env.write_text(f"{imported}{env.read_text()}")
+
+    (finding,) = check(root)
+
+    assert finding["service"] == "app/shipping"
+    assert finding["mend"] == 'add "shipping_" to its arguments'
+    replace(env, '"billing_"', '"billing_", "shipping_"')
+    assert check(root) == []
+
+
+def test_a_filter_of_the_team_s_own_is_a_notice_unless_it_asks_the_library(
+    root: Path,
+) -> None:
+    env = add_alembic(root)
+    replace(
+        env, "connection=connection, ", "connection=connection, include_object=ours, "
+    )
+    ours = "import ours\n\n\nours = ours.include_object\n"
+    env.write_text(f"{ours}{env.read_text()}")
+
+    assert check(root) == []
+    told = run(PROGRAM, "check", "app/billing", cwd=root).stdout
+    assert "migrations/env.py" in told and ": notice: whether autogenerate" in told
+    (root / "app/tables.py").write_text("import chancy_runtime.alembic\n")
+    assert "migrations" not in run(PROGRAM, "check", "app/billing", cwd=root).stdout
 
 
 def test_a_clone_without_the_ignored_files_has_them_after_what_is_told(

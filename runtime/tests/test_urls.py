@@ -22,6 +22,8 @@ def read(text: str) -> str:
         GOOD.replace("postgresql://", "POSTGRESQL://"),
         GOOD.replace("postgresql://", "postgresql+asyncpg://"),
         GOOD.replace("postgresql://", "postgresql+psycopg://"),
+        GOOD.replace("postgresql://", "postgresql+psycopg_async://"),
+        GOOD.replace("postgresql://", "postgresql+psycopg2://"),
         "jdbc:postgresql://db.example.com:6432/app?user=me&password=secret",
         "host=db.example.com port=6432 dbname=app user=me password=secret",
     ],
@@ -41,6 +43,19 @@ def test_each_form_is_taken(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         "user": "me",
         "password": "secret",
     }
+
+
+def test_the_name_that_asyncpg_has_for_sslmode_is_taken_in_its_urls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SQLAlchemy's engine and the workers can share a secret."""
+    monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
+    url = GOOD.replace("postgresql://", "postgresql+asyncpg://")
+
+    for query in ("ssl=verify-full", "connect_timeout=5&ssl=verify-full"):
+        assert read(f"{url}?{query}") == f"{GOOD}?{query.replace('ssl=', 'sslmode=')}"
+    with pytest.raises(WorkersError, match="sslmode=require"):
+        read(f"{url}?ssl=true")
 
 
 @pytest.mark.parametrize(

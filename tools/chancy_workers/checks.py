@@ -12,10 +12,12 @@ from functools import cached_property
 from io import StringIO
 from pathlib import Path
 
+from .alembic_env import LIBRARY, gaps_in
 from .answers import Answers, Project, fingerprint, jobs_of
 from .in_the_way import in_the_way
 from .library import (
     NAME,
+    folders_of,
     has_dependency,
     is_older,
     needed_version,
@@ -23,7 +25,7 @@ from .library import (
     versions_near,
 )
 from .renewal import is_machinery, rendered_files, scratch_folder
-from .repository import Refused, git, ignored
+from .repository import Refused, git, ignored, names
 from .source import task
 from .template import Template
 from .upgrade import add_command
@@ -465,6 +467,44 @@ def has_another_library(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
+    """Alembic's autogenerate would drop Chancy's tables: leave them out in env.py."""
+    project = subject.project
+    prefix = str(project.answers.get("prefix", f"{project.answers['service']}_"))
+    root = _root_of(project)
+    for name in _files(root, "env.py"):
+        for gap in gaps_in(_text(root / name), prefix):
+            if not gap.is_certain and any(
+                LIBRARY in _text(root / other) for other in _files(root, "*.py")
+            ):
+                continue  # A function of the team's asks the library's.
+            level = "error" if gap.is_certain else "notice"
+            yield subject.found(root / name, gap.problem, gap.mend, gap.line, level)
+
+
+def _root_of(project: Project) -> Path:
+    """The folder of the backend: the nearest one that says what it needs."""
+    signs = ("pyproject.toml", "alembic.ini", "setup.py", "requirements*.txt")
+    for folder in folders_of(project):
+        if any(path.is_file() for sign in signs for path in folder.glob(sign)):
+            return folder
+    return project.top
+
+
+def _files(root: Path, pattern: str) -> list[str]:
+    """The files below a folder that git does not ignore, by the last part of their path."""
+    listed = (
+        "ls-files",
+        "-z",
+        "-co",
+        "--exclude-standard",
+        "--",
+        f":(glob)**/{pattern}",
+    )
+    found = sorted({*names(git(root, *listed))})
+    return [name for name in found if (root / name).is_file()]
+
+
 def has_tables_to_migrate(subject: Subject) -> Iterator[Finding]:
     """The database that the environment or the secret names lacks a migration."""
     package = subject.project.package
@@ -523,4 +563,5 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     has_files_without_jobs,
     has_jobs_without_queue,
     has_another_library,
+    has_models_without_its_tables,
 )

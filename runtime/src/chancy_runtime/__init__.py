@@ -1,7 +1,7 @@
 """Chancy for services that have to keep running: what rendered workers import.
 
-The names below are public; `chancy_runtime.web`, `.testing` and `.cli` are too. Every other
-module is internal and may change in any release.
+The names below are public; `chancy_runtime.web`, `.testing`, `.cli` and `.alembic` are too.
+Every other module is internal and may change in any release.
 """
 
 from importlib.util import find_spec

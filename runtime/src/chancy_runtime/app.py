@@ -10,16 +10,15 @@ from contextlib import (
     nullcontext,
 )
 from functools import cached_property
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 from weakref import WeakSet, finalize, ref
 
 import chancy
 import psycopg
-from chancy import Job, Queue, QueuedJob, Reference
+from chancy import Queue, QueuedJob, Reference
 from chancy.executors.base import Executor
 from chancy.utils import DatabaseConnection, get_database_dsn
-from psycopg import AsyncCursor, Cursor
-from psycopg.rows import DictRow
+from psycopg import AsyncConnection, AsyncCursor, Cursor
 from psycopg_pool import AsyncConnectionPool
 
 from chancy_runtime.errors import (
@@ -50,6 +49,9 @@ from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.signals import on_sigterm
 from chancy_runtime.supervision.tasks import finish
 from chancy_runtime.supervision.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from chancy_runtime.jobs import transactions
 
 # Seconds that a query waits for a connection of the pool.
 _LEND_TIMEOUT = 10
@@ -331,14 +333,33 @@ class Chancy(chancy.Chancy):
 
     # --- pushes ----------------------------------------------------------------------
 
-    async def push_many_ex(
-        self, cursor: AsyncCursor[DictRow], jobs: Sequence[pushes.AnyJob]
-    ) -> list[Reference]:
-        """Pushes jobs in the transaction of a cursor, a batch in one statement.
+    async def push_ex(
+        self, cursor: "transactions.Transaction", job: pushes.AnyJob
+    ) -> Reference:
+        """Pushes a job in a transaction of the service's own, as push_many_ex() does."""
+        return (await self.push_many_ex(cursor, [job]))[0]
 
-        Chancy 0.26 sends a statement for each job.
+    async def push_many_ex(
+        self, cursor: "transactions.Transaction", jobs: Sequence[pushes.AnyJob]
+    ) -> list[Reference]:
+        """Pushes jobs in a transaction of the service's own, a batch in one statement.
+
+        If the transaction is rolled back, nothing was pushed. Chancy 0.26 sends a statement
+        for each job, and takes nothing but a cursor whose rows are dictionaries.
+
+        Args:
+            cursor: One of psycopg's, a connection of psycopg or asyncpg, or an AsyncSession
+                or AsyncConnection of SQLAlchemy.
+
+        Raises:
+            TypeError: It is none of these.
         """
         plain = pushes.plain(jobs)
+        if not isinstance(cursor, AsyncConnection | AsyncCursor):
+            from chancy_runtime.jobs import transactions
+
+            return await transactions.push(self, cursor, plain)
+        cursor = pushes.cursor_of(cursor)
         if not pushes.fit_one_statement(plain):
             return await super().push_many_ex(cursor, plain)
         references = await pushes.push(self.prefix, plain, cursor)
@@ -348,10 +369,23 @@ class Chancy(chancy.Chancy):
         return references
 
     def sync_push_many_ex(
-        self, cursor: Cursor[DictRow], jobs: Sequence[Job]
+        self, cursor: "transactions.SyncTransaction", jobs: Sequence[pushes.AnyJob]
     ) -> list[Reference]:
-        """Does what push_many_ex() does, without asyncio."""
+        """Does what push_many_ex() does, without asyncio.
+
+        Args:
+            cursor: One of psycopg's, a connection of psycopg, or a Session or Connection of
+                SQLAlchemy.
+
+        Raises:
+            TypeError: It is none of these.
+        """
         plain = pushes.plain(jobs)
+        if not isinstance(cursor, psycopg.Connection | Cursor):
+            from chancy_runtime.jobs import transactions
+
+            return transactions.sync_push(self, cursor, plain)
+        cursor = pushes.sync_cursor_of(cursor)
         if not pushes.fit_one_statement(plain):
             return super().sync_push_many_ex(cursor, plain)
         references = pushes.sync_push(self.prefix, plain, cursor)

@@ -2,18 +2,18 @@
 
 import secrets
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
 from chancy import Job, Reference
 from chancy.job import IsAJob
 from chancy.utils import chancy_uuid, lock_order_key
-from psycopg import AsyncCursor, Cursor
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.abc import AdaptContext
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.rows import DictRow
+from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Json
 
 from chancy_runtime.jobs.rows import statement
@@ -43,14 +43,27 @@ FROM ROWS FROM (
 ORDER BY position
 """
 # What happens to a row whose key is in use is Chancy's choice, to the letter.
-_PUSH_KEYS = (
-    _PUSH
-    + """
+_KEYS: LiteralString = """
 ON CONFLICT (unique_key)
 WHERE unique_key IS NOT NULL AND state NOT IN ('succeeded', 'failed')
 DO UPDATE SET state = {jobs}.state
 RETURNING id, unique_key
 """
+_PUSH_KEYS = _PUSH + _KEYS
+# For other drivers than psycopg: text is the one type that all of them send alike.
+_PUSH_TEXT = (
+    """
+INSERT INTO {jobs} (id, queue, func, kwargs, limits, meta, priority, max_attempts,
+    scheduled_at, unique_key)
+SELECT CAST(job->>'id' AS uuid), job->>'queue', job->>'func', job->'kwargs',
+    job->'limits', job->'meta', CAST(job->>'priority' AS int),
+    CAST(job->>'max_attempts' AS int), CAST(job->>'scheduled_at' AS timestamptz),
+    job->>'unique_key'
+FROM jsonb_array_elements(CAST(CAST($1 AS text) AS jsonb))
+    WITH ORDINALITY AS _ (job, position)
+ORDER BY position
+"""
+    + _KEYS
 )
 
 
@@ -80,29 +93,45 @@ def plain(jobs: Sequence[AnyJob]) -> list[Job]:
     return [job if isinstance(job, Job) else job.job for job in jobs]
 
 
+def cursor_of(own: AsyncConnection[Any] | AsyncCursor[Any]) -> AsyncCursor[DictRow]:
+    """Returns a cursor whose rows are dictionaries, as Chancy reads them."""
+    if isinstance(own, AsyncConnection):
+        return own.cursor(row_factory=dict_row)
+    return own if own.row_factory is dict_row else cursor_of(own.connection)
+
+
+def sync_cursor_of(own: Connection[Any] | Cursor[Any]) -> Cursor[DictRow]:
+    """Does what cursor_of() does, without asyncio."""
+    if isinstance(own, Connection):
+        return own.cursor(row_factory=dict_row)
+    return own if own.row_factory is dict_row else sync_cursor_of(own.connection)
+
+
 async def push(
     prefix: str, jobs: list[Job], cursor: AsyncCursor[DictRow]
 ) -> list[Reference]:
     """Inserts jobs as Chancy.push_many_ex() does, without the notification."""
-    batch = _Batch(jobs)
+    batch = Batch(jobs)
     for query, columns, has_keys in batch.statements(prefix, cursor):
         await cursor.execute(query, columns)
         if has_keys:
-            batch.learn(await cursor.fetchall())
+            rows = await cursor.fetchall()
+            batch.learn((row["id"], row["unique_key"]) for row in rows)
     return batch.references()
 
 
 def sync_push(prefix: str, jobs: list[Job], cursor: Cursor[DictRow]) -> list[Reference]:
     """Inserts jobs as Chancy.sync_push_many_ex() does, without the notification."""
-    batch = _Batch(jobs)
+    batch = Batch(jobs)
     for query, columns, has_keys in batch.statements(prefix, cursor):
         cursor.execute(query, columns)
         if has_keys:
-            batch.learn(cursor.fetchall())
+            rows = cursor.fetchall()
+            batch.learn((row["id"], row["unique_key"]) for row in rows)
     return batch.references()
 
 
-class _Batch:
+class Batch:
     """Which rows a batch of jobs becomes.
 
     Jobs with one key are one row, that of the first: Chancy 0.26 inserts one by one, and
@@ -127,7 +156,7 @@ class _Batch:
         self, prefix: str, context: AdaptContext | None
     ) -> Iterator[tuple[bytes, list[Any], bool]]:
         """Yields statements, the values of their parameters, and whether to learn."""
-        to_json = _to_json(context)
+        to_json = to_json_in(context)
         names = list(self._rows)
         for start in range(0, len(names), _MOST_JOBS):
             for values in self._values(names[start : start + _MOST_JOBS], to_json):
@@ -165,11 +194,29 @@ class _Batch:
             keys if any(key is not None for key in keys) else [],
         ]
 
-    def learn(self, rows: list[DictRow]) -> None:
-        """Takes the ids of rows whose keys were in use."""
-        for row in rows:
-            if row["unique_key"] is not None:
-                self._ids[row["unique_key"]] = row["id"]
+    def texts(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yields statements with one parameter, $1, and its text.
+
+        Keys have to be of the type str.
+        """
+        query, to_json = statement(_PUSH_TEXT, prefix).decode(), to_json_in(None)
+        rows: list[str] = []
+        size = 0
+        for name, job in self._rows.items():
+            row = to_json({"id": str(self._ids[name]), **_values_of(job)})
+            if len(rows) == _MOST_JOBS or (rows and size + len(row) > _MOST_CHARACTERS):
+                yield query, f"[{','.join(rows)}]"
+                rows, size = [], 0
+            rows.append(row)
+            size += len(row)
+        if rows:
+            yield query, f"[{','.join(rows)}]"
+
+    def learn(self, rows: Iterable[tuple[UUID, str | None]]) -> None:
+        """Takes ids and keys of rows, whose keys may have been in use."""
+        for id, key in rows:
+            if key is not None:
+                self._ids[key] = id
 
     def references(self) -> list[Reference]:
         """Returns a reference for each job, in the order of the jobs."""
@@ -190,11 +237,26 @@ def _short(column: list[Any]) -> tuple[Any, list[Any]]:
     return value, [] if column.count(value) == len(column) else column
 
 
+def _values_of(job: Job) -> dict[str, Any]:
+    """Returns the columns of a job's row as JSON has them."""
+    return {
+        "queue": job.queue,
+        "func": job.func,
+        "kwargs": job.kwargs or {},
+        "limits": _limits(job),
+        "meta": job.meta,
+        "priority": job.priority,
+        "max_attempts": job.max_attempts,
+        "scheduled_at": str(job.scheduled_at),
+        "unique_key": job.unique_key,
+    }
+
+
 def _limits(job: Job) -> list[dict[str, Any]]:
     return [limit.serialize() for limit in job.limits]
 
 
-def _to_json(context: AdaptContext | None) -> Callable[[Any], str]:
+def to_json_in(context: AdaptContext | None) -> Callable[[Any], str]:
     """Returns what makes JSON as psycopg does there, by set_json_dumps() for example."""
     dump = Transformer(context).get_dumper(Json(None), PyFormat.TEXT).dump
 

@@ -20,6 +20,8 @@ from chancy_runtime.postgres.security import (
 
 # What Chancy 0.26 creates without plugins; each plugin names its own.
 CORE_TABLES = ("jobs", "leader", "queue_rate_limits", "queues", "workers")
+# In which Chancy keeps what is applied.
+VERSION_TABLE = "schema_version"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,8 @@ class Part:
 
 
 def version_table(chancy: Chancy) -> str:
-    """The table in which Chancy keeps what is applied."""
-    return f"{chancy.prefix}schema_version"
+    """The name of VERSION_TABLE in a service."""
+    return f"{chancy.prefix}{VERSION_TABLE}"
 
 
 async def parts_of(connection: AsyncConnection[TupleRow], chancy: Chancy) -> list[Part]:

@@ -20,6 +20,10 @@ _INSTEAD = {
     "ssl": "write sslmode=require instead",
     "sslaccept": "write sslmode=verify-full, or sslmode=require, instead",
 }
+# The driver asyncpg has another name for sslmode, with the same values.
+_SSL_OF_ASYNCPG = re.compile(
+    "(?<=[?&])ssl=(?=(disable|allow|prefer|require|verify-ca|verify-full)(&|$))"
+)
 URL_FORM = "postgresql://user:password@host:5432/database"
 
 
@@ -95,7 +99,12 @@ def _as_libpq_reads_it(text: str) -> str:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()
     driver = re.match(r"(jdbc:)?postgres(ql)?(\+\w+)?://", text, re.I)
-    return f"postgresql://{text[driver.end() :]}" if driver else text
+    if driver is None:
+        return text
+    rest = text[driver.end() :]
+    if driver[3] == "+asyncpg":
+        rest = _SSL_OF_ASYNCPG.sub("sslmode=", rest)
+    return f"postgresql://{rest}"
 
 
 def _unknown_parameters(url: str) -> list[str]:
