@@ -163,7 +163,7 @@ def test_light_jobs_run_in_the_api_and_heavy_ones_apart(
         (
             None,
             "every Worker of app.billing.workers is for the API: name the tags of those "
-            'that run here with --tags (light), or give one process="own"',
+            "that run here with --tags, which takes light, or give one the process own",
         ),
     ],
 )

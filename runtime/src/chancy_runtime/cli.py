@@ -3,19 +3,29 @@
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
 import chancy
 
-from chancy_runtime.commands import tables
+from chancy_runtime.app import Chancy
+from chancy_runtime.commands import running, tables
 from chancy_runtime.commands.program import Program
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.modes import Process, become
 
 # Each adds its commands, in the order of the help.
-_MODULES = (tables,)
+_MODULES = (tables, running)
 
 
-def main(create_chancy: Callable[[], chancy.Chancy], package: str | None) -> NoReturn:
+def main(
+    create_chancy: Callable[[], chancy.Chancy],
+    package: str | None,
+    *,
+    initialize_workers: Callable[[], AbstractAsyncContextManager[None]] | None = None,
+    get_chancy: Callable[[], Chancy] | None = None,
+    app_module: str | None = None,
+) -> NoReturn:
     """Runs the command that was typed and exits with its status.
 
     `migrate` creates or upgrades Chancy's tables; `status` shows the database and what is
@@ -23,9 +33,16 @@ def main(create_chancy: Callable[[], chancy.Chancy], package: str | None) -> NoR
     should be, 1 when a migration is due, a table is open to Supabase's public API or the
     command failed, and 2 for bad usage.
 
+    `run` runs the workers in this process, whatever WORKERS_MODE says. Its exit status is
+    0 after a stop by SIGTERM or SIGINT.
+
     Args:
         create_chancy: Builds the service's Chancy; nothing is entered.
         package: The package of the workers, for the messages: `__package__`.
+        initialize_workers: Runs the workers while it is entered; `run` needs it.
+        get_chancy: Returns the running Chancy; `run` needs it.
+        app_module: The module with the API's app. `run` imports it first, so that logs and
+            Sentry are set up as there.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {package}",
@@ -36,7 +53,16 @@ def main(create_chancy: Callable[[], chancy.Chancy], package: str | None) -> NoR
     for module in _MODULES:
         module.add_commands(parsers)
     arguments = parser.parse_args()
-    program = Program(create_chancy=create_chancy, name=parser.prog, package=package)
+    # WORKERS_MODE is for the API.
+    become(Process(kind="own"))
+    program = Program(
+        create_chancy=create_chancy,
+        name=parser.prog,
+        package=package,
+        initialize_workers=initialize_workers,
+        get_chancy=get_chancy,
+        app_module=app_module,
+    )
     try:
         status: int = arguments.run(program, arguments)
     except WorkersError as error:

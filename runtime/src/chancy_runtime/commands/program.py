@@ -2,10 +2,13 @@
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import chancy
+
+from chancy_runtime.app import Chancy
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -18,11 +21,17 @@ class Program:
         create_chancy: Builds the service's Chancy; nothing is entered.
         name: What was typed, without the command.
         package: The package of the workers.
+        initialize_workers: Runs the workers while it is entered.
+        get_chancy: Returns the running Chancy, or raises a RuntimeError.
+        app_module: The module with the API's app; importing it sets up logs and Sentry.
     """
 
     create_chancy: Callable[[], chancy.Chancy]
     name: str
     package: str | None
+    initialize_workers: Callable[[], AbstractAsyncContextManager[None]] | None = None
+    get_chancy: Callable[[], Chancy] | None = None
+    app_module: str | None = None
 
 
 # Runs a command and returns its exit status; it may raise a WorkersError.
