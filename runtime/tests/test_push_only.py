@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import billing_service
 import psycopg
@@ -91,8 +92,8 @@ async def test_it_is_ready_while_the_database_takes_pushes(api: str) -> None:
 async def test_a_role_that_may_only_push_is_enough(
     api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    role = "only_pushes"
-    query(api, f"CREATE ROLE {role} LOGIN")
+    role = f"only_pushes_{uuid4().hex}"
+    query(api, f"CREATE ROLE {role} LOGIN BYPASSRLS")
     try:
         query(api, f"GRANT INSERT, SELECT, UPDATE ON billing_jobs TO {role}")
         query(api, f"GRANT SELECT ON billing_schema_version TO {role}")

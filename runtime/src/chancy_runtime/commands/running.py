@@ -159,6 +159,7 @@ class _Workers:
         async with self._initialize():
             if chancy := self._open_chancy():
                 _refuse_unknown_tags(chancy)
+                self._have_started = True
             yield
             chancy = self._open_chancy()
         results_are_saved = chancy is None or not chancy.has_unsaved_results
