@@ -129,6 +129,15 @@ def test_the_variable_decides_without_a_change_of_the_code(
         api.stop()
 
 
+@pytest.mark.parametrize("mode", ["off", "push", "nothing"])
+def test_the_variable_is_for_the_api_and_not_for_the_commands(
+    mode: str, backend: Recorder, url: str
+) -> None:
+    status = backend.command("status", url=url, WORKERS_MODE=mode)
+
+    assert status.stdout.startswith("billing_* at ")
+
+
 def test_light_jobs_run_in_the_api_and_heavy_ones_apart(
     both: Recorder, url: str
 ) -> None:
@@ -232,14 +241,16 @@ def test_results_that_cannot_be_saved_at_the_stop_give_the_status_1(
 
 def test_logs_and_sentry_are_set_up_as_in_the_api(url: str, tmp_path: Path) -> None:
     backend = recorder(tmp_path / "backend", job=FAILING_JOB)
+    sent: list[Recorder] = []
 
     with sentry() as (dsn, events):
-        for number, each in enumerate((backend, backend.apart()), 1):
+        for each in (backend, backend.apart()):
+            sent.append(each)
             with each.service(url, variables={"SENTRY_DSN": dsn}) as running:
                 wait_until_ready(running)
                 push(url, each.process)
                 wait_until_executed(backend, each.process)
-                wait_for(lambda n=number: len(events) == n, timeout=10, what="an event")
+                wait_for(lambda: len(events) == len(sent), timeout=10, what="the event")
                 running.stop()
             (line,) = [x for x in running.output.splitlines() if "no digest" in x]
             assert " ERROR app.billing.workers.jobs: " in line and "\\n" in line

@@ -132,13 +132,13 @@ class Recorder:
         return other
 
     def command(
-        self, *arguments: str, url: str, check: bool = True
+        self, *arguments: str, url: str, check: bool = True, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """`python -m app.billing.workers` with arguments."""
         return run(
             *(sys.executable, "-m", "app.billing.workers", *arguments),
             cwd=self.folder,
-            env=environment(WORKERS_DATABASE_URL=url),
+            env=environment(WORKERS_DATABASE_URL=url, **variables),
             check=check,
         )
 
