@@ -18,7 +18,7 @@ import psycopg
 from chancy import Queue, QueuedJob, Reference
 from chancy.executors.base import Executor
 from chancy.utils import DatabaseConnection, get_database_dsn
-from psycopg import AsyncConnection, AsyncCursor, Cursor
+from psycopg import AsyncConnection, AsyncCursor, Cursor, sql
 from psycopg_pool import AsyncConnectionPool
 
 from chancy_runtime.errors import (
@@ -28,8 +28,10 @@ from chancy_runtime.errors import (
 )
 from chancy_runtime.jobs import pushes
 from chancy_runtime.jobs.rows import UNREADABLE
+from chancy_runtime.modes import Mode, workers_mode
 from chancy_runtime.postgres.connecting import (
     failed_start,
+    harmless_push,
     harmless_write,
     refuse_other_systems,
 )
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
 _LEND_TIMEOUT = 10
 _WRITABLE_TIMEOUT = 5
 _FILL_INTERVAL = 0.005
+# The most connections of a process that only pushes.
+_PUSH_POOL_SIZE = 4
 # Arguments of Chancy's class that have no effect here.
 _REPLACED = {
     "poll_reconnect_timeout": "leave it out; the pool tries again every few seconds for "
@@ -76,6 +80,7 @@ class RunningWorker(Protocol):
 
     heartbeat_timeout: int
     last_heartbeat: float
+    tags: frozenset[str]
     worker_id: str
 
     @property
@@ -91,6 +96,8 @@ class Chancy(chancy.Chancy):
     smallest size (Chancy 0.26 neither waits nor fails); leaving it closes everything. In
     between its Workers stop at SIGTERM (uvicorn would first wait for open requests), a
     job that blocks the event loop is reported, and one monitor collects what fails.
+    In the mode `push` it only pushes, on a pool of 1 to 4 connections: nothing is declared
+    or scheduled, and its Workers do not start.
 
     Args:
         dsn: The URL of the database, or Django's dictionary of settings.
@@ -98,17 +105,21 @@ class Chancy(chancy.Chancy):
         package: The package that `python -m` runs the commands of (`__package__` in
             chancy_initialization.py). Messages name it, and the log is its logger
             unless `log` is given.
+        mode: "run" or "push": what this process does unless WORKERS_MODE says otherwise.
         options: chancy.Chancy's own, except poll_reconnect_timeout: the pool tries
             again every few seconds for as long as it takes.
 
     Attributes:
         monitor: What works and what does not.
+        mode: What this process does: runs its Workers, or only pushes.
         deployment: Which deployment this process belongs to.
         workers: The Workers that have started and not stopped.
+        elsewhere: The Workers that run in another process.
+        has_unsaved_results: Whether a Worker stopped without saving its last results.
 
     Raises:
-        WorkersError: A pool size or a setting is out of its range, or
-            poll_reconnect_timeout was passed.
+        WorkersError: A pool size or a setting is out of its range, WORKERS_MODE or `mode`
+            is not a mode, or poll_reconnect_timeout was passed.
     """
 
     def __init__(
@@ -117,6 +128,7 @@ class Chancy(chancy.Chancy):
         *,
         settings: Settings | None = None,
         package: str | None = None,
+        mode: str = Mode.RUN,
         **options: Any,
     ) -> None:
         show_start_errors_as_one_line()
@@ -135,7 +147,17 @@ class Chancy(chancy.Chancy):
         check_range("CHANCY_MAX_POOL_SIZE", highest, 1, 1000, where=self.package)
         check_range("CHANCY_MIN_POOL_SIZE", smallest, 1, highest, where=self.package)
         self.settings.check(where=self.package)
+        if mode not in (Mode.RUN, Mode.PUSH):
+            raise WorkersError(
+                f"mode is {mode!r}, and takes run or push: correct it in {self.package}"
+            )
+        self.mode = workers_mode(mode)
+        if self.mode is Mode.PUSH:
+            self.min_connection_pool_size = 1
+            self.max_connection_pool_size = min(highest, _PUSH_POOL_SIZE)
         self.workers: list[RunningWorker] = []
+        self.elsewhere: list[RunningWorker] = []
+        self.has_unsaved_results = False
         self.deployment = Deployment(self)
         self.budget = Budget()
         self.monitor = Monitor(
@@ -201,7 +223,8 @@ class Chancy(chancy.Chancy):
             self.budget.renew()
             await finish(self._close())
             raise
-        self._watchdog.start()
+        if self.mode is Mode.RUN:
+            self._watchdog.start()
         self._at_exit = ExitStack()
         self._at_exit.enter_context(on_sigterm(self._stop_workers))
         return self
@@ -286,6 +309,11 @@ class Chancy(chancy.Chancy):
         await self.pool.drain()
         await self.check_writable()
 
+    def harmless_write(self) -> sql.Composed:
+        """Returns a statement that changes no row and needs what this process needs."""
+        to_check = harmless_push if self.mode is Mode.PUSH else harmless_write
+        return to_check(self.prefix)
+
     async def check_writable(self) -> None:
         """Sends the database a write that changes no row.
 
@@ -293,7 +321,7 @@ class Chancy(chancy.Chancy):
             psycopg.Error: It does not answer, or is read-only.
         """
         async with self.pool.connection(timeout=_WRITABLE_TIMEOUT) as connection:
-            await connection.execute(harmless_write(self.prefix))
+            await connection.execute(self.harmless_write())
 
     async def is_writable(self, *, timeout: float) -> bool:
         """Whether the database takes writes; simultaneous calls share one query.

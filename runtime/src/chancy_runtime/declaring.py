@@ -8,6 +8,7 @@ from psycopg import AsyncCursor, sql
 from psycopg.rows import DictRow
 
 from chancy_runtime.app import Chancy
+from chancy_runtime.modes import Mode
 from chancy_runtime.queues.rows import readable_queues
 
 
@@ -16,11 +17,14 @@ async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:
 
     Chancy's own `declare` ignores changed settings, and with `upsert` ends a pause.
     Queues that are in the database only are left alone; one that holds jobs is named in
-    the log. When a later deployment was here, nothing is written.
+    the log. When a later deployment was here, nothing is written, nor in a process that
+    only pushes.
 
     Raises:
         WorkersError: The database does not answer, or refuses.
     """
+    if chancy.mode is not Mode.RUN:
+        return
     async with chancy.step_of_start(), chancy.deployment.owning() as cursor:
         if cursor is None:
             return

@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable
 
 from chancy_runtime.app import Chancy
+from chancy_runtime.modes import Mode
 
 _PROBE_TIMEOUT = 5
 
 
 async def find_problems(get_chancy: Callable[[], Chancy]) -> list[str]:
     """Names what does not work, in words that an outsider may read.
+
+    A process that only pushes has one thing that has to work: the database takes pushes.
 
     Args:
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
@@ -19,7 +22,7 @@ async def find_problems(get_chancy: Callable[[], Chancy]) -> list[str]:
     except RuntimeError:
         return ["the workers have not started"]
     problems = [f"{task} is down" for task in sorted(chancy.monitor.failing)]
-    if not chancy.workers:
+    if chancy.mode is Mode.RUN and not chancy.workers:
         problems.append("the workers have not started")
     for worker in chancy.workers:
         if time.monotonic() - worker.last_heartbeat > worker.heartbeat_timeout / 2:

@@ -13,7 +13,8 @@ from psycopg.rows import TupleRow
 from chancy_runtime.app import Chancy
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.execution.children import is_executor_child
-from chancy_runtime.postgres.connecting import connect, harmless_write
+from chancy_runtime.modes import Mode
+from chancy_runtime.postgres.connecting import connect
 from chancy_runtime.postgres.migrations import check_tables
 from chancy_runtime.postgres.pooler import (
     refuse_transaction_pooler,
@@ -48,14 +49,14 @@ async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
     chancy.budget.renew()
     async with chancy.step_of_start(), await connect(chancy.dsn) as connection:
         await check_tables(chancy, connection, remedy=chancy.migrate_command)
-        await connection.execute(harmless_write(chancy.prefix))
+        await connection.execute(chancy.harmless_write())
         await _warn_about_clock(chancy, connection)
         await refuse_transaction_pooler(chancy.dsn, chancy.prefix, connection)
     warn_about_connections(
         chancy.dsn,
         chancy.settings,
         pool=chancy.max_connection_pool_size,
-        workers=workers,
+        workers=workers if chancy.mode is Mode.RUN else 0,
         log=chancy.log,
     )
 

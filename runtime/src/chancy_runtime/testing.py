@@ -34,6 +34,7 @@ from chancy.job import IsAJob
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from chancy_runtime import modes
 from chancy_runtime.app import Chancy
 from chancy_runtime.health import find_problems
 from chancy_runtime.postgres.migrations import migrate
@@ -134,6 +135,8 @@ def database_url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         monkeypatch.setenv("WORKERS_DATABASE_URL", url)
+        # Each Worker runs, whatever the answers and WORKERS_MODE say.
+        monkeypatch.setattr(modes, "_this", modes.Process(kind="any"))
         yield url
         connection.execute(
             sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))

@@ -24,7 +24,7 @@ from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.compat import TASK_OF_LOOP, OpenWorker
-from chancy_runtime.errors import refuse_arguments
+from chancy_runtime.errors import WorkersError, refuse_arguments
 from chancy_runtime.execution.feeder import Feeder
 from chancy_runtime.execution.hooks import with_hook
 from chancy_runtime.jobs import results
@@ -35,6 +35,7 @@ from chancy_runtime.listening import (
     pass_on,
     renew_when_silent,
 )
+from chancy_runtime.modes import Mode, this_process
 from chancy_runtime.postgres.connecting import reason_of
 from chancy_runtime.postgres.connections import autocommit
 from chancy_runtime.supervision.budget import UNDO_SECONDS
@@ -80,6 +81,8 @@ class Worker(OpenWorker):
             notifications tell of changes made through Chancy at once.
         register_signal_handlers: False where a server such as uvicorn has its own: in
             uvicorn Chancy's handlers would keep SIGTERM from ending the server.
+        process: "api" or "own", the kind of process in which it starts: the API's, or the
+            one of the command `run`. Without it, it starts in both.
         replaced: Chancy's other arguments are refused. Settings replace shutdown_timeout
             (`shutdown_grace`) and heartbeat_timeout, of which heartbeat_poll_interval
             is a third; the pauses between attempts (backoff_*) cannot be changed.
@@ -89,7 +92,7 @@ class Worker(OpenWorker):
             saved together, 0.02 where Chancy has 1.
 
     Raises:
-        WorkersError: One of Chancy's other arguments was passed.
+        WorkersError: One of Chancy's other arguments was passed, or `process` is neither.
     """
 
     chancy: Chancy
@@ -102,9 +105,15 @@ class Worker(OpenWorker):
         worker_id: str | None = None,
         queue_change_poll_interval: int = 10,
         register_signal_handlers: bool = True,
+        process: str | None = None,
         **replaced: Never,
     ) -> None:
         refuse_arguments("Worker", replaced, _REPLACED)
+        if process not in (None, "api", "own"):
+            raise WorkersError(
+                f"process of a Worker is {process!r}, and takes api or own: correct it in "
+                f"{chancy.package}"
+            )
         super().__init__(
             chancy,
             worker_id=worker_id,
@@ -115,6 +124,9 @@ class Worker(OpenWorker):
             heartbeat_timeout=chancy.settings.heartbeat_timeout,
             heartbeat_poll_interval=chancy.settings.heartbeat_timeout // 3,
         )
+        self.tags = frozenset(tags or ())
+        self._process = process
+        self._is_elsewhere = False
         self.manager = Supervisor(chancy.monitor, self._find_task)
         self.send_outgoing_interval = _SAVE_INTERVAL
         self.last_heartbeat = time.monotonic()
@@ -174,10 +186,17 @@ class Worker(OpenWorker):
     async def start(self) -> None:
         """Starts all tasks; a start that fails leaves none behind.
 
+        Nothing starts in a process that the Worker is not for, or that only pushes.
+
         Raises:
             WorkersError: The database refused, gave no answer in time, or has no
                 connection left for LISTEN.
         """
+        runs = this_process().runs(process=self._process, tags=self.tags)
+        if self.chancy.mode is not Mode.RUN or not runs:
+            self._is_elsewhere = True
+            self.chancy.elsewhere.append(self)
+            return
         try:
             async with self.chancy.step_of_start():
                 await self._start()
@@ -215,6 +234,9 @@ class Worker(OpenWorker):
             if self._listener is not None:
                 await self._listener.close()
 
+    async def stop(self, *, timeout: float | None = None) -> bool:
+        return self._is_elsewhere or await super().stop(timeout=timeout)
+
     async def stop_within(self, timeout: float) -> bool:
         """Stops within the grace; jobs that did not end go back to their queues."""
         drained = await self.drain(timeout)
@@ -226,6 +248,7 @@ class Worker(OpenWorker):
                     await self._sign_off()
         except (psycopg.Error, TimeoutError) as error:
             if self in self.chancy.workers:
+                self.chancy.has_unsaved_results = True
                 self.log.warning(
                     "the database did not take the worker's last results (%s): jobs whose "
                     "results are not saved run again after the heartbeat timeout",

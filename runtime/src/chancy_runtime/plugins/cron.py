@@ -16,6 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from chancy_runtime.app import Chancy
 from chancy_runtime.compat import next_run
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.modes import Mode
 from chancy_runtime.plugins.base import OnOurWorker
 from chancy_runtime.queues.deployment import server_time
 
@@ -121,11 +122,14 @@ async def schedule_cron_jobs(app: Chancy, cron_jobs: list[CronJob]) -> None:
     """Writes the schedules that are new or changed and removes those that are gone.
 
     A run that came due while the service was down stays due, as Cron.schedule would
-    not leave it. Schedules that other code created stay as they are.
+    not leave it. Schedules that other code created stay as they are. A process that only
+    pushes writes nothing.
 
     Raises:
         WorkersError: Two schedules share a name, or one of them can never run.
     """
+    if app.mode is not Mode.RUN:
+        return
     wanted = {cron_job.unique_key: cron_job for cron_job in cron_jobs}
     for cron_job in cron_jobs:
         if wanted[cron_job.unique_key] is not cron_job:

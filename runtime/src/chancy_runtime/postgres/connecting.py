@@ -90,6 +90,13 @@ def harmless_write(prefix: str) -> sql.Composed:
     )
 
 
+def harmless_push(prefix: str) -> sql.Composed:
+    """Returns a push of no job, for a role that may do nothing but push."""
+    return sql.SQL("INSERT INTO {} (id) SELECT gen_random_uuid() WHERE false").format(
+        sql.Identifier(f"{prefix}jobs")
+    )
+
+
 def failed_start(database: str, error: BaseException) -> WorkersError:
     """Returns the one line for an error of a database that answered at first."""
     match error:
