@@ -31,7 +31,7 @@ from chancy_runtime.postgres.target import target_of
 
 _LIMIT = 1000
 _BATCH = 500
-_COLUMNS = "j.id, j.state, j.queue, j.unique_key"
+_COLUMNS: LiteralString = "j.id, j.state, j.claim_id, j.queue, j.unique_key"
 # In the order of Chancy's pushes and of the saving of results, so that none of them can
 # deadlock. A row that changed while this waited for it is looked at again.
 _LOCK: LiteralString = f"""
@@ -48,6 +48,7 @@ UPDATE {jobs} SET meta = meta - 'rescues'
 WHERE id = ANY(%s) AND jsonb_typeof(meta) = 'object' AND meta ? 'rescues'
 """
 # Chancy's call leaves a failed job without a reason.
+_REASON = "cancelled by the command cancel"
 _SAY_WHY: LiteralString = """
 UPDATE {jobs} SET errors = errors || jsonb_build_array(
     jsonb_build_object('traceback', %s::text, 'attempt', attempts))
@@ -97,6 +98,8 @@ class Action:
         participle: What it has done, in its messages.
         states: Of the jobs that it is about.
         usual: Those of a filter without --state.
+        as_found: Whether a job has to be as it was when the command looked for it, or
+            only in one of these states.
         keys_apart: Whether each job with a unique key has a transaction of its own.
     """
 
@@ -104,6 +107,7 @@ class Action:
     states: Sequence[str]
     usual: Sequence[str]
     change: Change
+    as_found: bool = True
     keys_apart: bool = False
 
 
@@ -142,8 +146,7 @@ async def _cancel(
     """Fails jobs that are not done, and has the workers interrupt those that run."""
     for reference in _references(jobs):
         await app.cancel_job_ex(cursor, reference)
-    why = f"cancelled by an operator"
-    await cursor.execute(statement(app, _SAY_WHY), [why, _ids(jobs)])
+    await cursor.execute(statement(app, _SAY_WHY), [_REASON, _ids(jobs)])
     await app.notify_many(
         cursor, [("job.cancelled", {"j": str(job["id"])}) for job in jobs]
     )
@@ -190,6 +193,7 @@ _CANCEL = Action(
     states=("pending", "retrying", "running"),
     usual=("pending", "retrying", "running"),
     change=_cancel,
+    as_found=False,
 )
 _PURGE = Action(
     participle="purged",
@@ -299,11 +303,16 @@ async def _act(
 ) -> None:
     async with session(program, app) as connection:
         for batch in _batches(jobs, keys_apart=action.keys_apart):
-            values = {"ids": _ids(batch), "states": [*action.states]}
+            found = {job["id"]: job for job in batch}
+            values = {"ids": [*found], "states": [*action.states]}
             try:
                 async with transaction(connection) as cursor:
                     await cursor.execute(statement(app, _LOCK), values)
-                    locked = await cursor.fetchall()
+                    locked = [
+                        job
+                        for job in await cursor.fetchall()
+                        if job == found[job["id"]] or not action.as_found
+                    ]
                     changed = await action.change(app, cursor, locked, outcome)
             except UniqueViolation:
                 for job in batch:
@@ -312,8 +321,8 @@ async def _act(
                     )
                 continue
             outcome.done += [str(job["id"]) for job in changed]
-            for id in {*_ids(batch)} - {*_ids(locked)}:
-                outcome.left[str(id)] = "its state has changed just now"
+            for id in found.keys() - {*_ids(locked)}:
+                outcome.left[str(id)] = "it has changed meanwhile"
 
 
 def _batches(jobs: list[DictRow], *, keys_apart: bool) -> Iterator[list[DictRow]]:

@@ -64,8 +64,9 @@ async def session(
             way_out = next(
                 text for kind, text in _WAYS_OUT.items() if isinstance(error, kind)
             )
+            reason = error.diag.message_primary or reason_of(error)
             raise WorkersError(
-                f"the database at {target_of(app.dsn)} refused ({reason_of(error)}): "
+                f"the database at {target_of(app.dsn)} refused ({reason}): "
                 f"{way_out.format(name=program.name)}"
             ) from error
 
