@@ -165,7 +165,7 @@ def test_queues_tell_what_waits_for_how_long(
         "rate_limit_window": None,
         "tags": [".*"],
         "workers": 0,
-        **{"due": 3, "later": 2, "running": 1, "failed": 0, "succeeded": 0},
+        **{"due": 3, "scheduled": 2, "running": 1, "failed": 0, "succeeded": 0},
     }
     assert (second["name"], second["declared"], second["failed"]) == ("gone", False, 1)
     text = workers("queues", url=migrated_url).output
@@ -199,7 +199,7 @@ def test_no_listing_reads_a_deep_queue_to_its_end(
     assert text.count(f"{most}+") == 15
 
 
-COUNTS = ("due", "later", "running", "failed", "succeeded")
+COUNTS = ("due", "scheduled", "running", "failed", "succeeded")
 FILL = """
 INSERT INTO billing_jobs (id, func, queue, state, scheduled_at, completed_at)
 SELECT (lpad(to_hex(i), 12, '0') || '7' || substr(md5(i::text), 1, 19))::uuid,

@@ -70,7 +70,7 @@ WITH RECURSIVE {HELD}, named (name) AS (
         ORDER BY queue, state, attempts, scheduled_at LIMIT 1
     ) AS next
 ), depths AS (
-    SELECT name, sum(due) AS due, sum(later) AS later, max(oldest) AS oldest FROM (
+    SELECT name, sum(due) AS due, sum(scheduled) AS scheduled, max(oldest) AS oldest FROM (
         SELECT name,
             (SELECT count(*) FROM (
                 SELECT FROM {{jobs}} j WHERE j.queue = w.name AND j.state = w.state
@@ -81,7 +81,7 @@ WITH RECURSIVE {HELD}, named (name) AS (
                 SELECT FROM {{jobs}} j WHERE j.queue = w.name AND j.state = w.state
                     AND j.attempts = w.attempts AND j.state IN ('pending', 'retrying')
                     AND j.scheduled_at > NOW() LIMIT %(most)s
-            ) AS _) AS later,
+            ) AS _) AS scheduled,
             CASE WHEN scheduled_at <= NOW() AND isfinite(scheduled_at)
                 THEN extract(epoch FROM NOW() - scheduled_at)::bigint END AS oldest
         FROM waiting w
@@ -93,7 +93,7 @@ SELECT named.name, q.name IS NOT NULL AS declared, q.state,
     (SELECT count(*) FROM {{workers}} w
         WHERE named.name = ANY(w.queues) AND w.expires_at > NOW()) AS workers,
     LEAST(COALESCE(d.due, 0), %(most)s)::int AS due,
-    LEAST(COALESCE(d.later, 0), %(most)s)::int AS later,
+    LEAST(COALESCE(d.scheduled, 0), %(most)s)::int AS scheduled,
     (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
         AND j.state = 'running' LIMIT %(most)s) AS _) AS running,
     (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
@@ -228,7 +228,7 @@ def _queue_cells(queue: DictRow) -> dict[str, Cell]:
     rate = queue["rate_limit"]
     counts = {
         name.upper(): f"{queue[name]}{'+' if queue[name] == _MOST_COUNTED else ''}"
-        for name in ("due", "later", "running", "failed", "succeeded")
+        for name in ("due", "scheduled", "running", "failed", "succeeded")
     }
     return {
         "QUEUE": queue["name"],
