@@ -48,7 +48,7 @@ def waits_in_a_process(*, started: str) -> None:
 @asynccontextmanager
 async def working(url: str) -> AsyncIterator[Worker]:
     """Runs the service's Worker in the block."""
-    app = plain_chancy(url, settings=Settings(shutdown_grace=1))
+    app = plain_chancy(url, settings=Settings(shutdown_grace=1, heartbeat_timeout=10))
     async with app:
         await declare_queues(app, QUEUES)
         async with Worker(app, register_signal_handlers=False) as worker:

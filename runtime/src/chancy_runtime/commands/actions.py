@@ -62,7 +62,9 @@ _ENDS = {
     "thread": "runs to its end, since a thread cannot be interrupted; its result is not "
     "saved",
 }
-_ENDS_ITSELF = "runs to its end unless its executor can interrupt it; its result is not saved"
+_ENDS_ITSELF = (
+    "runs to its end unless its executor can interrupt it; its result is not saved"
+)
 _NO_NOTIFICATIONS = (
     "runs to its end, since notifications are off; its result is not saved"
 )
@@ -352,7 +354,11 @@ def _show(
 ) -> None:
     if arguments.json:
         left = [{"id": id, "reason": reason} for id, reason in outcome.left.items()]
-        print(json.dumps({action.participle: outcome.done, "left": left, "more": has_more}))
+        print(
+            json.dumps(
+                {action.participle: outcome.done, "left": left, "more": has_more}
+            )
+        )
         return
     print(f"{action.participle} {counted(len(outcome.done), 'job')}")
     for end, number in outcome.ran.items():

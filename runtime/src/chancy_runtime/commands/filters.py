@@ -41,7 +41,9 @@ def add_filters(
         usual: Which of them it is about without --state, for the help.
         limit: How many jobs without --limit.
     """
-    parser.add_argument("ids", nargs="*", type=_job_id, metavar="ID", help="ids of jobs")
+    parser.add_argument(
+        "ids", nargs="*", type=_job_id, metavar="ID", help="ids of jobs"
+    )
     parser.add_argument(
         "--state",
         dest="states",
@@ -133,7 +135,9 @@ async def select(
     return rows[:limit], len(rows) > limit
 
 
-def _filter(arguments: argparse.Namespace, states: Sequence[str]) -> tuple[LiteralString, dict[str, Any]]:
+def _filter(
+    arguments: argparse.Namespace, states: Sequence[str]
+) -> tuple[LiteralString, dict[str, Any]]:
     """Returns the condition of a filter, and its values."""
     parts: list[LiteralString] = []
     if states:
@@ -142,7 +146,9 @@ def _filter(arguments: argparse.Namespace, states: Sequence[str]) -> tuple[Liter
         parts.append("j.queue = ANY(%(queues)s)")
     elif states:
         # The index by state begins with the queue.
-        parts.append(f"j.queue = ANY(ARRAY(WITH RECURSIVE {HELD} SELECT name FROM held))")
+        parts.append(
+            f"j.queue = ANY(ARRAY(WITH RECURSIVE {HELD} SELECT name FROM held))"
+        )
     if arguments.func is not None:
         parts.append(
             "(j.func = %(func)s::text "

@@ -156,7 +156,9 @@ def run_jobs(program: Program, arguments: argparse.Namespace) -> int:
     jobs, has_more = asyncio.run(_select_jobs(program, app, arguments, columns))
     for job in jobs:
         job["error"] = _last_line(job["error"])
-    _show(arguments, "jobs", jobs, has_more, lambda job: _job_cells(job, program.package))
+    _show(
+        arguments, "jobs", jobs, has_more, lambda job: _job_cells(job, program.package)
+    )
     if arguments.ids and not arguments.json:
         for job in jobs:
             _print_errors(job)
@@ -199,7 +201,7 @@ def _last_line(error: str | None) -> str | None:
     after = [
         line for line in lines[frames[-1] + 1 if frames else 0 :] if line[:1] != " "
     ]
-    return (after or lines[-1:] or [None])[0]
+    return next(iter(after or lines[-1:]), None)
 
 
 def _print_errors(job: DictRow) -> None:
@@ -252,7 +254,9 @@ def run_workers(program: Program, arguments: argparse.Namespace) -> int:
 
 def _worker_cells(worker: DictRow) -> dict[str, Cell]:
     tags = sorted(worker["tags"] or [])
-    hosts = [tag.removeprefix("hostname=") for tag in tags if tag.startswith("hostname=")]
+    hosts = [
+        tag.removeprefix("hostname=") for tag in tags if tag.startswith("hostname=")
+    ]
     given = [tag for tag in tags if tag != "*" and not tag.startswith(_OWN_TAGS)]
     seen = worker["seconds_since_seen"]
     return {
@@ -291,7 +295,8 @@ def _schedule_cells(schedule: DictRow, package: str | None) -> dict[str, Cell]:
         "TIMEZONE": schedule["timezone"],
         "QUEUE": schedule["queue"],
         "LAST RUN": schedule["last_run"] or "never",
-        "NEXT RUN": (schedule["next_run"] or "never") + (" (due)" if schedule["due"] else ""),
+        "NEXT RUN": (schedule["next_run"] or "never")
+        + (" (due)" if schedule["due"] else ""),
         "FUNCTION": (schedule["func"] or "").removeprefix(f"{package}."),
     }
 

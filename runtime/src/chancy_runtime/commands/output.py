@@ -15,12 +15,18 @@ def print_table(rows: Sequence[Mapping[str, Cell]]) -> None:
 
     On a terminal the last column is cut to its width.
     """
-    names = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    names = [
+        name for name in rows[0] if any(row[name] not in (None, "") for row in rows)
+    ]
     texts = [names, *([_text(row[name]) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     numbers = [all(map(_is_number, column[1:])) for column in zip(*texts, strict=True)]
     if sys.stdout.isatty():
-        left = shutil.get_terminal_size().columns - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
+        left = (
+            shutil.get_terminal_size().columns
+            - sum(widths[:-1])
+            - len(_GAP) * (len(widths) - 1)
+        )
         widths[-1] = min(widths[-1], max(left, _SHORTEST_CUT))
     for line in texts:
         cells = [
@@ -60,7 +66,7 @@ def age(seconds: float | None) -> str:
     if seconds is None:
         return ""
     rest = max(0, int(seconds))
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         number, rest = divmod(rest, size)
         if number or parts:

@@ -21,7 +21,9 @@ _LOCK: LiteralString = (
     "SELECT name FROM {queues} WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
 )
 _NAMES: LiteralString = "SELECT name FROM {queues} ORDER BY name LIMIT 21"
-_END: LiteralString = f"SELECT at, {in_utc('at')} AS text FROM (SELECT NOW() + %s::interval AS at) AS _"
+_END: LiteralString = (
+    f"SELECT at, {in_utc('at')} AS text FROM (SELECT NOW() + %s::interval AS at) AS _"
+)
 
 
 def add_commands(parsers: Parsers) -> None:
@@ -47,7 +49,9 @@ def _span(text: str) -> timedelta:
     value = moment(text)
     if isinstance(value, timedelta) and value:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a time span: write 45m, 12h or 7d")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a time span: write 45m, 12h or 7d"
+    )
 
 
 def run_pause(program: Program, arguments: argparse.Namespace) -> int:
