@@ -16,6 +16,7 @@ from chancy_runtime.testing import (
 )
 
 from harness.databases import database
+from harness.program import workers
 from harness.recorder import Recorder, make_tables, migrated_cluster, recorder
 from harness.servers import Cluster, embedded_server
 
@@ -27,6 +28,7 @@ __all__ = [
     "run_job",
     "server_url",
     "tables",
+    "workers",
 ]
 
 pytest_plugins = ["harness.options"]

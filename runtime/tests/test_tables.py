@@ -4,9 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import psycopg
 import pytest
@@ -25,7 +23,6 @@ from chancy_runtime import (
     job,
     migrate,
 )
-from chancy_runtime.cli import main
 from chancy_runtime.commands.tables import read_status
 from chancy_runtime.postgres.connecting import connect
 from chancy_runtime.postgres.migrations import parts_of, tables_of
@@ -34,6 +31,7 @@ from psycopg.conninfo import conninfo_to_dict
 from harness.commands import environment, run
 from harness.databases import database, query, url_of
 from harness.databases import tables as list_tables
+from harness.program import Commands
 from harness.recorder import Recorder, make_tables, plain_chancy
 from harness.servers import embedded_server
 from harness.starts import line_of_failed_start
@@ -110,39 +108,6 @@ async def test_chancys_own_migrate_finds_nothing_left_to_do(chancy: Chancy) -> N
     await chancy.migrate()
 
     assert (await read_status(create_chancy()))["ok"]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: int
-    output: str
-    errors: str
-
-
-class Commands(Protocol):
-    """Runs a command of the workers on a database, with more plugins if need be."""
-
-    def __call__(self, *arguments: str, url: str, plugins: Any = ()) -> Ended: ...
-
-
-@pytest.fixture
-def workers(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Commands:
-    """`python -m app.billing.workers`, in this process."""
-
-    def run(*arguments: str, url: str, plugins: Any = ()) -> Ended:
-        every = [Leadership(), Pruner(), Recovery(), Cron(), *plugins]
-        monkeypatch.setattr(sys, "argv", ["workers", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main(lambda: plain_chancy(url, plugins=every), "app.billing.workers")
-        assert isinstance(end.value.code, int)
-        printed = capsys.readouterr()
-        return Ended(end.value.code, printed.out, printed.err)
-
-    return run
 
 
 def test_status_shows_the_target_and_what_is_due_until_it_is_migrated(

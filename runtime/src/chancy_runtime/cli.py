@@ -1,21 +1,23 @@
 """The commands of a service's workers: python -m <the service's package>.workers."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from io import TextIOWrapper
 from typing import NoReturn
 
 import chancy
 
 from chancy_runtime.app import Chancy
-from chancy_runtime.commands import running, tables
+from chancy_runtime.commands import actions, listings, pauses, running, tables
 from chancy_runtime.commands.program import Program
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.modes import Process, become
 
 # Each adds its commands, in the order of the help.
-_MODULES = (tables, running)
+_MODULES = (tables, running, listings, actions, pauses)
 
 
 def main(
@@ -29,9 +31,13 @@ def main(
     """Runs the command that was typed and exits with its status.
 
     `migrate` creates or upgrades Chancy's tables; `status` shows the database and what is
-    due, with `--json` for programs. The exit status is 0 when the tables are as they
-    should be, 1 when a migration is due, a table is open to Supabase's public API or the
-    command failed, and 2 for bad usage.
+    due. `jobs`, `queues`, `workers` and `cron` show what there is; `retry`, `cancel`,
+    `purge`, `pause` and `resume` change it. Each takes `--json` for programs.
+
+    The exit status of `migrate` and `status` is 0 when the tables are as they should be,
+    and 1 when a migration is due or a table is open to Supabase's public API. That of the
+    others is 1 when a job that was named by its id was left alone. It is 1 for each
+    command that failed, 2 for bad usage and 130 after Ctrl-C.
 
     `run` runs the workers in this process, whatever WORKERS_MODE says. Its exit status is
     0 after a stop by SIGTERM or SIGINT.
@@ -63,9 +69,23 @@ def main(
         get_chancy=get_chancy,
         app_module=app_module,
     )
+    sys.exit(_run(program, arguments))
+
+
+def _run(program: Program, arguments: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Rows may have characters that the terminal's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = arguments.run(program, arguments)
+        sys.stdout.flush()
     except WorkersError as error:
         print(f"{program.name}: {error}", file=sys.stderr)
-        status = 1
-    sys.exit(status)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status

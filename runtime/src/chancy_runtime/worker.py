@@ -17,6 +17,7 @@ from uuid import UUID
 import psycopg
 from chancy import Queue, QueuedJob
 from chancy.errors import MigrationsNeededError
+from chancy.hub import Event
 from chancy.plugin import Plugin, PluginScope
 from psycopg import AsyncConnection, sql
 from psycopg.errors import QueryCanceled
@@ -131,6 +132,7 @@ class Worker(OpenWorker):
         self.send_outgoing_interval = _SAVE_INTERVAL
         self.last_heartbeat = time.monotonic()
         self.fetching_since: dict[str, float] = {}
+        self.cancelled: set[UUID | None] = set()
         self._plugins_to_start: list[Plugin] = []
         self._listener: AsyncConnection[TupleRow] | None = None
         self._unsaved: set[UUID | None] = set()
@@ -215,6 +217,7 @@ class Worker(OpenWorker):
             # Before the first job: Recovery takes those of unknown workers.
             await self.announce_worker(connection)
         self._plugins_to_start = self._plugins
+        self.hub.on("job.cancelled", self._note_cancelled)
         await super().start()
         if self.chancy.notifications:
             self.manager.add("listening", self._renew_listening())
@@ -387,6 +390,13 @@ class Worker(OpenWorker):
         self.last_heartbeat = time.monotonic()
 
     # --- jobs ------------------------------------------------------------------------
+
+    def _note_cancelled(self, event: Event) -> None:
+        """Notes which claims somebody has cancelled: their end is not a failure."""
+        for executor in self.executors.values():
+            for job in executor.get_running_jobs():
+                if str(job.id) == event.body.get("j"):
+                    self.cancelled.add(job.claim_id)
 
     def claims_are_in_doubt(self) -> None:
         """Notes that the answer to a claim was lost; the next heartbeats look for it."""

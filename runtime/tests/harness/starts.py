@@ -91,10 +91,10 @@ def lock(url: str, statement: str) -> Iterator[None]:
         yield
 
 
-def wait_for_lock(url: str) -> None:
-    """Until somebody waits for a lock in the database."""
+def wait_for_lock(url: str, sessions: int = 1) -> None:
+    """Until so many sessions wait for a lock in the database."""
     wait_for(
-        lambda: query(url, _WAITING),
+        lambda: len(query(url, _WAITING)) >= sessions,
         timeout=30,
         what="somebody who waits for a lock",
     )

@@ -112,15 +112,20 @@ class _Contained(Executor):
             )
             if exc is not None:
                 self._log_failure(ended, exc)
+        host.cancelled.discard(job.claim_id)
         await host.queue_update(ended)
         await host.on_job_completed(queue=self.queue, job=ended)
 
     def _log_failure(self, job: QueuedJob, error: BaseException) -> None:
         """Writes one line: an error when the job has failed, a warning when it runs again.
 
+        The end of a job that somebody cancelled is neither, and its row says it already.
         The logger is its own, so that SentryPlugin, which reports the error too, can keep
         Sentry's integration for logging from doing it again.
         """
+        if job.claim_id in self.host.cancelled:
+            self.host.log.info("the job %s (%s) was cancelled", job.func, job.id)
+            return
         failed = job.state == QueuedJob.State.FAILED
         self.host.log.getChild(FAILURES).log(
             logging.ERROR if failed else logging.WARNING,

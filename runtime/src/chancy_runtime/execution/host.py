@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
+from uuid import UUID
 
 import chancy
 from chancy import Queue, QueuedJob
@@ -21,8 +22,10 @@ class Host(Protocol):
     Attributes:
         fetching_since: When a claim that is not answered yet was sent, by the name of
             its queue, in seconds of time.monotonic().
+        cancelled: The claims of jobs that somebody has cancelled while they ran.
     """
 
+    cancelled: set[UUID | None]
     fetching_since: dict[str, float]
     hub: Hub
     shutdown_event: asyncio.Event

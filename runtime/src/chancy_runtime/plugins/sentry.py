@@ -49,7 +49,7 @@ class SentryPlugin(OnOurWorker, sentry.SentryPlugin):
         exc: BaseException | None = None,
         result: Any | None = None,
     ) -> QueuedJob:
-        if exc is None:
+        if exc is None or job.claim_id in worker.cancelled:
             return job
         with self.scope():
             return await super().on_job_completed(

@@ -1,0 +1,343 @@
+"""The commands `jobs`, `queues`, `workers` and `cron`: what there is."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, LiteralString
+
+import chancy
+from chancy import QueuedJob
+from chancy.plugins import cron
+from psycopg.rows import DictRow
+
+from chancy_runtime.commands.filters import (
+    HELD,
+    add_filters,
+    add_limit,
+    check_filters,
+    select,
+)
+from chancy_runtime.commands.output import (
+    Cell,
+    age,
+    counted,
+    print_table,
+    printable,
+)
+from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
+from chancy_runtime.commands.session import in_utc, session, statement, transaction
+from chancy_runtime.errors import WorkersError
+
+_LIMIT = 50
+# Of each state of a queue; a deep queue does not have to be counted to its end.
+_MOST_COUNTED = 10_000
+_STATES = [state.value for state in QueuedJob.State]
+EXECUTORS = {
+    chancy.Chancy.Executor.Async: "async",
+    chancy.Chancy.Executor.Threaded: "thread",
+    chancy.Chancy.Executor.Process: "process",
+}
+# Tags that every worker has by itself.
+_OWN_TAGS = ("hostname=", "worker_id=", "python=", "os=", "arch=")
+
+# Arguments of a job may be secrets: they are not among the columns.
+_JOB = f"""
+j.id::text, j.state, j.queue, j.func, j.priority, j.attempts, j.max_attempts,
+j.unique_key, j.taken_by AS worker, {in_utc("j.created_at")} AS pushed_at,
+{in_utc("j.scheduled_at")} AS due_at, {in_utc("j.started_at")} AS started_at,
+{in_utc("j.completed_at")} AS ended_at,
+CASE WHEN j.state <> 'succeeded' THEN right(j.errors -> -1 ->> 'traceback', 4000) END AS error
+"""
+# The first job that waits, for each pair of state and attempts that the jobs of a queue
+# have: in Chancy's index each pair is a row of jobs in the order of their due times.
+_QUEUES: LiteralString = f"""
+WITH RECURSIVE {HELD}, named (name) AS (
+    SELECT name FROM {{queues}} UNION SELECT name FROM held
+    ORDER BY name LIMIT %(limit)s
+), waiting (name, state, attempts, scheduled_at) AS (
+    SELECT named.name, first.* FROM named CROSS JOIN LATERAL (
+        SELECT state, attempts, scheduled_at FROM {{jobs}}
+        WHERE queue = named.name AND state IN ('pending', 'retrying')
+        ORDER BY queue, state, attempts, scheduled_at LIMIT 1
+    ) AS first
+    UNION ALL
+    SELECT waiting.name, next.* FROM waiting CROSS JOIN LATERAL (
+        SELECT state, attempts, scheduled_at FROM {{jobs}}
+        WHERE queue = waiting.name AND state IN ('pending', 'retrying')
+            AND (state, attempts) > (waiting.state, waiting.attempts)
+        ORDER BY queue, state, attempts, scheduled_at LIMIT 1
+    ) AS next
+), depths AS (
+    SELECT name, sum(due) AS due, sum(scheduled) AS scheduled, max(oldest) AS oldest FROM (
+        SELECT name,
+            (SELECT count(*) FROM (
+                SELECT FROM {{jobs}} j WHERE j.queue = w.name AND j.state = w.state
+                    AND j.attempts = w.attempts AND j.state IN ('pending', 'retrying')
+                    AND j.scheduled_at <= NOW() LIMIT %(most)s
+            ) AS _) AS due,
+            (SELECT count(*) FROM (
+                SELECT FROM {{jobs}} j WHERE j.queue = w.name AND j.state = w.state
+                    AND j.attempts = w.attempts AND j.state IN ('pending', 'retrying')
+                    AND j.scheduled_at > NOW() LIMIT %(most)s
+            ) AS _) AS scheduled,
+            CASE WHEN scheduled_at <= NOW() AND isfinite(scheduled_at)
+                THEN extract(epoch FROM NOW() - scheduled_at)::bigint END AS oldest
+        FROM waiting w
+    ) AS of_pairs GROUP BY name
+)
+SELECT named.name, q.name IS NOT NULL AS declared, q.state,
+    {in_utc("q.resume_at")} AS resume_at, q.executor, q.concurrency, q.rate_limit,
+    q.rate_limit_window, q.tags,
+    (SELECT count(*) FROM {{workers}} w
+        WHERE named.name = ANY(w.queues) AND w.expires_at > NOW()) AS workers,
+    LEAST(COALESCE(d.due, 0), %(most)s)::int AS due,
+    LEAST(COALESCE(d.scheduled, 0), %(most)s)::int AS scheduled,
+    (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
+        AND j.state = 'running' LIMIT %(most)s) AS _) AS running,
+    (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
+        AND j.state = 'failed' LIMIT %(most)s) AS _) AS failed,
+    (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
+        AND j.state = 'succeeded' LIMIT %(most)s) AS _) AS succeeded,
+    d.oldest AS oldest_due_seconds
+FROM named LEFT JOIN {{queues}} q USING (name) LEFT JOIN depths d USING (name)
+ORDER BY named.name
+"""
+_WORKERS: LiteralString = f"""
+WITH RECURSIVE {HELD}, running AS (
+    SELECT taken_by, count(*) AS jobs FROM held CROSS JOIN LATERAL (
+        SELECT taken_by FROM {{jobs}} WHERE queue = held.name AND state = 'running'
+        LIMIT %(most)s
+    ) AS _ GROUP BY taken_by
+)
+SELECT COALESCE(w.worker_id, r.taken_by) AS worker, COALESCE(w.expires_at > NOW(), false)
+    AS alive, l.worker_id IS NOT NULL AS leads, {in_utc("w.last_seen")} AS last_seen,
+    extract(epoch FROM NOW() - w.last_seen)::bigint AS seconds_since_seen,
+    COALESCE(r.jobs, 0) AS running, w.queues, w.tags
+FROM {{workers}} w FULL JOIN running r ON r.taken_by = w.worker_id
+LEFT JOIN {{leader}} l ON l.worker_id = w.worker_id AND l.expires_at > NOW()
+ORDER BY worker LIMIT %(limit)s
+"""
+_CRON: LiteralString = f"""
+SELECT unique_key, cron, timezone, job ->> 'f' AS func, job ->> 'q' AS queue,
+    {in_utc("last_run")} AS last_run, {in_utc("next_run")} AS next_run,
+    next_run < NOW() AS due
+FROM {{cron}} ORDER BY unique_key LIMIT %(limit)s
+"""
+
+
+def add_commands(parsers: Parsers) -> None:
+    """Adds `jobs`, `queues`, `workers` and `cron`."""
+    parser = add_command(
+        parsers,
+        "jobs",
+        run_jobs,
+        "show jobs, the newest first; with ids also the tracebacks of these",
+    )
+    add_filters(parser, states=_STATES, usual="all", limit=_LIMIT)
+    add_json(parser)
+    for name, run, text in (
+        ("queues", run_queues, "show the queues, and how many jobs they hold"),
+        ("workers", run_workers, "show the workers, and how many jobs they run"),
+        ("cron", run_cron, "show the schedules, and when they run"),
+    ):
+        parser = add_command(parsers, name, run, text)
+        add_limit(parser, _LIMIT)
+        add_json(parser)
+
+
+def run_jobs(program: Program, arguments: argparse.Namespace) -> int:
+    check_filters(arguments, needed=False)
+    app = program.create_chancy()
+    columns = _JOB + ", j.errors" if arguments.ids else _JOB
+    jobs, has_more = asyncio.run(_select_jobs(program, app, arguments, columns))
+    for job in jobs:
+        job["error"] = _last_line(job["error"])
+    _show(
+        arguments, "jobs", jobs, has_more, lambda job: _job_cells(job, program.package)
+    )
+    if arguments.ids and not arguments.json:
+        for job in jobs:
+            _print_errors(job)
+    missing = {*map(str, arguments.ids)} - {job["id"] for job in jobs}
+    for id in sorted(missing):
+        print(f"{program.name}: there is no job {id}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+async def _select_jobs(
+    program: Program,
+    app: chancy.Chancy,
+    arguments: argparse.Namespace,
+    columns: LiteralString,
+) -> tuple[list[DictRow], bool]:
+    async with session(program, app) as connection:
+        return await select(connection, app, arguments, columns)
+
+
+def _job_cells(job: DictRow, package: str | None) -> dict[str, Cell]:
+    state = job["state"]
+    return {
+        "ID": job["id"],
+        "STATE": state,
+        "QUEUE": job["queue"],
+        "FUNCTION": job["func"].removeprefix(f"{package}."),
+        "ATTEMPTS": f"{job['attempts']} of {job['max_attempts']}",
+        "PUSHED": job["pushed_at"],
+        "DUE": job["due_at"] if state in ("pending", "retrying") else "",
+        "STARTED": job["started_at"] if state == "running" else "",
+        "ENDED": job["ended_at"],
+        "ERROR": job["error"],
+    }
+
+
+def _last_line(error: str | None) -> str | None:
+    """Returns the line of a traceback that names the exception."""
+    lines = [line for line in (error or "").splitlines() if line.strip()]
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    after = [
+        line for line in lines[frames[-1] + 1 if frames else 0 :] if line[:1] != " "
+    ]
+    return next(iter(after or lines[-1:]), None)
+
+
+def _print_errors(job: DictRow) -> None:
+    for error in job["errors"] if isinstance(job["errors"], list) else []:
+        if isinstance(error, dict):
+            print(f"\n{job['id']}:")
+            for line in str(error.get("traceback")).splitlines():
+                print(printable(line))
+
+
+def run_queues(program: Program, arguments: argparse.Namespace) -> int:
+    app = program.create_chancy()
+    rows, has_more = asyncio.run(_list(program, app, arguments, _QUEUES))
+    for row in rows:
+        row["executor"] = EXECUTORS.get(row["executor"], row["executor"])
+    _show(
+        arguments, "queues", rows, has_more, _queue_cells, counted_up_to=_MOST_COUNTED
+    )
+    return 0
+
+
+def _queue_cells(queue: DictRow) -> dict[str, Cell]:
+    state = queue["state"] if queue["declared"] else "not declared"
+    if queue["resume_at"]:
+        state += f" until {queue['resume_at']}"
+    rate = queue["rate_limit"]
+    counts = {
+        name.upper(): f"{queue[name]}{'+' if queue[name] == _MOST_COUNTED else ''}"
+        for name in ("due", "scheduled", "running", "failed", "succeeded")
+    }
+    return {
+        "QUEUE": queue["name"],
+        "STATE": state,
+        "WORKERS": queue["workers"],
+        **counts,
+        "OLDEST": age(queue["oldest_due_seconds"]),
+        "EXECUTOR": queue["executor"],
+        "CONCURRENCY": queue["concurrency"],
+        "RATE": f"{rate} in {queue['rate_limit_window']} s" if rate else "",
+        "TAGS": ", ".join(sorted(set(queue["tags"] or []) - {".*"})),
+    }
+
+
+def run_workers(program: Program, arguments: argparse.Namespace) -> int:
+    app = program.create_chancy()
+    rows, has_more = asyncio.run(_list(program, app, arguments, _WORKERS))
+    _show(arguments, "workers", rows, has_more, _worker_cells)
+    return 0
+
+
+def _worker_cells(worker: DictRow) -> dict[str, Cell]:
+    tags = sorted(worker["tags"] or [])
+    hosts = [
+        tag.removeprefix("hostname=") for tag in tags if tag.startswith("hostname=")
+    ]
+    given = [tag for tag in tags if tag != "*" and not tag.startswith(_OWN_TAGS)]
+    seen = worker["seconds_since_seen"]
+    return {
+        "WORKER": worker["worker"],
+        "STATE": "alive" if worker["alive"] else "lost",
+        "LEADS": "yes" if worker["leads"] else "",
+        "SEEN": "" if seen is None else f"{age(seen)} ago",
+        "RUNNING": worker["running"],
+        "HOST": ", ".join(hosts),
+        "TAGS": ", ".join(given),
+        "QUEUES": ", ".join(sorted(worker["queues"] or [])),
+    }
+
+
+def run_cron(program: Program, arguments: argparse.Namespace) -> int:
+    app = program.create_chancy()
+    if cron.Cron.get_identifier() not in app.plugins:
+        raise WorkersError(
+            "this service has no schedules: its Chancy is built without the plugin Cron"
+        )
+    rows, has_more = asyncio.run(_list(program, app, arguments, _CRON))
+    _show(
+        arguments,
+        "schedules",
+        rows,
+        has_more,
+        lambda schedule: _schedule_cells(schedule, program.package),
+    )
+    return 0
+
+
+def _schedule_cells(schedule: DictRow, package: str | None) -> dict[str, Cell]:
+    return {
+        "SCHEDULE": schedule["unique_key"],
+        "CRON": schedule["cron"],
+        "TIMEZONE": schedule["timezone"],
+        "QUEUE": schedule["queue"],
+        "LAST RUN": schedule["last_run"] or "never",
+        "NEXT RUN": (schedule["next_run"] or "never")
+        + (" (due)" if schedule["due"] else ""),
+        "FUNCTION": (schedule["func"] or "").removeprefix(f"{package}."),
+    }
+
+
+async def _list(
+    program: Program,
+    app: chancy.Chancy,
+    arguments: argparse.Namespace,
+    text: LiteralString,
+) -> tuple[list[DictRow], bool]:
+    """Returns the rows of a listing up to the limit, and whether there are more."""
+    limit: int = arguments.limit
+    values = {"limit": limit + 1, "most": _MOST_COUNTED}
+    async with (
+        session(program, app) as connection,
+        transaction(connection) as cursor,
+    ):
+        await cursor.execute(statement(app, text), values)
+        rows = await cursor.fetchall()
+    return rows[:limit], len(rows) > limit
+
+
+def _show(
+    arguments: argparse.Namespace,
+    name: str,
+    rows: Sequence[DictRow],
+    has_more: bool,
+    cells: Callable[[DictRow], Mapping[str, Cell]],
+    **others: Any,
+) -> None:
+    """Prints what was found, for people or for programs.
+
+    Args:
+        name: What the rows are.
+        cells: Returns what people see of a row.
+        others: What programs get besides.
+    """
+    if arguments.json:
+        print(json.dumps({name: rows, "more": has_more, **others}))
+    elif rows:
+        print_table([cells(row) for row in rows])
+        if has_more:
+            shown = counted(len(rows), name.removesuffix("s"))
+            print(f"there are more than {shown}: raise --limit to see them")
+    else:
+        print(f"no {name}")

@@ -1,0 +1,130 @@
+"""The commands `pause` and `resume`."""
+
+import argparse
+import asyncio
+import json
+from datetime import timedelta
+from typing import LiteralString
+
+import chancy
+from psycopg import AsyncCursor
+from psycopg.rows import DictRow
+
+from chancy_runtime.commands.filters import moment
+from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
+from chancy_runtime.commands.session import in_utc, session, statement, transaction
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres.target import target_of
+
+# In the order of declare_queues(), which may run at the same time.
+_LOCK: LiteralString = (
+    "SELECT name FROM {queues} WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
+)
+_NAMES: LiteralString = "SELECT name FROM {queues} ORDER BY name LIMIT 21"
+_END: LiteralString = (
+    f"SELECT at, {in_utc('at')} AS text FROM (SELECT NOW() + %s::interval AS at) AS _"
+)
+
+
+def add_commands(parsers: Parsers) -> None:
+    """Adds `pause` and `resume`."""
+    for name, run, text in (
+        ("pause", run_pause, "take no more jobs of a queue; those that run go on"),
+        ("resume", run_resume, "take the jobs of a queue again"),
+    ):
+        parser = add_command(parsers, name, run, text)
+        parser.add_argument("queues", nargs="+", metavar="QUEUE", help="its name")
+        add_json(parser)
+        if name == "pause":
+            parser.add_argument(
+                "--for",
+                dest="span",
+                type=_span,
+                metavar="TIME",
+                help="resume by itself after this time: 45m, 12h or 7d",
+            )
+
+
+def _span(text: str) -> timedelta:
+    value = moment(text)
+    if isinstance(value, timedelta) and value:
+        return value
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a time span: write 45m, 12h or 7d"
+    )
+
+
+def run_pause(program: Program, arguments: argparse.Namespace) -> int:
+    app = program.create_chancy()
+    until = asyncio.run(_pause(program, app, arguments.queues, arguments.span))
+    if arguments.json:
+        print(json.dumps({"paused": arguments.queues, "resume_at": until}))
+    else:
+        end = f" until {until}" if until else ""
+        print(f"paused {', '.join(arguments.queues)}{end}; jobs that run go on")
+    return 0
+
+
+def run_resume(program: Program, arguments: argparse.Namespace) -> int:
+    app = program.create_chancy()
+    asyncio.run(_resume(program, app, arguments.queues))
+    if arguments.json:
+        print(json.dumps({"resumed": arguments.queues}))
+    else:
+        print(f"resumed {', '.join(arguments.queues)}")
+    return 0
+
+
+async def _pause(
+    program: Program, app: chancy.Chancy, names: list[str], span: timedelta | None
+) -> str | None:
+    """Pauses queues; returns the end of the pause by the server's clock, if there is one."""
+    async with (
+        session(program, app) as connection,
+        transaction(connection) as cursor,
+    ):
+        await _lock(app, cursor, names)
+        at, text = None, None
+        if span:
+            await cursor.execute(_END, [span])
+            row = await cursor.fetchone()
+            assert row
+            at, text = row["at"], row["text"]
+        for name in names:
+            await app.pause_queue_ex(cursor, name, resume_at=at)
+            await app.notify(cursor, "queue.paused", {"q": name})
+        return text
+
+
+async def _resume(program: Program, app: chancy.Chancy, names: list[str]) -> None:
+    async with (
+        session(program, app) as connection,
+        transaction(connection) as cursor,
+    ):
+        await _lock(app, cursor, names)
+        for name in names:
+            await app.resume_queue_ex(cursor, name)
+            await app.notify(cursor, "queue.resumed", {"q": name})
+
+
+async def _lock(
+    app: chancy.Chancy, cursor: AsyncCursor[DictRow], names: list[str]
+) -> None:
+    """Locks the rows of queues.
+
+    Raises:
+        WorkersError: One of them is not there, and no queue is changed.
+    """
+    await cursor.execute(statement(app, _LOCK), [names])
+    missing = {*names} - {row["name"] for row in await cursor.fetchall()}
+    if not missing:
+        return
+    await cursor.execute(statement(app, _NAMES))
+    known = [str(row["name"]) for row in await cursor.fetchall()]
+    if len(known) > 20:
+        known[20] = "…"
+    raise WorkersError(
+        f"there is no queue {' and no queue '.join(sorted(missing))} of {app.prefix}* at "
+        f"{target_of(app.dsn)}, and nothing was changed: the queues are "
+        f"{', '.join(known) or 'declared at the first start'}"
+    )

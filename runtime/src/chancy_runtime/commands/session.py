@@ -1,0 +1,98 @@
+"""A connection for one command, whose errors are sentences."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import LiteralString
+
+import chancy
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, IsolationLevel, errors, sql
+from psycopg.rows import DictRow, TupleRow, dict_row
+
+from chancy_runtime.commands.program import Program
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.postgres.connecting import connect, reason_of
+from chancy_runtime.postgres.migrations import version_table
+from chancy_runtime.postgres.security import refuse_hidden_table
+from chancy_runtime.postgres.target import target_of
+
+_TIMEOUT = 14
+# The tables may have millions of rows: nothing reads them from end to end where an index
+# can serve, whatever the planner's statistics say. For the transaction only, since a
+# pooler may lend its connection to others afterwards.
+_SETTINGS = {
+    "DateStyle": "ISO",
+    "statement_timeout": f"{_TIMEOUT}s",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+}
+_SET = """
+SELECT set_config(wanted.name, wanted.value, true)
+FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
+JOIN pg_settings USING (name)
+"""
+_WAYS_OUT: dict[type[psycopg.Error], str] = {
+    errors.UndefinedTable: "run {name} migrate",
+    errors.UndefinedColumn: "run {name} migrate",
+    errors.InsufficientPrivilege: "connect as the owner of the tables",
+    errors.ReadOnlySqlTransaction: "point the URL at the primary, or end its "
+    "read-only mode",
+    errors.QueryCanceled: f"it took longer than {_TIMEOUT} s; name fewer jobs with "
+    "--queue, --state or --limit, or wait until the table is less busy",
+    psycopg.Error: "look at its log and its load, and try again",
+}
+
+
+@asynccontextmanager
+async def session(
+    program: Program, app: chancy.Chancy
+) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Opens the one connection of a command; its pool would open several.
+
+    Raises:
+        WorkersError: The database does not answer, hides the tables, or refuses what the
+            block wants of it.
+    """
+    async with await connect(app.dsn) as connection:
+        connection.prepare_threshold = None
+        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        try:
+            await refuse_hidden_table(connection, version_table(app))
+            yield connection
+        except psycopg.Error as error:
+            way_out = next(
+                text for kind, text in _WAYS_OUT.items() if isinstance(error, kind)
+            )
+            reason = error.diag.message_primary or reason_of(error)
+            raise WorkersError(
+                f"the database at {target_of(app.dsn)} refused ({reason}): "
+                f"{way_out.format(name=program.name)}"
+            ) from error
+
+
+@asynccontextmanager
+async def transaction(
+    connection: AsyncConnection[TupleRow],
+) -> AsyncIterator[AsyncCursor[DictRow]]:
+    """Opens a transaction of a command, and yields its cursor."""
+    async with (
+        connection.transaction(),
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
+        await cursor.execute(_SET, [[*_SETTINGS], [*_SETTINGS.values()]])
+        yield cursor
+
+
+def in_utc(column: LiteralString) -> LiteralString:
+    """Returns SQL for a time as text, in UTC and ISO 8601; NULL for an infinite one."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
+
+
+def statement(app: chancy.Chancy, text: LiteralString) -> sql.Composed:
+    """Returns an SQL statement with the names of its tables filled in."""
+    tables = {
+        name: sql.Identifier(f"{app.prefix}{name}")
+        for name in ("jobs", "queues", "workers", "leader", "cron")
+    }
+    return sql.SQL(text).format(**tables)
