@@ -127,7 +127,7 @@ class _Batch:
         self, prefix: str, context: AdaptContext | None
     ) -> Iterator[tuple[bytes, list[Any], bool]]:
         """Yields statements, the values of their parameters, and whether to learn."""
-        to_json = _to_json(context)
+        to_json = to_json_in(context)
         names = list(self._rows)
         for start in range(0, len(names), _MOST_JOBS):
             for values in self._values(names[start : start + _MOST_JOBS], to_json):
@@ -194,7 +194,7 @@ def _limits(job: Job) -> list[dict[str, Any]]:
     return [limit.serialize() for limit in job.limits]
 
 
-def _to_json(context: AdaptContext | None) -> Callable[[Any], str]:
+def to_json_in(context: AdaptContext | None) -> Callable[[Any], str]:
     """Returns what makes JSON as psycopg does there, by set_json_dumps() for example."""
     dump = Transformer(context).get_dumper(Json(None), PyFormat.TEXT).dump
 

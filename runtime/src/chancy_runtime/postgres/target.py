@@ -11,6 +11,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
+from chancy_runtime.modes import Mode, workers_mode
 
 # What to write for parameters of other libraries.
 _INSTEAD = {
@@ -21,6 +22,8 @@ _INSTEAD = {
     "sslaccept": "write sslmode=verify-full, or sslmode=require, instead",
 }
 URL_FORM = "postgresql://user:password@host:5432/database"
+# A URL for a process that connects to none; no host has this name.
+_NO_DATABASE = "postgresql://workers-are-off.invalid/none"
 
 
 def get_secret_value(name: str) -> str:
@@ -43,6 +46,8 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
     """Returns WORKERS_DATABASE_URL when it is set, otherwise the secret's value.
 
     The house rule: Supabase's session pooler in production, a local server elsewhere.
+    Where WORKERS_MODE is off no URL is needed, and the secret is looked for in the
+    environment only.
 
     Args:
         secret: The name of the secret that holds the URL.
@@ -52,6 +57,15 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
         WorkersError: There is no URL, or it is not one that PostgreSQL's libpq reads.
     """
     show_start_errors_as_one_line()
+    if workers_mode() is not Mode.OFF:
+        return _database_url(secret, get_value)
+    try:
+        return _database_url(secret, get_secret_value)
+    except WorkersError:
+        return _NO_DATABASE
+
+
+def _database_url(secret: str, get_value: Callable[[str], str]) -> str:
     if url := os.environ.get("WORKERS_DATABASE_URL", ""):
         source = "WORKERS_DATABASE_URL"
     else:
