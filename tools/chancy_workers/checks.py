@@ -22,6 +22,7 @@ from .library import (
     pin_of,
     versions_near,
 )
+from .own_tests import conftest_of, that_start_workers
 from .renewal import is_machinery, rendered_files, scratch_folder
 from .repository import Refused, git, ignored
 from .source import task
@@ -465,6 +466,23 @@ def has_another_library(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def has_tests_that_start_workers(subject: Subject) -> Iterator[Finding]:
+    """The service's own tests start the workers: do they have a database for that?"""
+    found = [*that_start_workers(subject.project)]
+    for path, line in found[:1]:
+        others = f" (as {len(found) - 1} other files do)" if len(found) > 1 else ""
+        conftest = subject.shown(conftest_of(path, subject.project.top))
+        yield subject.found(
+            path,
+            f"enters the lifespan of the app{others}, which starts the workers and needs "
+            "their database",
+            'if these tests have to pass without one, os.environ["WORKERS_MODE"] = "off" '
+            f"in {conftest} (docs/testing.md of the template)",
+            line,
+            "notice",
+        )
+
+
 def has_tables_to_migrate(subject: Subject) -> Iterator[Finding]:
     """The database that the environment or the secret names lacks a migration."""
     package = subject.project.package
@@ -523,4 +541,5 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     has_files_without_jobs,
     has_jobs_without_queue,
     has_another_library,
+    has_tests_that_start_workers,
 )
