@@ -2,7 +2,7 @@
 
 import functools
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -56,7 +56,7 @@ def untouched(off: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def two_workers() -> Any:
+async def two_workers() -> AsyncIterator[None]:
     chancy = create_chancy()
     async with chancy, together(Worker(chancy), Worker(chancy, tags={"heavy"})):
         yield

@@ -13,7 +13,7 @@ from .repository import Refused, git, names
 _ENTERING = ("TestClient", "LifespanManager", "lifespan_context", "lifespan")
 # WORKERS_MODE=off as git's regular expression, in the syntax of any file.
 _SWITCH = "WORKERS_MODE[^[:alnum:]_]{1,9}off"
-_TEST = re.compile(r"(.*/)?(conftest|test_[^/]*|[^/]*_test)\.py|(.*/)?tests?/.*\.py")
+_TEST = re.compile(r"(.*/)?(conftest|test_[^/]*|[^/]*tests?)\.py|(.*/)?tests?/.*\.py")
 
 
 def that_start_workers(project: Project) -> Iterator[tuple[Path, int]]:

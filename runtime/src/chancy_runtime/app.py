@@ -417,11 +417,11 @@ class Chancy(chancy.Chancy):
             return super().push_many(jobs, batch_size=batch_size)
         return recording.record_many(jobs, batch_size)
 
-    def sync_push(self, job: pushes.AnyJob) -> Reference:
+    def sync_push(self, job: Job) -> Reference:
         return super().sync_push(job) if self._sends else recording.record([job])[0]
 
     def sync_push_many(
-        self, jobs: Iterable[pushes.AnyJob], *, batch_size: int = 1000
+        self, jobs: Iterable[Job], *, batch_size: int = 1000
     ) -> Iterator[list[Reference]]:
         if self._sends:
             return super().sync_push_many(jobs, batch_size=batch_size)

@@ -43,8 +43,8 @@ def record(
     """
     if _pushed is None:
         raise off()
-    is_real = isinstance(cursor, AsyncCursor | Cursor)
-    to_json = pushes.to_json_in(cursor if is_real else None)
+    context = cursor if isinstance(cursor, AsyncCursor | Cursor) else None
+    to_json = pushes.to_json_in(context)
     found = [
         replace(
             job,
