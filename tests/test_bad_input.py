@@ -196,7 +196,24 @@ def test_where_the_app_is_cannot_be_seen_the_answer_main_is_asked_for(
             "'workers' … no worker takes the tag b of the queue q: give it … take it out",
         ),
         ({"workers": []}, "[] leaves nobody to run the jobs … write [{tags: []}]"),
-        ({"workers": [{"tag": "x"}]}, 'unknown key "tag": the keys are tags'),
+        ({"workers": [{"tag": "x"}]}, 'unknown key "tag": the keys are tags, process'),
+        ({"run_workers": "api"}, '"api" is unknown: write in_api, own_process or both'),
+        (
+            {"run_workers": "both", "workers": [{"process": "web"}]},
+            'process "web" is unknown: write api or own, or leave it out',
+        ),
+        (
+            {"workers": [{"process": "own"}]},
+            'process "own" of a worker is used with run_workers=both only: answer that',
+        ),
+        (
+            {"run_workers": "both", "workers": [{"process": "own"}, {"process": "own"}]},
+            "every worker has process: own, … answer run_workers=own_process, or add",
+        ),
+        (
+            {"run_workers": "both", "workers": [{"process": "api"}]},
+            "every worker has process: api, … answer run_workers=in_api, or add",
+        ),
         (
             {"runtime": ["index"]},
             "runtime \"['index']\" is no text … leave runtime out",

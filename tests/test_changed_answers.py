@@ -304,14 +304,19 @@ def test_a_queue_with_another_executor_is_told_what_its_jobs_have_to_be(
 
 CHANGED: dict[str, dict[str, Any]] = {
     "plugins": {"sentry": False, "metrics": True, "workflow": True},
-    "database": {"start_without_database": True, "database_secret": "BILLING-URL"},
+    "database": {
+        "start_without_database": True,
+        "database_secret": "BILLING-URL",
+        "run_workers": "own_process",
+    },
     "work": {
         "jobs": [
             {"name": "send_digest", "schedule": "@daily"},
             ANSWERS["jobs"][1],
         ],
         "queues": [{"name": "default", "concurrency": 7}, ANSWERS["queues"][1]],
-        "workers": [{}, {}],
+        "run_workers": "both",
+        "workers": [{"process": "api"}, {"process": "own"}],
     },
 }
 

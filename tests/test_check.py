@@ -146,6 +146,16 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "from ..chancy_errors import WorkersError as WorkersError leads nowhere",
         "write from chancy_runtime import WorkersError",
     ),
+    "queue-of-nobody": (
+        lambda root: replace(
+            root / WORKERS / "chancy_initialization.py",
+            "        concurrency=100,\n",
+            '        concurrency=100,\n        tags={"^heavy$"},\n',
+        ),
+        f"{WORKERS}/chancy_initialization.py",
+        "no worker takes the queue default (its tags are ^heavy$)",
+        "give a worker one of the tags, or the queue none",
+    ),
     "not-wired": (
         lambda root: (root / "app/billing/main.py").write_text(
             "from fastapi import FastAPI\n\napp = FastAPI()\n"
@@ -298,6 +308,31 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
     assert [each["file"] for each in of_billing] == [file]
     assert problem in of_billing[0]["problem"]
     assert mend in of_billing[0]["mend"]
+
+
+def test_a_queue_that_two_kinds_of_processes_take_is_a_notice(root: Path) -> None:
+    """Also tags that only a run would tell, as hostname=…, are no error."""
+    file = root / WORKERS / "chancy_initialization.py"
+    replace(
+        file,
+        "async with Worker(chancy, register_signal_handlers=False):",
+        'async with Worker(chancy, tags={"light"}, process="api"), '
+        'Worker(chancy, tags={"heavy"}, process="own"):',
+    )
+    replace(
+        file,
+        "QUEUES = [",
+        'QUEUES = [Queue("light", tags={"^light$"}), Queue("heavy", tags={"^heavy$"}), '
+        'Queue("there", tags={"hostname=web.*"}), Queue("all", tags={"^light$|heavy"}),',
+    )
+
+    assert check(root, "app/billing") == []
+    told = run(PROGRAM, "check", "app/billing", cwd=root).stdout
+    found = [line for line in told.splitlines() if "take the queue" in line]
+    assert len(found) == 2
+    assert "notice: workers in the API and in the process of their own" in found[0]
+    assert "take the queue all: if its jobs belong in one" in found[0]
+    assert "take the queue default, which has no tags" in found[1]
 
 
 def test_a_clone_without_the_ignored_files_has_them_after_what_is_told(
@@ -640,7 +675,8 @@ def test_what_the_library_cannot_be_installed_beside_is_told(
 def test_what_the_library_needs_is_known_as_it_is() -> None:
     content = tomllib.loads((TEMPLATE / "runtime/pyproject.toml").read_text())
     project = content["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = project["optional-dependencies"]
+    lists = [project["dependencies"], extras["fastapi"], extras["sentry"]]
     needed = [Requirement(each) for told in lists for each in told]
     message = (TEMPLATE / "questions/messages.jinja").read_text()
 

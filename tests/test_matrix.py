@@ -64,9 +64,20 @@ MATRIX: dict[str, dict[str, Any]] = {
                 "tags": ["reports"],
             },
         ],
-        "workers": [{"tags": ["api"]}, {"tags": ["reports", "mail"]}, {}],
+        "run_workers": "both",
+        "workers": [
+            {"tags": ["api"], "process": "api"},
+            {"tags": ["reports", "mail"], "process": "own"},
+            {"process": "own"},
+            {},
+        ],
     },
-    "optional-plugins": {**BACKEND, "metrics": True, "workflow": True},
+    "optional-plugins": {
+        **BACKEND,
+        "run_workers": "own_process",
+        "metrics": True,
+        "workflow": True,
+    },
     "start-without-database": {**BACKEND, "start_without_database": True},
     "long-names": {
         **BACKEND,
@@ -252,7 +263,9 @@ def test_it_boots_runs_a_job_and_stops(render: Render, server_url: str) -> None:
     with database(server_url) as url:
         migrate(render.root, render.package, url)
         with service(
-            render.root, f"{render.package}.main:app", {"WORKERS_DATABASE_URL": url}
+            render.root,
+            f"{render.package}.main:app",
+            {"WORKERS_DATABASE_URL": url, "WORKERS_MODE": "run"},
         ) as running:
             wait_until_ready(running)
             assert running.request("/")["service"] == render.service

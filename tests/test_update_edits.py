@@ -108,6 +108,7 @@ ANSWERS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     optional={
         "jobs": ANSWERED_JOBS,
         "queues": ANSWERED_QUEUES,
+        "run_workers": st.just("own_process"),
         "workers": st.just([{}, {}]),
         "sentry": st.just(False),
         "metrics": st.just(True),

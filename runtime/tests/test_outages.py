@@ -235,9 +235,11 @@ def test_connections_killed_in_the_middle_of_polls(
     assert events == []
 
 
+@pytest.mark.parametrize("process", ["api", "own"])
 def test_connections_killed_at_any_moment(
-    server: Cluster, billing: Recorder, url: str
+    process: str, billing: Recorder, url: str
 ) -> None:
+    billing.process = process
     with serving(billing, url) as running:
         ids: list[str] = []
         deadline = time.monotonic() + 8
@@ -315,16 +317,18 @@ def test_a_worker_whose_heartbeats_do_not_arrive_keeps_its_own_jobs(
 
 @pytest.mark.xdist_group("outages-gone")
 @pytest.mark.parametrize(
-    ("kind", "seconds"),
+    ("kind", "seconds", "process"),
     [
-        ("down", 20),
-        ("read-only", 10),
-        pytest.param("down", 300, marks=pytest.mark.slow),
+        ("down", 20, "api"),
+        ("read-only", 10, "api"),
+        ("down", 5, "own"),
+        pytest.param("down", 300, "api", marks=pytest.mark.slow),
     ],
 )
 def test_a_database_that_is_gone_for_a_while(
-    kind: str, seconds: float, billing: Recorder
+    kind: str, seconds: float, process: str, billing: Recorder
 ) -> None:
+    billing.process = process
     with (
         cluster() as server,
         sentry() as (dsn, events),

@@ -111,10 +111,13 @@ def running_at(url: str, worker: str) -> list[str]:
     return [id for (id,) in rows]
 
 
-@pytest.mark.parametrize("leads", [True, False], ids=["leader", "other"])
+@pytest.mark.parametrize(
+    ("leads", "process"), [(True, "api"), (False, "own")], ids=["leader", "other"]
+)
 def test_the_jobs_of_a_killed_replica_run_elsewhere_once(
-    leads: bool, backend: Recorder, database_url: str
+    leads: bool, process: str, backend: Recorder, database_url: str
 ) -> None:
+    backend.process = process
     with replicas(backend, database_url, 3) as group:
         leader = group.wait_for_leader(timeout=LEASE + 2)
         victim = next(id for id in group.running if (id == leader) is leads)

@@ -31,7 +31,13 @@ BLOCKING_JOB = (
     .replace("await asyncio.sleep", "time.sleep")
     .replace("import asyncio\nimport os", "import os\nimport time")
 )
-EXECUTORS = ["async", "thread", "process"]
+# Of the queue, and the kind of process in which the workers run.
+EXECUTORS = [
+    ("async", "api"),
+    ("thread", "api"),
+    ("process", "api"),
+    ("process", "own"),
+]
 SLOW_ENDPOINT = '''
 
 @app.get("/slow")
@@ -46,15 +52,19 @@ async def show_slowly() -> dict[str, str]:
 KINDS = {"async": "Async", "thread": "Threaded", "process": "Process"}
 
 
-def backend_of(executor: str, folder: Path, *, grace: int = 2) -> Recorder:
+def backend_of(
+    executor: str, folder: Path, process: str = "api", *, grace: int = 2
+) -> Recorder:
     """A backend whose queue polls once a minute."""
-    return recorder(
+    backend = recorder(
         folder / "backend",
         settings=f"Settings(shutdown_grace={grace})",
         job=RECORDING_JOB if executor == "async" else BLOCKING_JOB,
         QUEUES=f"""[Queue("default", executor=Chancy.Executor.{KINDS[executor]},
             concurrency=2, eager_polling=True, polling_interval=60)]""",
     )
+    backend.process = process
+    return backend
 
 
 @pytest.fixture
@@ -62,11 +72,11 @@ def url(migrated_url: str) -> str:
     return migrated_url
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize(("executor", "process"), EXECUTORS)
 def test_an_idle_service_is_gone_within_two_seconds(
-    executor: str, url: str, tmp_path: Path
+    executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
-    backend = backend_of(executor, tmp_path, grace=20)
+    backend = backend_of(executor, tmp_path, process, grace=20)
 
     with backend.service(url) as running:
         wait_until_ready(running)
@@ -77,11 +87,11 @@ def test_an_idle_service_is_gone_within_two_seconds(
     assert query(url, "SELECT * FROM billing_leader") == []
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize(("executor", "process"), EXECUTORS)
 def test_running_jobs_finish_and_no_other_is_taken(
-    executor: str, url: str, tmp_path: Path
+    executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
-    backend = backend_of(executor, tmp_path, grace=20)
+    backend = backend_of(executor, tmp_path, process, grace=20)
 
     with backend.service(url) as running:
         wait_until_ready(running)
@@ -102,11 +112,11 @@ def test_running_jobs_finish_and_no_other_is_taken(
     assert states(url) == {"succeeded": len(begun), "pending": 5 - len(begun)}
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize(("executor", "process"), EXECUTORS)
 def test_what_does_not_finish_runs_again_at_the_next_start(
-    executor: str, url: str, tmp_path: Path
+    executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
-    backend = backend_of(executor, tmp_path)
+    backend = backend_of(executor, tmp_path, process)
 
     with sentry() as (dsn, events):
         variables = {"SENTRY_DSN": dsn}
@@ -153,13 +163,19 @@ def test_a_second_signal_changes_nothing(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment",
-    ["Waiting for application startup", "Started plugin", "Adding queue"],
+    ("moment", "process"),
+    [
+        ("Waiting for application startup", "api"),
+        ("Started plugin", "api"),
+        ("Adding queue", "api"),
+        ("Waiting for application startup", "own"),
+        ("Started plugin", "own"),
+    ],
 )
 def test_a_signal_during_the_start_ends_it_cleanly(
-    moment: str, url: str, tmp_path: Path
+    moment: str, process: str, url: str, tmp_path: Path
 ) -> None:
-    backend = backend_of("process", tmp_path)
+    backend = backend_of("process", tmp_path, process)
 
     with backend.service(url, wait=False) as running:
         wait_for(lambda: moment in running.output, timeout=20, what=moment)

@@ -385,6 +385,82 @@ def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
                 )
 
 
+@dataclass(frozen=True)
+class _Tagged:
+    """A Queue or a Worker as the file declares it."""
+
+    line: int
+    name: str
+    tags: frozenset[str]
+    process: str | None = None
+
+
+def has_queues_apart(subject: Subject) -> Iterator[Finding]:
+    """No Worker takes a queue, or Workers of both kinds of processes take it.
+
+    Nothing is found where a call would have to be run to know what it says.
+    """
+    tree = _parsed(subject.initialization)
+    file = subject.workers / "chancy_initialization.py"
+    queues = [_tagged(call) for call in _calls(tree, "Queue")]
+    workers = [_tagged(call) for call in _calls(tree, "Worker")]
+    if not (_lists_calls(tree, "QUEUES") and all(queues) and all(workers)):
+        return
+    told = [worker for worker in workers if worker]
+    for queue in filter(None, queues):
+        takers = [worker for worker in told if _takes(worker, queue)]
+        kinds = {worker.process for worker in takers}
+        tags = ", ".join(sorted(queue.tags))
+        # A Worker has more tags where it runs: hostname=…, python=… and others.
+        if not takers and "=" not in tags:
+            yield subject.found(
+                file,
+                f"no worker takes the queue {queue.name} (its tags are {tags}), and its "
+                "jobs never run",
+                f"give a worker one of the tags, or the queue none, in {subject.project.path}, "
+                f"commit, then {subject.update}",
+                queue.line,
+            )
+        elif any(each.process for each in told) and kinds not in ({"api"}, {"own"}, set()):
+            yield subject.found(
+                file,
+                f"workers in the API and in the process of their own take the queue "
+                f"{queue.name}"
+                + ("" if queue.tags else ", which has no tags and goes to every worker"),
+                "if its jobs belong in one of the two, give it a tag that only the workers "
+                "there have",
+                queue.line,
+                "notice",
+            )
+
+
+def _tagged(call: ast.Call) -> _Tagged | None:
+    """What a call of Queue or Worker says; None where only a run would tell."""
+    name = _keyword(call, "name") or next(iter(call.args), None)
+    try:
+        tags, process = (
+            ast.literal_eval(value) if (value := _keyword(call, key)) else None
+            for key in ("tags", "process")
+        )
+        return _Tagged(
+            call.lineno, _text_of(name) or "", frozenset(tags or ()), process
+        )
+    except (TypeError, ValueError):
+        return None
+
+
+def _takes(worker: _Tagged, queue: _Tagged) -> bool:
+    """Whether a Worker takes a queue; the tags of a queue are regular expressions."""
+    try:
+        return not queue.tags or any(
+            re.match(pattern, tag)
+            for pattern in queue.tags
+            for tag in (*worker.tags, "*")
+        )
+    except re.error:
+        return True
+
+
 def _parsed(text: str) -> ast.AST:
     """The syntax tree of a module, an empty one where the text is no Python."""
     try:
@@ -540,6 +616,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     has_jobs_without_files,
     has_files_without_jobs,
     has_jobs_without_queue,
+    has_queues_apart,
     has_another_library,
     has_tests_that_start_workers,
 )

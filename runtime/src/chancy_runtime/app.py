@@ -85,6 +85,7 @@ class RunningWorker(Protocol):
 
     heartbeat_timeout: int
     last_heartbeat: float
+    tags: frozenset[str]
     worker_id: str
 
     @property
@@ -120,6 +121,7 @@ class Chancy(chancy.Chancy):
         deployment: Which deployment this process belongs to.
         workers: The Workers that have started and not stopped.
         elsewhere: The Workers that run in another process.
+        has_unsaved_results: Whether a Worker stopped without saving its last results.
 
     Raises:
         WorkersError: A pool size or a setting is out of its range, WORKERS_MODE or `mode`
@@ -161,6 +163,7 @@ class Chancy(chancy.Chancy):
             self.max_connection_pool_size = min(highest, _PUSH_POOL_SIZE)
         self.workers: list[RunningWorker] = []
         self.elsewhere: list[RunningWorker] = []
+        self.has_unsaved_results = False
         self.deployment = Deployment(self)
         self.budget = Budget()
         self.monitor = Monitor(

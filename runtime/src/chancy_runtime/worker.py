@@ -248,6 +248,7 @@ class Worker(OpenWorker):
                     await self._sign_off()
         except (psycopg.Error, TimeoutError) as error:
             if self in self.chancy.workers:
+                self.chancy.has_unsaved_results = True
                 self.log.warning(
                     "the database did not take the worker's last results (%s): jobs whose "
                     "results are not saved run again after the heartbeat timeout",

@@ -30,10 +30,15 @@ DEFINITION = r"^{name}\b[^=\n]*= (\[\n.*?^\]|[^\n]*)$"
 
 
 class Recorder:
-    """A backend whose job `record` writes each execution to a file."""
+    """A backend whose job `record` writes each execution to a file.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        process: "api" or "own", where its workers run.
+    """
+
+    def __init__(self, folder: Path, process: str = "api") -> None:
         self.folder = folder
+        self.process = process
         self.executions_file = folder / "executions.txt"
         self.executions_file.touch()
 
@@ -84,7 +89,7 @@ class Recorder:
     def copy(self, folder: Path) -> "Recorder":
         """The same in another folder, with nothing executed yet."""
         shutil.copytree(self.folder, folder)
-        other = Recorder(folder)
+        other = Recorder(folder, self.process)
         other.executions_file.write_text("")
         return other
 
@@ -99,13 +104,32 @@ class Recorder:
 
     @contextmanager
     def service(
-        self, url: str, *, wait: bool = True, variables: Mapping[str, str] = {}
+        self,
+        url: str,
+        *options: str,
+        wait: bool = True,
+        variables: Mapping[str, str] = {},
     ) -> Iterator[Service]:
-        """The backend's service under uvicorn."""
+        """The backend's service under uvicorn, or its workers in their own process.
+
+        Args:
+            options: Of the command `run`.
+        """
+        run = ("-m", "app.billing.workers", "run", "--port", "0", *options)
         with service(
-            self.folder, APP, self.variables(url, **variables), wait=wait
+            self.folder,
+            APP,
+            self.variables(url, **variables),
+            wait=wait,
+            run=run if self.process == "own" else (),
         ) as running:
             yield running
+
+    def apart(self) -> "Recorder":
+        """The same folder, with its workers in a process of their own."""
+        other = Recorder(self.folder, "own")
+        other.executions_file = self.executions_file
+        return other
 
     def command(
         self, *arguments: str, url: str, check: bool = True

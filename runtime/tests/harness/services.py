@@ -1,4 +1,4 @@
-"""Services under the real uvicorn."""
+"""Services under the real uvicorn, and workers in a process of their own."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,15 @@ from harness.commands import environment, run, wait_for
 class Service:
     """A service under the real uvicorn, as a process and a session of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        log: Path,
+        clean_status: int = -signal.SIGTERM,
+    ) -> None:
         self.process = process
         self.log = log
+        self.clean_status = clean_status
         self.address = ""
 
     @property
@@ -58,7 +64,7 @@ class Service:
         self.process.terminate()
         status = self.process.wait(35)
         assert "Application shutdown complete" in self.output, self.output
-        assert status == -signal.SIGTERM, self.output
+        assert status == self.clean_status, self.output
         wait_for(
             lambda: not self.processes(),
             timeout=5,
@@ -89,12 +95,17 @@ def service(
     *,
     wait: bool = True,
     python: str | Path = sys.executable,
+    run: Sequence[str] = (),
 ) -> Iterator[Service]:
-    """Starts uvicorn in a backend's folder, for example with app.billing.main:app."""
+    """Starts uvicorn in a backend's folder, for example with app.billing.main:app.
+
+    Args:
+        run: The arguments of Python that start the workers alone instead of the app.
+    """
     log = folder / f"uvicorn-{uuid4().hex}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [str(python), "-m", "uvicorn", app, "--port", "0"],
+            [str(python), *(run or ("-m", "uvicorn", app, "--port", "0"))],
             cwd=folder,
             env=environment(**variables),
             stdin=subprocess.DEVNULL,
@@ -102,7 +113,7 @@ def service(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    running = Service(process, log)
+    running = Service(process, log, 0 if run else -signal.SIGTERM)
     try:
         if wait:
             running.wait_until_up()

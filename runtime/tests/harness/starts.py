@@ -44,6 +44,7 @@ class FailedStart:
         routine: tuple[str, ...] = (),
     ) -> None:
         self._service = backend.service(url, wait=False)
+        self._status = 3 if backend.process == "api" else 1
         self._within = within
         self._routine = routine
         self.line = ""
@@ -68,7 +69,7 @@ class FailedStart:
                 took = time.monotonic() - self._since
                 output = self.running.output
                 assert took < self._within, f"{took:.1f} s:\n{output}"
-                assert status == 3, output
+                assert status == self._status, output
                 assert PASSWORD not in output
                 self.line = the_line(output, *self._routine)
         finally:

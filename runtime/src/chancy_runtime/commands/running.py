@@ -1,0 +1,235 @@
+"""The command `run`: the workers in a process of their own, with HTTP for its probes."""
+
+import argparse
+import importlib
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chancy_runtime.app import Chancy
+from chancy_runtime.commands.program import Parsers, Program, add_command
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.modes import Process, become, this_process
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+# Seconds for an open request; the workers stop at the signal, and not after it.
+_REQUEST_TIMEOUT = 5
+_LOOK_INTERVAL = 1
+
+
+def add_commands(parsers: Parsers) -> None:
+    """Adds `run`."""
+    text = "run the workers in this process, with HTTP for the platform's probes"
+    parser = add_command(parsers, "run", run, text)
+    parser.allow_abbrev = False
+    parser.epilog = (
+        "Exit status: 0 after SIGTERM or SIGINT; 1 when the start failed, when the workers "
+        "ended by themselves and when their last results could not be saved."
+    )
+    parser.add_argument(
+        "--tags",
+        type=_tags,
+        default=frozenset(),
+        metavar="TAG[,TAG]",
+        help="only the Workers that have one of these tags, those for the API too",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="where HTTP listens, 127.0.0.1 without it; 0.0.0.0 for probes from outside",
+    )
+    parser.add_argument(
+        "--port", type=_port, default=8001, help="8001 without it; 0 for any free one"
+    )
+    parser.add_argument(
+        "--reload", action="store_true", help="start again when a Python file changes"
+    )
+
+
+def _tags(text: str) -> frozenset[str]:
+    tags = frozenset(tag.strip() for tag in text.split(","))
+    if "" in tags:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as heavy,other")
+    return tags
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return int(text)
+
+
+def run(program: Program, arguments: argparse.Namespace) -> int:
+    """Runs the workers until a signal stops them; returns the exit status.
+
+    Raises:
+        WorkersError: A package is missing, or __main__.py does not say what to run.
+    """
+    if program.initialize_workers is None or program.get_chancy is None:
+        raise WorkersError(
+            "run needs initialize_workers and get_chancy, which __main__.py does not pass "
+            "to main(): run chancy-workers update, or pass them"
+        )
+    if arguments.reload:
+        options = [each for each in sys.argv[1:] if each != "--reload"]
+        command = [sys.executable, "-m", str(program.package), *options]
+        return _run_again_on_changes(command, Path.cwd())
+    become(Process(kind="own", tags=arguments.tags))
+    workers = _Workers(program.initialize_workers, program.get_chancy)
+    return _serve(workers, program.app_module, arguments.host, arguments.port)
+
+
+def _serve(workers: "_Workers", app_module: str | None, host: str, port: int) -> int:
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise WorkersError(
+            f"run serves HTTP for the platform's probes and needs {error.name}: "
+            "uv add fastapi uvicorn"
+        ) from error
+    config = uvicorn.Config(
+        lambda: _app(workers, app_module),
+        factory=True,
+        host=host,
+        port=port,
+        access_log=False,
+        timeout_graceful_shutdown=_REQUEST_TIMEOUT,
+        callback_notify=workers.look,
+        timeout_notify=_LOOK_INTERVAL,
+    )
+    workers.server = server = uvicorn.Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # At its end uvicorn raises again what it caught.
+        signal.signal(number, server.handle_exit)
+    try:
+        server.run()
+    except SystemExit:  # Its log says why.
+        return 1
+    return 0 if workers.ended_well else 1
+
+
+def _app(workers: "_Workers", app_module: str | None) -> "FastAPI":
+    """Returns what is served, after the API's module has set up logs and Sentry."""
+    from fastapi import FastAPI
+
+    from chancy_runtime.web import health_router
+
+    if app_module:
+        importlib.import_module(app_module)
+    app = FastAPI(lifespan=workers.lifespan, openapi_url=None)
+    app.include_router(health_router(workers.get_chancy))
+    return app
+
+
+class _Workers:
+    """The workers of this process, and how they end.
+
+    Args:
+        initialize: Runs them while it is entered.
+        get_chancy: Returns the running Chancy, or raises a RuntimeError.
+
+    Attributes:
+        server: What ends the process.
+        ended_well: Whether they stopped because a signal came, with all results saved.
+    """
+
+    server: "uvicorn.Server"
+
+    def __init__(
+        self,
+        initialize: Callable[[], AbstractAsyncContextManager[None]],
+        get_chancy: Callable[[], Chancy],
+    ) -> None:
+        self.get_chancy = get_chancy
+        self.ended_well = False
+        self._initialize = initialize
+        self._have_started = False
+        self._are_lost = False
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object) -> AsyncIterator[None]:
+        async with self._initialize():
+            if chancy := self._open_chancy():
+                _refuse_unknown_tags(chancy)
+                self._have_started = True
+            yield
+            chancy = self._open_chancy()
+        results_are_saved = chancy is None or not chancy.has_unsaved_results
+        self.ended_well = results_are_saved and not self._are_lost
+
+    async def look(self) -> None:
+        """Ends the process when its workers have ended, so that it is started again."""
+        chancy = self._open_chancy()
+        if chancy and chancy.workers:
+            self._have_started = True
+        elif chancy and self._have_started and not self.server.should_exit:
+            chancy.log.error(
+                "the workers have stopped and nobody asked them to: the process ends, so "
+                "that the platform starts it again"
+            )
+            self._are_lost = self.server.should_exit = True
+
+    def _open_chancy(self) -> Chancy | None:
+        """Returns the running Chancy; None while the workers wait for their database."""
+        try:
+            return self.get_chancy()
+        except RuntimeError:
+            return None
+
+
+def _refuse_unknown_tags(chancy: Chancy) -> None:
+    """Makes sure that each tag of `--tags` is one of a Worker, and that one runs here.
+
+    Raises:
+        WorkersError: It is not, or none does.
+    """
+    found = [*chancy.workers, *chancy.elsewhere]
+    known = sorted({tag for worker in found for tag in worker.tags})
+    tags = ", ".join(known) or "nothing, as no Worker has tags"
+    if unknown := this_process().tags.difference(known):
+        raise WorkersError(
+            f"no Worker of {chancy.package} has the tag {', '.join(sorted(unknown))}: "
+            f"--tags takes {tags}"
+        )
+    if not chancy.workers:
+        raise WorkersError(
+            f"every Worker of {chancy.package} is for the API: name the tags of those that "
+            f"run here with --tags, which takes {tags}, or give one the process own"
+        )
+
+
+def _run_again_on_changes(command: list[str], folder: Path) -> int:
+    """Runs a command, again after each change of a Python file, until a signal comes.
+
+    Raises:
+        WorkersError: watchfiles is missing.
+    """
+    try:
+        from watchfiles import PythonFilter, watch
+    except ImportError as error:
+        raise WorkersError(
+            "run --reload needs watchfiles: uv add --dev watchfiles"
+        ) from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = subprocess.Popen(command)
+    try:
+        for _ in watch(folder, watch_filter=PythonFilter(), raise_interrupt=False):
+            print("a Python file has changed: the workers start again", file=sys.stderr)
+            # Not SIGINT, which a terminal sends too: a second one ends without a grace.
+            process.terminate()
+            process.wait()
+            process = subprocess.Popen(command)
+    except KeyboardInterrupt:
+        pass  # While a process ended or started.
+    finally:
+        process.terminate()
+        process.wait()
+    return 0
