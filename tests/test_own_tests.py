@@ -1,5 +1,6 @@
 """The tests that a service had before its workers pass without a database afterwards too."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from chancy_workers.answers import Project
 from chancy_workers.own_tests import that_start_workers
 
 from .legacy import backend_with
-from .support import PROGRAM, commit, copy, environment, run
+from .support import PROGRAM, TEMPLATE, commit, copy, environment, run
 
 # A shop as it is written for SQLite: settings, a lifespan with a database, routes, tests.
 SETTINGS = '''\
@@ -174,8 +175,8 @@ def test_the_service_s_own_tests_pass_before_and_after_its_workers(
     assert SWITCH in message
     (finding,) = found
     assert finding.startswith(
-        "tests/conftest.py:13: notice: enters the lifespan of the app (as 1 other file does), "
-        "which starts the workers and needs their database: "
+        "tests/conftest.py:13: notice: enters the lifespan of the app (also in "
+        "tests/test_lifespan.py), which starts the workers and needs their database: "
     )
     assert f"{SWITCH.strip()} in tests/conftest.py" in finding
     assert run_tests(root)[1].startswith("3 passed")
@@ -183,11 +184,16 @@ def test_the_service_s_own_tests_pass_before_and_after_its_workers(
 
 
 def test_a_test_sees_what_the_service_pushed(tmp_path: Path) -> None:
-    fixture = "from chancy_runtime.testing import pushed  # noqa: F401\n"
+    """Also tests that do not ask for it pass, by an autouse fixture as in docs/testing.md."""
+    (autouse,) = re.findall(
+        r"```python\n(import pytest\n.*?autouse=True.*?)```",
+        (TEMPLATE / "docs/testing.md").read_text(),
+        re.DOTALL,
+    )
+    main = MAIN.replace(SETTINGS_IMPORT, SETTINGS_IMPORT + OF_WORKERS)
     files = {
-        "tests/conftest.py": CONFTEST.replace("\n\n\n", f"\n{SWITCH}{fixture}\n\n", 1),
-        "app/shop/main.py": MAIN.replace(SETTINGS_IMPORT, SETTINGS_IMPORT + OF_WORKERS)
-        .replace("    return cursor.lastrowid\n", PUSH),
+        "conftest.py": f"import os\n\n{autouse}\n\n{SWITCH}",
+        "app/shop/main.py": main.replace("    return cursor.lastrowid\n", PUSH),
         "tests/test_pushed.py": TEST_PUSHED,
     }
     root = backend_with(tmp_path / "backend", {**SHOP, **files})
@@ -216,7 +222,9 @@ IMPORT = "from app.shop.main import app\n"
 def starters(root: Path) -> list[str]:
     answers = {"scope": "service", "service": "shop"}
     project = Project(root / "app/shop/.copier-answers.yml", answers)
-    return [path.relative_to(root).as_posix() for path, _ in that_start_workers(project)]
+    return [
+        path.relative_to(root).as_posix() for path, _ in that_start_workers(project)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ from chancy_runtime import (
     Worker,
     WorkersError,
     database_url,
+    get_secret_value,
     join_when_database_is_there,
     together,
 )
+from chancy_runtime.testing import RunJob
 from chancy_runtime.web import health_router, workers_router
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -103,7 +105,9 @@ def test_a_url_that_is_there_is_still_the_one_of_the_service_s_own_pool(
 ) -> None:
     monkeypatch.setenv(name, "postgres://localhost/orders")
 
-    assert database_url("DATABASE-URL", {}.__getitem__) == "postgresql://localhost/orders"
+    url = database_url("DATABASE-URL", get_secret_value)
+
+    assert url == "postgresql://localhost/orders"
 
 
 def test_an_app_is_not_ready_while_its_workers_are_off(untouched: None) -> None:
@@ -261,3 +265,8 @@ async def test_nothing_that_is_recorded_reaches_workers_that_run(
 
     assert pushed == [JOB]
     assert query(tables, "SELECT count(*) FROM billing_jobs") == [(0,)]
+
+
+async def test_a_job_is_run_or_recorded(pushed: list[Job], run_job: RunJob) -> None:
+    with pytest.raises(pytest.fail.Exception, match="a test uses run_job or pushed"):
+        await run_job(JOB)

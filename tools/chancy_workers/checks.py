@@ -24,7 +24,7 @@ from .library import (
 )
 from .own_tests import conftest_of, that_start_workers
 from .renewal import is_machinery, rendered_files, scratch_folder
-from .repository import Refused, git, ignored
+from .repository import Refused, first_of, git, ignored
 from .source import task
 from .template import Template
 from .upgrade import add_command
@@ -546,11 +546,12 @@ def has_tests_that_start_workers(subject: Subject) -> Iterator[Finding]:
     """The service's own tests start the workers: do they have a database for that?"""
     found = [*that_start_workers(subject.project)]
     for path, line in found[:1]:
-        others = f" (as {len(found) - 1} other files do)" if len(found) > 1 else ""
+        others = [subject.shown(other) for other, _ in found[1:]]
+        also = f" (also in {first_of(others)})" if others else ""
         conftest = subject.shown(conftest_of(path, subject.project.top))
         yield subject.found(
             path,
-            f"enters the lifespan of the app{others}, which starts the workers and needs "
+            f"enters the lifespan of the app{also}, which starts the workers and needs "
             "their database",
             'if these tests have to pass without one, os.environ["WORKERS_MODE"] = "off" '
             f"in {conftest} (docs/testing.md of the template)",

@@ -167,6 +167,13 @@ async def run_job(chancy: Chancy) -> RunJob:
     """Pushes a job to the running workers and returns it when it has ended."""
 
     async def run(job: Job | IsAJob[..., Any], *, timeout: float = 30) -> QueuedJob:
+        if recording.is_on():
+            pytest.fail(
+                "the fixture pushed records this job, and no worker gets it: a test uses "
+                "run_job or pushed (if pushed is for all tests, write that into a "
+                "conftest.py that is not above the tests of the workers)",
+                pytrace=False,
+            )
         ended = await chancy.wait_for_job(await chancy.push(job), timeout=timeout)
         assert ended is not None, "the job is gone: somebody deleted its row"
         return ended

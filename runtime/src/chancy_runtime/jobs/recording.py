@@ -29,9 +29,7 @@ def off() -> WorkersError:
     )
 
 
-def record(
-    jobs: Sequence[pushes.AnyJob], cursor: object = None
-) -> list[Reference]:
+def record(jobs: Sequence[pushes.AnyJob], cursor: object = None) -> list[Reference]:
     """Records jobs with the arguments that a worker would call them with.
 
     Args:
