@@ -9,7 +9,7 @@ from chancy_workers.answers import Project
 from chancy_workers.own_tests import that_start_workers
 
 from .legacy import backend_with
-from .support import PROGRAM, TEMPLATE, commit, copy, environment, run
+from .support import PROGRAM, TEMPLATE, commit, copy, run
 
 # A shop as it is written for SQLite: settings, a lifespan with a database, routes, tests.
 SETTINGS = '''\
@@ -142,15 +142,10 @@ def test_a_search_sends_none(client, pushed):
 """
 
 
-def run_tests(root: Path, **variables: str) -> tuple[int, str]:
-    """The exit status and the last line of the shop's own tests."""
-    result = run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"),
-        cwd=root,
-        env=environment(**variables),
-        check=False,
-    )
-    return result.returncode, result.stdout.splitlines()[-1]
+def run_tests(root: Path) -> list[str]:
+    """What the shop's own tests print; the last line counts them."""
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+    return run(*command, cwd=root, check=False).stdout.splitlines()
 
 
 def check(root: Path) -> list[str]:
@@ -165,13 +160,14 @@ def test_the_service_s_own_tests_pass_before_and_after_its_workers(
     message = copy("app/shop", "-d", ANSWER, cwd=root).stderr
     commit(root)
 
-    status, _ = run_tests(root)
+    after = run_tests(root)
     found = [line for line in check(root) if "lifespan" in line]
     conftest = root / "tests/conftest.py"
     conftest.write_text(CONFTEST.replace("\n\n\n", f"\n{SWITCH}\n\n", 1))
 
-    assert before[0] == 0 and before[1].startswith("3 passed")
-    assert status == 1
+    assert before[-1].startswith("3 passed")
+    assert after[-1].startswith(("1 failed, 2 errors", "1 failed, 1 error"))
+    assert any("set WORKERS_MODE to off" in line for line in after)
     assert SWITCH in message
     (finding,) = found
     assert finding.startswith(
@@ -179,7 +175,7 @@ def test_the_service_s_own_tests_pass_before_and_after_its_workers(
         "tests/test_lifespan.py), which starts the workers and needs their database: "
     )
     assert f"{SWITCH.strip()} in tests/conftest.py" in finding
-    assert run_tests(root)[1].startswith("3 passed")
+    assert run_tests(root)[-1].startswith("3 passed")
     assert not [line for line in check(root) if "lifespan" in line]
 
 
@@ -199,7 +195,7 @@ def test_a_test_sees_what_the_service_pushed(tmp_path: Path) -> None:
     root = backend_with(tmp_path / "backend", {**SHOP, **files})
     copy("app/shop", "-d", ANSWER, cwd=root)
 
-    assert run_tests(root)[1].startswith("5 passed")
+    assert run_tests(root)[-1].startswith("5 passed")
 
 
 ENTERS = [

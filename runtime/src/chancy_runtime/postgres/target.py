@@ -11,7 +11,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
-from chancy_runtime.modes import Mode, workers_mode
+from chancy_runtime.modes import VARIABLE, Mode, workers_mode
 
 # What to write for parameters of other libraries.
 _INSTEAD = {
@@ -75,7 +75,8 @@ def _database_url(secret: str, get_value: Callable[[str], str]) -> str:
         except Exception as error:
             raise WorkersError(
                 f"there is no database URL for the workers, {source} cannot be read "
-                f"({error}): set it, or WORKERS_DATABASE_URL, to {URL_FORM}"
+                f"({error}): set it, or WORKERS_DATABASE_URL, to {URL_FORM}; for tests "
+                f"without a database set {VARIABLE} to off"
             ) from error
     if not isinstance(url, str):
         raise WorkersError(
