@@ -207,7 +207,10 @@ def test_where_the_app_is_cannot_be_seen_the_answer_main_is_asked_for(
             'process "own" of a worker is used with run_workers=both only: answer that',
         ),
         (
-            {"run_workers": "both", "workers": [{"process": "own"}, {"process": "own"}]},
+            {
+                "run_workers": "both",
+                "workers": [{"process": "own"}, {"process": "own"}],
+            },
             "every worker has process: own, … answer run_workers=own_process, or add",
         ),
         (

@@ -234,16 +234,15 @@ def test_logs_and_sentry_are_set_up_as_in_the_api(url: str, tmp_path: Path) -> N
     backend = recorder(tmp_path / "backend", job=FAILING_JOB)
 
     with sentry() as (dsn, events):
-        for each in (backend, backend.apart()):
+        for number, each in enumerate((backend, backend.apart()), 1):
             with each.service(url, variables={"SENTRY_DSN": dsn}) as running:
                 wait_until_ready(running)
                 push(url, each.process)
                 wait_until_executed(backend, each.process)
-                sent = 1 if each is backend else 2
-                wait_for(lambda: len(events) == sent, timeout=10, what="the event")
+                wait_for(lambda n=number: len(events) == n, timeout=10, what="an event")
                 running.stop()
             (line,) = [x for x in running.output.splitlines() if "no digest" in x]
-            assert " ERROR app.billing.workers: " in line and "\\n" in line
+            assert " ERROR app.billing.workers.jobs: " in line and "\\n" in line
     of_api, of_own = events
     assert of_api["exception"]["values"][-1]["value"] == "no digest"
     assert of_own["exception"]["values"][-1]["value"] == "no digest"

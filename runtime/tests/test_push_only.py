@@ -20,9 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def api(
-    tables: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def api(tables: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The database of an API that only pushes."""
     before = this_process()
     become(Process())
@@ -72,9 +70,7 @@ async def test_its_pool_grows_to_four_connections(api: str) -> None:
 
 
 async def test_a_pool_that_is_smaller_stays_so(api: str) -> None:
-    chancy = plain_chancy(
-        api, min_connection_pool_size=1, max_connection_pool_size=2
-    )
+    chancy = plain_chancy(api, min_connection_pool_size=1, max_connection_pool_size=2)
 
     assert chancy.max_connection_pool_size == 2
 

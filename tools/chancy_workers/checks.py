@@ -421,12 +421,18 @@ def has_queues_apart(subject: Subject) -> Iterator[Finding]:
                 f"commit, then {subject.update}",
                 queue.line,
             )
-        elif any(each.process for each in told) and kinds not in ({"api"}, {"own"}, set()):
+        elif any(each.process for each in told) and kinds not in (
+            {"api"},
+            {"own"},
+            set(),
+        ):
             yield subject.found(
                 file,
                 f"workers in the API and in the process of their own take the queue "
                 f"{queue.name}"
-                + ("" if queue.tags else ", which has no tags and goes to every worker"),
+                + (
+                    "" if queue.tags else ", which has no tags and goes to every worker"
+                ),
                 "if its jobs belong in one of the two, give it a tag that only the workers "
                 "there have",
                 queue.line,
