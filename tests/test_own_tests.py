@@ -166,7 +166,7 @@ def test_the_service_s_own_tests_pass_before_and_after_its_workers(
     conftest.write_text(CONFTEST.replace("\n\n\n", f"\n{SWITCH}\n\n", 1))
 
     assert before[-1].startswith("3 passed")
-    assert after[-1].startswith(("1 failed, 2 errors", "1 failed, 1 error"))
+    assert "passed" not in after[-1]
     assert any("set WORKERS_MODE to off" in line for line in after)
     assert SWITCH in message
     (finding,) = found
