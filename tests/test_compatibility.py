@@ -25,6 +25,15 @@ PACKAGE = "app.billing"
 APP = f"{PACKAGE}.main:app"
 # The last release whose services carry their own machinery.
 LAST_OF_COPIES = "v0.4.1"
+WITHOUT_A_DATABASE = """
+from app.billing.main import app
+from app.billing.workers.chancy_instance import get_chancy
+from fastapi.testclient import TestClient
+
+with TestClient(app) as client:
+    assert client.get("/health/live").status_code == 200
+    assert get_chancy().is_open
+"""
 ON_THE_LIBRARY = [each for each in RELEASES if Version(each) >= Version("0.5.0")]
 
 
@@ -126,6 +135,8 @@ def test_a_service_of_a_release_works_on_the_library_of_the_working_tree(
         env=environment(WORKERS_TEST_DATABASE_URL=server_url),
     )
     assert " passed" in tests.stdout
+    without = (sys.executable, "-c", WITHOUT_A_DATABASE)
+    run(*without, cwd=backend, env=environment(WORKERS_MODE="off"))
 
     migrate(backend, PACKAGE, database_url)
     variables = {"WORKERS_DATABASE_URL": database_url}

@@ -24,8 +24,9 @@ from .library import (
     pin_of,
     versions_near,
 )
+from .own_tests import conftest_of, that_start_workers
 from .renewal import is_machinery, rendered_files, scratch_folder
-from .repository import Refused, git, ignored, names
+from .repository import Refused, first_of, git, ignored, names
 from .source import task
 from .template import Template
 from .upgrade import add_command
@@ -587,6 +588,24 @@ def _files(root: Path, pattern: str) -> list[str]:
     return [name for name in found if (root / name).is_file()]
 
 
+def has_tests_that_start_workers(subject: Subject) -> Iterator[Finding]:
+    """The service's own tests start the workers: do they have a database for that?"""
+    found = [*that_start_workers(subject.project)]
+    for path, line in found[:1]:
+        others = [subject.shown(other) for other, _ in found[1:]]
+        also = f" (also in {first_of(others)})" if others else ""
+        conftest = subject.shown(conftest_of(path, subject.project.top))
+        yield subject.found(
+            path,
+            f"enters the lifespan of the app{also}, which starts the workers and needs "
+            "their database",
+            'if these tests have to pass without one, os.environ["WORKERS_MODE"] = "off" '
+            f"in {conftest} (docs/testing.md of the template)",
+            line,
+            "notice",
+        )
+
+
 def has_tables_to_migrate(subject: Subject) -> Iterator[Finding]:
     """The database that the environment or the secret names lacks a migration."""
     package = subject.project.package
@@ -647,4 +666,5 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     has_queues_apart,
     has_another_library,
     has_models_without_its_tables,
+    has_tests_that_start_workers,
 )

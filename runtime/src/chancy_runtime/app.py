@@ -2,7 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -10,25 +16,26 @@ from contextlib import (
     nullcontext,
 )
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 from weakref import WeakSet, finalize, ref
 
 import chancy
 import psycopg
-from chancy import Queue, QueuedJob, Reference
+from chancy import Job, Queue, QueuedJob, Reference
 from chancy.executors.base import Executor
-from chancy.utils import DatabaseConnection, get_database_dsn
+from chancy.utils import DatabaseConnection, chunked, get_database_dsn
 from psycopg import AsyncConnection, AsyncCursor, Cursor, sql
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from chancy_runtime.errors import (
     WorkersError,
     refuse_arguments,
     show_start_errors_as_one_line,
 )
-from chancy_runtime.jobs import pushes
+from chancy_runtime.jobs import pushes, recording
 from chancy_runtime.jobs.rows import UNREADABLE
-from chancy_runtime.modes import Mode, workers_mode
+from chancy_runtime.modes import VARIABLE, Mode, workers_mode
 from chancy_runtime.postgres.connecting import (
     failed_start,
     harmless_push,
@@ -97,7 +104,8 @@ class Chancy(chancy.Chancy):
     between its Workers stop at SIGTERM (uvicorn would first wait for open requests), a
     job that blocks the event loop is reported, and one monitor collects what fails.
     In the mode `push` it only pushes, on a pool of 1 to 4 connections: nothing is declared
-    or scheduled, and its Workers do not start.
+    or scheduled, and its Workers do not start. In the mode `off` it connects to no database,
+    and what would need one raises a WorkersError.
 
     Args:
         dsn: The URL of the database, or Django's dictionary of settings.
@@ -111,7 +119,7 @@ class Chancy(chancy.Chancy):
 
     Attributes:
         monitor: What works and what does not.
-        mode: What this process does: runs its Workers, or only pushes.
+        mode: What this process does: runs its Workers, only pushes, or neither.
         deployment: Which deployment this process belongs to.
         workers: The Workers that have started and not stopped.
         elsewhere: The Workers that run in another process.
@@ -177,12 +185,14 @@ class Chancy(chancy.Chancy):
         self._waiting_for_server: set[Connection] = set()
         self._asking: asyncio.Task[bool] | None = None
         self._stops: list[asyncio.Task[bool]] = []
+        self._is_open_without_pool = False
 
     # --- the pool --------------------------------------------------------------------
 
     @cached_property
     def pool(self) -> AsyncConnectionPool[Connection]:
         """The pool of all queries; LISTEN has a connection of its own beside it."""
+        self._refuse_when_off()
         return AsyncConnectionPool(
             self.dsn,
             connection_class=Connection,
@@ -197,10 +207,21 @@ class Chancy(chancy.Chancy):
             reconnect_timeout=_LEND_TIMEOUT,
         )
 
+    @cached_property
+    def sync_pool(self) -> ConnectionPool[Any]:
+        self._refuse_when_off()
+        return super().sync_pool
+
     @property
     def is_open(self) -> bool:
         """Whether jobs can be pushed: entered, and not left yet."""
+        if self.mode is Mode.OFF:
+            return self._is_open_without_pool
         return "pool" in vars(self) and not self.pool.closed
+
+    def _refuse_when_off(self) -> None:
+        if self.mode is Mode.OFF:
+            raise recording.off()
 
     async def _configure(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -210,7 +231,24 @@ class Chancy(chancy.Chancy):
         finally:
             self._waiting_for_server.discard(connection)
 
+    def __enter__(self) -> Self:
+        return self if self.mode is Mode.OFF else super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Literal[False]:
+        if self.mode is not Mode.OFF:
+            super().__exit__(kind, error, traceback)
+        return False
+
     async def __aenter__(self) -> Self:
+        if self.mode is Mode.OFF:
+            self.log.info("%s is off: no worker runs, nothing is pushed", VARIABLE)
+            self._is_open_without_pool = True
+            return self
         refuse_other_systems()
         quiet = _Quiet(self.pool.name, self.monitor)
         pool_log = logging.getLogger("psycopg.pool")
@@ -251,6 +289,9 @@ class Chancy(chancy.Chancy):
     async def __aexit__(
         self, kind: object, error: BaseException | None, traceback: object
     ) -> None:
+        if self.mode is Mode.OFF:
+            self._is_open_without_pool = False
+            return
         self._at_exit.close()
         self._watchdog.stop()
         self.budget.renew()
@@ -361,11 +402,36 @@ class Chancy(chancy.Chancy):
 
     # --- pushes ----------------------------------------------------------------------
 
+    @property
+    def _sends(self) -> bool:
+        """Whether pushes go to the database; a test may record them instead."""
+        return self.mode is not Mode.OFF and not recording.is_on()
+
+    async def push(self, job: pushes.AnyJob) -> Reference:
+        return await super().push(job) if self._sends else recording.record([job])[0]
+
     async def push_ex(
         self, cursor: "transactions.Transaction", job: pushes.AnyJob
     ) -> Reference:
         """Pushes a job in a transaction of the service's own, as push_many_ex() does."""
         return (await self.push_many_ex(cursor, [job]))[0]
+
+    def push_many(
+        self, jobs: Iterable[pushes.AnyJob], *, batch_size: int = 1000
+    ) -> AsyncGenerator[list[Reference]]:
+        if self._sends:
+            return super().push_many(jobs, batch_size=batch_size)
+        return recording.record_many(jobs, batch_size)
+
+    def sync_push(self, job: Job) -> Reference:
+        return super().sync_push(job) if self._sends else recording.record([job])[0]
+
+    def sync_push_many(
+        self, jobs: Iterable[Job], *, batch_size: int = 1000
+    ) -> Iterator[list[Reference]]:
+        if self._sends:
+            return super().sync_push_many(jobs, batch_size=batch_size)
+        return map(recording.record, chunked(jobs, batch_size))
 
     async def push_many_ex(
         self, cursor: "transactions.Transaction", jobs: Sequence[pushes.AnyJob]
@@ -382,6 +448,8 @@ class Chancy(chancy.Chancy):
         Raises:
             TypeError: It is none of these.
         """
+        if not self._sends:
+            return recording.record(jobs, cursor)
         plain = pushes.plain(jobs)
         if not isinstance(cursor, AsyncConnection | AsyncCursor):
             from chancy_runtime.jobs import transactions
@@ -408,6 +476,8 @@ class Chancy(chancy.Chancy):
         Raises:
             TypeError: It is none of these.
         """
+        if not self._sends:
+            return recording.record(jobs, cursor)
         plain = pushes.plain(jobs)
         if not isinstance(cursor, psycopg.Connection | Cursor):
             from chancy_runtime.jobs import transactions

@@ -13,6 +13,7 @@ async def find_problems(get_chancy: Callable[[], Chancy]) -> list[str]:
     """Names what does not work, in words that an outsider may read.
 
     A process that only pushes has one thing that has to work: the database takes pushes.
+    In one whose workers are off nothing does.
 
     Args:
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
@@ -21,6 +22,8 @@ async def find_problems(get_chancy: Callable[[], Chancy]) -> list[str]:
         chancy = get_chancy()
     except RuntimeError:
         return ["the workers have not started"]
+    if chancy.mode is Mode.OFF:
+        return ["the workers are off"]
     problems = [f"{task} is down" for task in sorted(chancy.monitor.failing)]
     if chancy.mode is Mode.RUN and not chancy.workers:
         problems.append("the workers have not started")

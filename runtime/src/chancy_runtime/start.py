@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from chancy_runtime.app import Chancy
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.execution.children import is_executor_child
-from chancy_runtime.modes import Mode
+from chancy_runtime.modes import Mode, workers_mode
 from chancy_runtime.postgres.connecting import connect
 from chancy_runtime.postgres.migrations import check_tables
 from chancy_runtime.postgres.pooler import (
@@ -33,6 +33,7 @@ async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
     this asks over connections of its own, before Chancy is entered. It writes nothing.
     A transaction pooler is refused, on which Chancy's workers die within seconds. The
     time of the start begins here: with the steps that follow it takes 15 s at most.
+    Where WORKERS_MODE is off there is nothing to make sure of.
 
     Args:
         workers: How many Workers this process runs.
@@ -40,6 +41,8 @@ async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
     Raises:
         WorkersError: One line with the reason and the way out.
     """
+    if chancy.mode is Mode.OFF:
+        return
     if is_executor_child():
         raise WorkersError(
             "a child process of an executor started the service again: put uvicorn.run() "
@@ -92,6 +95,10 @@ def join_when_database_is_there(
 
     @asynccontextmanager
     async def initialize_in_background() -> AsyncIterator[None]:
+        if workers_mode() is Mode.OFF:
+            async with initialize():
+                yield
+            return
         stop = asyncio.Event()
         joining = asyncio.create_task(_join(initialize, stop, log))
         try:

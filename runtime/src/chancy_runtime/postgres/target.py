@@ -11,6 +11,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
+from chancy_runtime.modes import VARIABLE, Mode, workers_mode
 
 # What to write for parameters of other libraries.
 _INSTEAD = {
@@ -25,6 +26,8 @@ _SSL_OF_ASYNCPG = re.compile(
     "(?<=[?&])ssl=(?=(disable|allow|prefer|require|verify-ca|verify-full)(&|$))"
 )
 URL_FORM = "postgresql://user:password@host:5432/database"
+# A URL for a process that connects to none; no host has this name.
+_NO_DATABASE = "postgresql://workers-are-off.invalid/none"
 
 
 def get_secret_value(name: str) -> str:
@@ -47,6 +50,8 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
     """Returns WORKERS_DATABASE_URL when it is set, otherwise the secret's value.
 
     The house rule: Supabase's session pooler in production, a local server elsewhere.
+    Where WORKERS_MODE is off no URL is needed, and the secret is looked for in the
+    environment only.
 
     Args:
         secret: The name of the secret that holds the URL.
@@ -56,6 +61,15 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
         WorkersError: There is no URL, or it is not one that PostgreSQL's libpq reads.
     """
     show_start_errors_as_one_line()
+    if workers_mode() is not Mode.OFF:
+        return _database_url(secret, get_value)
+    try:
+        return _database_url(secret, get_secret_value)
+    except WorkersError:
+        return _NO_DATABASE
+
+
+def _database_url(secret: str, get_value: Callable[[str], str]) -> str:
     if url := os.environ.get("WORKERS_DATABASE_URL", ""):
         source = "WORKERS_DATABASE_URL"
     else:
@@ -65,7 +79,8 @@ def database_url(secret: str, get_value: Callable[[str], str]) -> str:
         except Exception as error:
             raise WorkersError(
                 f"there is no database URL for the workers, {source} cannot be read "
-                f"({error}): set it, or WORKERS_DATABASE_URL, to {URL_FORM}"
+                f"({error}): set it, or WORKERS_DATABASE_URL, to {URL_FORM}; for tests "
+                f"without a database set {VARIABLE} to off"
             ) from error
     if not isinstance(url, str):
         raise WorkersError(

@@ -1,0 +1,119 @@
+"""A service's own tests that start its workers: they enter the lifespan of its app."""
+
+import ast
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .answers import Project
+from .repository import Refused, git, names
+
+# What enters an app's lifespan: Starlette's and asgi-lifespan's classes, and the app's own.
+_ENTERING = ("TestClient", "LifespanManager", "lifespan_context", "lifespan")
+# WORKERS_MODE=off as git's regular expression, in the syntax of any file.
+_SWITCH = "WORKERS_MODE[^[:alnum:]_]{1,9}off"
+_TEST = re.compile(r"(.*/)?(conftest|test_[^/]*|[^/]*tests?)\.py|(.*/)?tests?/.*\.py")
+
+
+def that_start_workers(project: Project) -> Iterator[tuple[Path, int]]:
+    """Yields the files of such tests, each with the line, unless WORKERS_MODE is off."""
+    top = project.top
+    workers = (project.service / "workers").relative_to(top)
+    others = f":(exclude,literal){workers.as_posix()}"
+    if _files_with(_SWITCH, top, ".", others, ":(exclude)*.md"):
+        return
+    main = Path(os.path.relpath(project.main, top)).with_suffix("").parts
+    for name in _files_with("|".join(_ENTERING), top, "*.py", others):
+        path = top / name
+        lines = _lines_that_enter(path) if _TEST.fullmatch(name) else []
+        if lines and any(_imports(each, main) for each in _with_fixtures(path, top)):
+            yield path, min(lines)
+
+
+def conftest_of(path: Path, top: Path) -> Path:
+    """The conftest.py that is nearest to a test; one beside it where there is none."""
+    beside = path.with_name("conftest.py")
+    return next(
+        (each for each in _with_fixtures(path, top) if each.name == beside.name), beside
+    )
+
+
+def _files_with(pattern: str, top: Path, *where: str) -> list[str]:
+    """The files in which git finds a text, also those that are not committed yet."""
+    options = ("--untracked", "-l", "-z", "-I", "-E")
+    try:
+        return names(git(top, "grep", *options, "-e", pattern, "--", *where))
+    except Refused:  # Nothing is found.
+        return []
+
+
+def _with_fixtures(path: Path, top: Path) -> Iterator[Path]:
+    """A test, and each conftest.py that has fixtures for it, the nearest first."""
+    yield path
+    for folder in path.parents:
+        conftest = folder / "conftest.py"
+        if conftest != path and conftest.is_file():
+            yield conftest
+        if folder == top:
+            break
+
+
+def _parsed(path: Path) -> ast.AST:
+    """The syntax tree of a file, an empty one where it is no Python."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def _lines_that_enter(path: Path) -> list[int]:
+    """The lines in which a test enters the lifespan of an app."""
+    tree = _parsed(path)
+    clients: dict[str, str] = {}
+    entered: list[ast.expr] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as call):
+                clients[name] = _called(call)
+            case ast.With(items=items) | ast.AsyncWith(items=items):
+                entered += [item.context_expr for item in items]
+            case ast.Call(
+                func=ast.Attribute(attr="enter_context" | "enter_async_context"),
+                args=arguments,
+            ):
+                entered += arguments
+    return [
+        each.lineno
+        for each in entered
+        if (clients.get(each.id) if isinstance(each, ast.Name) else _called(each))
+        in _ENTERING
+    ]
+
+
+def _called(node: ast.expr) -> str:
+    """The last name of what an expression calls."""
+    match node:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return name
+    return ""
+
+
+def _imports(path: Path, module: Sequence[str]) -> bool:
+    """Whether a file imports a module, by its path from any folder above it.
+
+    Args:
+        module: The parts of its path from the repository's top folder.
+    """
+    for node in ast.walk(_parsed(path)):
+        found: list[str] = []
+        match node:
+            case ast.Import(names=aliases):
+                found = [alias.name for alias in aliases]
+            case ast.ImportFrom(module=base, names=aliases):
+                found = [base or "", *(f"{base or ''}.{each.name}" for each in aliases)]
+        for name in found:
+            parts = name.strip(".").split(".")
+            if parts == list(module[-len(parts) :]):
+                return True
+    return False
