@@ -7,18 +7,36 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from chancy_runtime import Chancy, Queue, Settings, Worker, declare_queues, job
+from chancy_runtime import (
+    Chancy,
+    Cron,
+    Leadership,
+    Queue,
+    Recovery,
+    SentryPlugin,
+    Settings,
+    Worker,
+    declare_queues,
+    job,
+)
 
 from harness.recorder import plain_chancy
 
+# Nothing is found by a poll in the time of a test: it has to be told.
+_NEVER = 600
 QUEUES = [
-    Queue("async", executor=Chancy.Executor.Async, eager_polling=True),
     Queue(
-        "thread", executor=Chancy.Executor.Threaded, concurrency=2, eager_polling=True
-    ),
-    Queue(
-        "process", executor=Chancy.Executor.Process, concurrency=1, eager_polling=True
-    ),
+        executor.name.lower(),
+        executor=executor,
+        concurrency=concurrency,
+        polling_interval=_NEVER,
+        eager_polling=True,
+    )
+    for executor, concurrency in (
+        (Chancy.Executor.Async, 10),
+        (Chancy.Executor.Threaded, 2),
+        (Chancy.Executor.Process, 1),
+    )
 ]
 end_of_threads = threading.Event()
 
@@ -33,7 +51,7 @@ async def waits(*, started: str) -> None:
     await asyncio.sleep(600)
 
 
-@job(queue="thread", max_attempts=3)
+@job(queue="threaded", max_attempts=3)
 def waits_in_a_thread(*, started: str) -> None:
     Path(started).touch()
     end_of_threads.wait(600)
@@ -48,8 +66,14 @@ def waits_in_a_process(*, started: str) -> None:
 @asynccontextmanager
 async def working(url: str) -> AsyncIterator[Worker]:
     """Runs the service's Worker in the block."""
-    app = plain_chancy(url, settings=Settings(shutdown_grace=1, heartbeat_timeout=10))
+    app = plain_chancy(
+        url,
+        plugins=[Leadership(), Recovery(), Cron(), SentryPlugin(service="billing")],
+        settings=Settings(shutdown_grace=1, heartbeat_timeout=10),
+    )
     async with app:
         await declare_queues(app, QUEUES)
-        async with Worker(app, register_signal_handlers=False) as worker:
+        async with Worker(
+            app, register_signal_handlers=False, queue_change_poll_interval=1
+        ) as worker:
             yield worker
