@@ -576,6 +576,7 @@ async def test_a_paused_queue_starts_nothing_until_it_is_resumed(
 ) -> None:
     async with working(tables) as worker:
         await until(lambda: "async" in worker.executors)
+        query(tables, "UPDATE billing_queues SET polling_interval = 1")
         paused = await in_a_thread(workers, "pause", "async", "threaded", url=tables)
         await until(lambda: worker["async"].state.value == "paused")
         id = str((await worker.chancy.push(succeeds)).identifier)
