@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import chancy
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, TupleRow
 
 from chancy_runtime.commands.session import statement, transaction
@@ -119,20 +119,30 @@ async def select(
         columns: SQL for what is wanted of each job, which is `j`.
         states: Those that a filter without --state is about; none for all of them.
     """
-    limit: int = arguments.limit
+    limit: int = len(arguments.ids) or arguments.limit
+    async with transaction(connection) as cursor:
+        await cursor.execute(*selection(app, arguments, columns, limit + 1, states))
+        rows = await cursor.fetchall()
+    return rows[:limit], len(rows) > limit
+
+
+def selection(
+    app: chancy.Chancy,
+    arguments: argparse.Namespace,
+    columns: LiteralString,
+    limit: int,
+    states: Sequence[str],
+) -> tuple[sql.Composed, dict[str, Any]]:
+    """Returns the statement of select(), and its values."""
     condition, values = _filter(arguments, arguments.states or [*states])
     if arguments.ids:
-        limit = len(arguments.ids)
         condition, values = "j.id = ANY(%(ids)s)", {"ids": arguments.ids}
     query = statement(
         app,
         f"SELECT {columns} FROM {{jobs}} j WHERE {condition} "
         "ORDER BY j.id DESC LIMIT %(limit)s",
     )
-    async with transaction(connection) as cursor:
-        await cursor.execute(query, {**values, "limit": limit + 1})
-        rows = await cursor.fetchall()
-    return rows[:limit], len(rows) > limit
+    return query, {**values, "limit": limit}
 
 
 def _filter(

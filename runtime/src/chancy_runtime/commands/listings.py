@@ -125,8 +125,6 @@ SELECT unique_key, cron, timezone, job ->> 'f' AS func, job ->> 'q' AS queue,
     next_run < NOW() AS due
 FROM {{cron}} ORDER BY unique_key LIMIT %(limit)s
 """
-# Less depends on statistics of when the table was empty: the rows come in the index's order.
-_BY_INDEX = {"enable_sort": "off", "enable_incremental_sort": "off"}
 
 
 def add_commands(parsers: Parsers) -> None:
@@ -312,7 +310,7 @@ async def _list(
     values = {"limit": limit + 1, "most": _MOST_COUNTED}
     async with (
         session(program, app) as connection,
-        transaction(connection, **_BY_INDEX) as cursor,
+        transaction(connection) as cursor,
     ):
         await cursor.execute(statement(app, text), values)
         rows = await cursor.fetchall()

@@ -73,19 +73,14 @@ async def session(
 
 @asynccontextmanager
 async def transaction(
-    connection: AsyncConnection[TupleRow], **settings: str
+    connection: AsyncConnection[TupleRow],
 ) -> AsyncIterator[AsyncCursor[DictRow]]:
-    """Opens a transaction of a command, and yields its cursor.
-
-    Args:
-        settings: More settings of PostgreSQL that hold in it.
-    """
-    wanted = {**_SETTINGS, **settings}
+    """Opens a transaction of a command, and yields its cursor."""
     async with (
         connection.transaction(),
         connection.cursor(row_factory=dict_row) as cursor,
     ):
-        await cursor.execute(_SET, [[*wanted], [*wanted.values()]])
+        await cursor.execute(_SET, [[*_SETTINGS], [*_SETTINGS.values()]])
         yield cursor
 
 
