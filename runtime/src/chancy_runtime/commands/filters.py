@@ -155,7 +155,7 @@ def _filter(
     if arguments.queues:
         parts.append("j.queue = ANY(%(queues)s)")
     elif states:
-        # The index by state begins with the queue.
+        # The index by state begins with the queue, and only PostgreSQL 18 can skip that.
         parts.append(
             f"j.queue = ANY(ARRAY(WITH RECURSIVE {HELD} SELECT name FROM held))"
         )
