@@ -39,6 +39,9 @@ pytestmark = pytest.mark.anyio
 
 DOCS = Path(__file__).parents[2] / "docs"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+# They have no types.
+parse: Any = parser.text_string_to_metric_families
+parse_openmetrics: Any = openmetrics.text_string_to_metric_families
 # What a job of a service counts itself, in prometheus_client's default registry.
 EMAILS = Counter("emails_sent", "By the jobs.")
 
@@ -83,10 +86,9 @@ async def scrape(address: str, path: str = "/metrics", accept: str = "") -> Scra
     assert answer.status_code == 200, answer.text
     if accept == OPENMETRICS:
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
-        return Scrape([*openmetrics.text_string_to_metric_families(answer.text)])
+        return Scrape([*parse_openmetrics(answer.text)])
     assert answer.headers["content-type"].startswith("text/plain; version=")
-    found = parser.text_string_to_metric_families(answer.text)  # type: ignore[no-untyped-call]
-    return Scrape([*found])
+    return Scrape([*parse(answer.text)])
 
 
 async def scraped(address: str, wanted: Mapping[tuple[str, str], float]) -> Scrape:

@@ -92,6 +92,8 @@ async def test_a_run_is_in_the_trace_of_its_push(
             await ended(chancy, job.with_meta({"of": "the team"}))
         await until_none(lambda: missing(spans, "run traced"))
 
+    # Cron has looked for what is due, and there was nothing to push.
+    assert named(spans, "push") == []
     (request,), (push,), (ran,) = (
         named(spans, name) for name in ("request", "push traced", "run traced")
     )

@@ -16,7 +16,8 @@ _MOST_PRIORITIES = 100
 _MOST_QUEUES = 200
 # As a claim, it looks at two kinds of jobs: those that could run from their push on, of
 # which the first id of a priority is the oldest, and those that fall due later. Queues and
-# priorities are found in as many steps as there are.
+# priorities are found in as many steps as there are. Each look has a limit, or PostgreSQL
+# could join them in another order.
 _DEPTHS = """
 WITH RECURSIVE pushed (queue) AS (
     (SELECT queue FROM {jobs} WHERE {from_the_push} ORDER BY queue LIMIT 1)
@@ -87,6 +88,7 @@ CROSS JOIN LATERAL (
             SELECT FROM priorities p CROSS JOIN LATERAL (
                 SELECT FROM {jobs} WHERE queue = name AND {from_a_later_time}
                     AND priority = p.priority AND scheduled_at <= NOW()
+                LIMIT %(most)s
             ) AS _
             LIMIT %(most)s
         ) AS _
@@ -95,6 +97,7 @@ CROSS JOIN LATERAL (
             SELECT FROM priorities p CROSS JOIN LATERAL (
                 SELECT FROM {jobs} WHERE queue = name AND {from_a_later_time}
                     AND priority = p.priority AND scheduled_at > NOW()
+                LIMIT %(most)s
             ) AS _
             LIMIT %(most)s
         ) AS _
