@@ -113,11 +113,13 @@ async def test_a_scrape_shows_what_runs_what_ended_and_what_waits(
     end = tmp_path / "end"
     async with working(billing(tables)) as chancy, serving(app_of(chancy)) as address:
         later = datetime.now(tz=UTC) + timedelta(hours=1)
+        # As of a job whose decorator ran at the start of the process.
+        decorated = succeeds.job.with_scheduled_at(later - timedelta(hours=3))
         for each in (
-            *[succeeds.job] * 3,
+            *[decorated] * 3,
             *(fails.job, fails_once.job, waits.job.with_kwargs(file=str(end))),
             # Nobody takes what is in these queues.
-            *[succeeds.job.with_queue("forgotten")] * 4,
+            *[decorated.with_queue("forgotten")] * 4,
             *[succeeds.job.with_queue("forgotten").with_scheduled_at(later)] * 2,
         ):
             await chancy.push(each)

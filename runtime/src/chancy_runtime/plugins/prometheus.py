@@ -209,9 +209,7 @@ class PrometheusPlugin(OnOurWorker):
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read_depths(chancy))
             # Not cancelled when it is late: the next scrape may have its answer.
-            done, _ = await asyncio.wait([self._reading], timeout=_PATIENCE)
-            if not done:
-                return None
+            await asyncio.wait([self._reading], timeout=_PATIENCE)
         return self._depths
 
     async def _read_depths(self, chancy: Chancy) -> None:
