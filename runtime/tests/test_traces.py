@@ -1,6 +1,7 @@
 """A run of a job is in the trace of its push, in another process too."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from chancy_runtime import (
     CronJob,
     Job,
     OpenTelemetryPlugin,
+    PrometheusPlugin,
     SentryCheckIns,
     SentryPlugin,
     SentryTraces,
@@ -35,6 +37,7 @@ from harness.observed import (
     succeeds,
     traced,
     until_none,
+    waits,
     working,
 )
 from harness.sentry import sentry_of_all_kinds
@@ -242,6 +245,40 @@ async def test_a_meta_that_cannot_carry_a_trace_is_pushed_as_it_is(
     ]
     assert found[0] == ["a list"]
     assert found[1].keys() == {"opentelemetry", "sentry"}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+async def test_a_run_that_a_stop_cuts_short_goes_back_without_a_word(
+    executor: str,
+    tables: str,
+    tmp_path: Path,
+    spans: InMemorySpanExporter,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    end = tmp_path / "end"
+    plugins = [
+        OpenTelemetryPlugin(),
+        SentryPlugin(service="billing"),
+        SentryTraces(service="billing"),
+        PrometheusPlugin(service="billing"),
+    ]
+    with sentry_on(traces_sample_rate=1.0) as items:
+        chancy = create_chancy(tables, *plugins, grace=1)
+        async with working(chancy, executor):
+            await chancy.push(waits.job.with_queue(executor).with_kwargs(file=str(end)))
+            await until_none(lambda: not_in_state(tables, "running"))
+        # A thread cannot be ended: it ends by itself, and its span with it.
+        end.touch()
+        await until_none(lambda: missing(spans, "run waits"))
+
+    assert query(tables, "SELECT state, attempts FROM billing_jobs") == [("pending", 0)]
+    assert len(named(spans, "run waits")) == 1
+    assert items["event"] == []
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def not_in_state(url: str, state: str) -> bool:
+    return query(url, "SELECT state FROM billing_jobs") != [(state,)]
 
 
 async def test_without_a_plugin_nothing_is_added_to_a_job(tables: str) -> None:

@@ -70,12 +70,14 @@ async def traced(*, file: str) -> None:
         Path(file).write_text(json.dumps(headers))
 
 
-def create_chancy(url: str, *plugins: Plugin, prefix: str = "billing_") -> Chancy:
+def create_chancy(
+    url: str, *plugins: Plugin, prefix: str = "billing_", grace: int = 20
+) -> Chancy:
     return plain_chancy(
         url,
         prefix=prefix,
         package=f"app.{prefix.rstrip('_')}.workers",
-        settings=Settings(poll_interval=1),
+        settings=Settings(poll_interval=1, shutdown_grace=grace),
         plugins=[Leadership(), Pruner(), Recovery(), Cron(), *plugins],
     )
 
