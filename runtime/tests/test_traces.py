@@ -301,7 +301,7 @@ def sentry_on(**options: Any) -> Iterator[dict[str, list[dict[str, Any]]]]:
             yield items
         finally:
             sentry_sdk.flush(10)
-            sentry_sdk.get_global_scope().set_client(None)
+            sentry_sdk.Scope.get_global_scope().set_client(None)
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -350,7 +350,7 @@ async def test_sentry_has_a_run_and_its_failure_in_the_trace_of_the_push(
 
 
 async def test_sentry_traces_nothing_where_it_is_not_set_up(tables: str) -> None:
-    sentry_sdk.get_global_scope().set_client(None)
+    sentry_sdk.Scope.get_global_scope().set_client(None)
     chancy = create_chancy(tables, SentryTraces(service="billing"))
     async with working(chancy):
         await ended(chancy, succeeds)
