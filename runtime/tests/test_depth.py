@@ -191,30 +191,6 @@ def test_a_claim_costs_the_same_whatever_stands_in_its_way(
     assert touched <= SHAPES[shape].most
 
 
-def test_reading_what_waits_touches_a_bounded_part_of_it(
-    plan: str, planned_when_empty: Connection[TupleRow]
-) -> None:
-    connection = planned_when_empty
-    text = statement(depths._DEPTHS, "billing_").decode()
-    values = {
-        "most": 1000,
-        "most_priorities": depths._MOST_PRIORITIES,
-        "most_queues": depths._MOST_QUEUES,
-    }
-    for name, value in values.items():
-        text = text.replace(f"%({name})s", str(value))
-    with as_claims_are_planned(connection):
-        _, touched = explained(connection, text)
-        found = connection.execute(cast(Any, text)).fetchall()
-
-    queues, counted = len(found), sum(due + scheduled for _, due, scheduled, _ in found)
-    assert queues == len(SHAPES) + 19
-    assert max(due for _, due, _, _ in found) == values["most"]
-    # A row for each job that is counted, since nothing has marked the pages as visible;
-    # and, for each of 20 priorities, a look for the next one, two counts and a first job.
-    assert touched - counted <= queues * 2 * 20 * 4 * 5
-
-
 @pytest.mark.parametrize(("shape", "looks"), [("waiting", 1), ("overdue", 2)])
 def test_a_dead_row_behind_an_open_transaction_costs_a_bounded_part_of_a_claim(
     shape: str, looks: int, url: str, planned_when_empty: Connection[TupleRow]
@@ -241,3 +217,27 @@ def test_a_dead_row_behind_an_open_transaction_costs_a_bounded_part_of_a_claim(
 
     assert taken == UP_TO
     assert touched <= most + looks * dead / 50
+
+
+def test_reading_what_waits_touches_a_bounded_part_of_it(
+    plan: str, planned_when_empty: Connection[TupleRow]
+) -> None:
+    connection = planned_when_empty
+    text = statement(depths._DEPTHS, "billing_").decode()
+    values = {
+        "most": 1000,
+        "most_priorities": depths._MOST_PRIORITIES,
+        "most_queues": depths._MOST_QUEUES,
+    }
+    for name, value in values.items():
+        text = text.replace(f"%({name})s", str(value))
+    with as_claims_are_planned(connection):
+        _, touched = explained(connection, text)
+        found = connection.execute(cast(Any, text)).fetchall()
+
+    queues, counted = len(found), sum(due + scheduled for _, due, scheduled, _ in found)
+    assert queues == len(SHAPES) + 19
+    assert max(due for _, due, _, _ in found) == values["most"]
+    # A row for each job that is counted, since nothing has marked the pages as visible;
+    # and, for each of 20 priorities, a look for the next one, two counts and a first job.
+    assert touched - counted <= queues * 2 * 20 * 4 * 5
