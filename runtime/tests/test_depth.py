@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
-from chancy_runtime.jobs import claims
+from chancy_runtime.jobs import claims, depths
 from chancy_runtime.jobs.rows import statement
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -154,7 +154,7 @@ def prepare(connection: Connection[TupleRow], text: Any) -> None:
 @contextmanager
 def as_claims_are_planned(connection: Connection[TupleRow]) -> Iterator[None]:
     with connection.transaction(force_rollback=True):
-        connection.execute(claims._PLAN)
+        connection.execute(claims.PLAN)
         yield
 
 
@@ -236,3 +236,27 @@ def test_a_dead_row_behind_an_open_transaction_costs_a_bounded_part_of_a_claim(
 
     assert taken == UP_TO
     assert touched <= most + looks * dead / 50
+
+
+def test_reading_what_waits_touches_a_bounded_part_of_it(
+    plan: str, planned_when_empty: Connection[TupleRow]
+) -> None:
+    connection = planned_when_empty
+    text = statement(depths._DEPTHS, "billing_").decode()
+    values = {
+        "most": 1000,
+        "most_priorities": depths._MOST_PRIORITIES,
+        "most_queues": depths._MOST_QUEUES,
+    }
+    for name, value in values.items():
+        text = text.replace(f"%({name})s", str(value))
+    with as_claims_are_planned(connection):
+        _, touched = explained(connection, text)
+        found = connection.execute(cast(Any, text)).fetchall()
+
+    queues, counted = len(found), sum(due + scheduled for _, due, scheduled, _ in found)
+    assert queues == len(SHAPES) + 19
+    assert max(due for _, due, _, _ in found) == values["most"]
+    # A row for each job that is counted, since nothing has marked the pages as visible;
+    # and, for each of 20 priorities, a look for the next one, two counts and a first job.
+    assert touched - counted <= queues * 2 * 20 * 4 * 5

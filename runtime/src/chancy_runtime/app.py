@@ -33,6 +33,7 @@ from chancy_runtime.errors import (
     refuse_arguments,
     show_start_errors_as_one_line,
 )
+from chancy_runtime.execution.observers import observed_push
 from chancy_runtime.jobs import pushes, recording
 from chancy_runtime.jobs.rows import UNREADABLE
 from chancy_runtime.modes import VARIABLE, Mode, workers_mode
@@ -86,6 +87,7 @@ class RunningWorker(Protocol):
     """A Worker that has started, as Chancy sees it."""
 
     heartbeat_timeout: int
+    is_leader: asyncio.Event
     last_heartbeat: float
     tags: frozenset[str]
     worker_id: str
@@ -450,19 +452,19 @@ class Chancy(chancy.Chancy):
         """
         if not self._sends:
             return recording.record(jobs, cursor)
-        plain = pushes.plain(jobs)
-        if not isinstance(cursor, AsyncConnection | AsyncCursor):
-            from chancy_runtime.jobs import transactions
+        with self.observed(pushes.plain(jobs)) as plain:
+            if not isinstance(cursor, AsyncConnection | AsyncCursor):
+                from chancy_runtime.jobs import transactions
 
-            return await transactions.push(self, cursor, plain)
-        cursor = pushes.cursor_of(cursor)
-        if not pushes.fit_one_statement(plain):
-            return await super().push_many_ex(cursor, plain)
-        references = await pushes.push(self.prefix, plain, cursor)
-        queues = dict.fromkeys(job.queue for job in plain)
-        events = [("queue.pushed", {"q": queue}) for queue in queues]
-        await self.notify_many(cursor, events)
-        return references
+                return await transactions.push(self, cursor, plain)
+            cursor = pushes.cursor_of(cursor)
+            if not pushes.fit_one_statement(plain):
+                return await super().push_many_ex(cursor, plain)
+            references = await pushes.push(self.prefix, plain, cursor)
+            queues = dict.fromkeys(job.queue for job in plain)
+            events = [("queue.pushed", {"q": queue}) for queue in queues]
+            await self.notify_many(cursor, events)
+            return references
 
     def sync_push_many_ex(
         self, cursor: "transactions.SyncTransaction", jobs: Sequence[pushes.AnyJob]
@@ -478,18 +480,22 @@ class Chancy(chancy.Chancy):
         """
         if not self._sends:
             return recording.record(jobs, cursor)
-        plain = pushes.plain(jobs)
-        if not isinstance(cursor, psycopg.Connection | Cursor):
-            from chancy_runtime.jobs import transactions
+        with self.observed(pushes.plain(jobs)) as plain:
+            if not isinstance(cursor, psycopg.Connection | Cursor):
+                from chancy_runtime.jobs import transactions
 
-            return transactions.sync_push(self, cursor, plain)
-        cursor = pushes.sync_cursor_of(cursor)
-        if not pushes.fit_one_statement(plain):
-            return super().sync_push_many_ex(cursor, plain)
-        references = pushes.sync_push(self.prefix, plain, cursor)
-        for queue in dict.fromkeys(job.queue for job in plain):
-            self.sync_notify(cursor, "queue.pushed", {"q": queue})
-        return references
+                return transactions.sync_push(self, cursor, plain)
+            cursor = pushes.sync_cursor_of(cursor)
+            if not pushes.fit_one_statement(plain):
+                return super().sync_push_many_ex(cursor, plain)
+            references = pushes.sync_push(self.prefix, plain, cursor)
+            for queue in dict.fromkeys(job.queue for job in plain):
+                self.sync_notify(cursor, "queue.pushed", {"q": queue})
+            return references
+
+    def observed(self, jobs: list[Job]) -> AbstractContextManager[list[Job]]:
+        """Returns the context manager to push jobs in, which yields those to push."""
+        return observed_push(self.plugins.values(), jobs)
 
     # --- what is reported ------------------------------------------------------------
 
