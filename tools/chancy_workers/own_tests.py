@@ -3,7 +3,7 @@
 import ast
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from .answers import Project
@@ -23,11 +23,13 @@ def that_start_workers(project: Project) -> Iterator[tuple[Path, int]]:
     others = f":(exclude,literal){workers.as_posix()}"
     if _files_with(_SWITCH, top, ".", others, ":(exclude)*.md"):
         return
-    main = Path(os.path.relpath(project.main, top)).with_suffix("").parts
+    main = "/" + Path(os.path.relpath(project.main, top)).with_suffix("").as_posix()
     for name in _files_with("|".join(_ENTERING), top, "*.py", others):
         path = top / name
         lines = _lines_that_enter(path) if _TEST.fullmatch(name) else []
-        if lines and any(_imports(each, main) for each in _with_fixtures(path, top)):
+        if lines and any(
+            _imports(each, main, top) for each in _with_fixtures(path, top)
+        ):
             yield path, min(lines)
 
 
@@ -99,21 +101,25 @@ def _called(node: ast.expr) -> str:
     return ""
 
 
-def _imports(path: Path, module: Sequence[str]) -> bool:
-    """Whether a file imports a module, by its path from any folder above it.
+def _imports(path: Path, module: str, top: Path) -> bool:
+    """Whether a file imports a module; `import` may start at any folder above that.
 
     Args:
-        module: The parts of its path from the repository's top folder.
+        module: Its path from the repository's top folder, as in /app/billing/main.
     """
+    folders = path.relative_to(top).parent.parts
     for node in ast.walk(_parsed(path)):
-        found: list[str] = []
         match node:
             case ast.Import(names=aliases):
-                found = [alias.name for alias in aliases]
-            case ast.ImportFrom(module=base, names=aliases):
+                level, found = 0, [each.name for each in aliases]
+            case ast.ImportFrom(module=base, names=aliases, level=level):
                 found = [base or "", *(f"{base or ''}.{each.name}" for each in aliases)]
-        for name in found:
-            parts = name.strip(".").split(".")
-            if parts == list(module[-len(parts) :]):
-                return True
+            case _:
+                continue
+        paths = ["/" + name.strip(".").replace(".", "/") for name in found]
+        above = "".join(f"/{each}" for each in folders[: len(folders) - level + 1])
+        if any(
+            above + each == module if level else module.endswith(each) for each in paths
+        ):
+            return True
     return False
