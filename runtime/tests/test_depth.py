@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
-from chancy_runtime.jobs import claims
+from chancy_runtime.jobs import claims, depths
 from chancy_runtime.jobs.rows import statement
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -154,7 +154,7 @@ def prepare(connection: Connection[TupleRow], text: Any) -> None:
 @contextmanager
 def as_claims_are_planned(connection: Connection[TupleRow]) -> Iterator[None]:
     with connection.transaction(force_rollback=True):
-        connection.execute(claims._PLAN)
+        connection.execute(claims.PLAN)
         yield
 
 
@@ -162,10 +162,14 @@ def buffers(
     connection: Connection[TupleRow], queue: str, up_to: int = UP_TO
 ) -> tuple[int, int]:
     """Claims; returns how many jobs it took, and the buffers that it touched."""
-    row = connection.execute(
-        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE "
-        f"claim('{queue}', {up_to}, 'worker', NULL, {claims._SORTED})"
-    ).fetchone()
+    claim = f"claim('{queue}', {up_to}, 'worker', NULL, {claims._SORTED})"
+    return explained(connection, f"EXECUTE {claim}")
+
+
+def explained(connection: Connection[TupleRow], text: str) -> tuple[int, int]:
+    """Runs a statement; returns how many rows came, and the buffers that it touched."""
+    explain: Any = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}"
+    row = connection.execute(explain).fetchone()
     assert row
     found = row[0][0]["Plan"]
     return int(found["Actual Rows"]), sum(
@@ -185,6 +189,30 @@ def test_a_claim_costs_the_same_whatever_stands_in_its_way(
 
     assert taken == UP_TO
     assert touched <= SHAPES[shape].most
+
+
+def test_reading_what_waits_touches_a_bounded_part_of_it(
+    plan: str, planned_when_empty: Connection[TupleRow]
+) -> None:
+    connection = planned_when_empty
+    text = statement(depths._DEPTHS, "billing_").decode()
+    values = {
+        "most": 1000,
+        "most_priorities": depths._MOST_PRIORITIES,
+        "most_queues": depths._MOST_QUEUES,
+    }
+    for name, value in values.items():
+        text = text.replace(f"%({name})s", str(value))
+    with as_claims_are_planned(connection):
+        _, touched = explained(connection, text)
+        found = connection.execute(cast(Any, text)).fetchall()
+
+    queues, counted = len(found), sum(due + scheduled for _, due, scheduled, _ in found)
+    assert queues == len(SHAPES) + 19
+    assert max(due for _, due, _, _ in found) == values["most"]
+    # A row for each job that is counted, since nothing has marked the pages as visible;
+    # and, for each of 20 priorities, a look for the next one, two counts and a first job.
+    assert touched - counted <= queues * 2 * 20 * 4 * 5
 
 
 @pytest.mark.parametrize(("shape", "looks"), [("waiting", 1), ("overdue", 2)])

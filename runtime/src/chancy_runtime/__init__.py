@@ -4,6 +4,7 @@ The names below are public; `chancy_runtime.web`, `.testing` and `.cli` are too.
 module is internal and may change in any release.
 """
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,11 @@ from chancy_runtime.version import missing_name, require_version
 from chancy_runtime.worker import Worker, together
 
 if TYPE_CHECKING:
+    from chancy_runtime.plugins.opentelemetry import OpenTelemetryPlugin
+    from chancy_runtime.plugins.prometheus import PrometheusPlugin
     from chancy_runtime.plugins.sentry import SentryPlugin
+    from chancy_runtime.plugins.sentry_check_ins import SentryCheckIns
+    from chancy_runtime.plugins.sentry_traces import SentryTraces
 
 __all__ = [
     "AsyncExecutor",
@@ -40,13 +45,17 @@ __all__ = [
     "Job",
     "Leadership",
     "Limit",
+    "OpenTelemetryPlugin",
     "ProcessExecutor",
+    "PrometheusPlugin",
     "Pruner",
     "Queue",
     "QueuedJob",
     "Recovery",
     "Reference",
+    "SentryCheckIns",
     "SentryPlugin",
+    "SentryTraces",
     "Settings",
     "ThreadedExecutor",
     "Trigger",
@@ -67,17 +76,26 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # To a type checker, a name that is not there is an error.
+    # By name of a plugin: its module, what that imports, and the extra that brings it.
+    _EXTRAS = {
+        "OpenTelemetryPlugin": ("opentelemetry", "opentelemetry-api", "opentelemetry"),
+        "PrometheusPlugin": ("prometheus", "prometheus-client", "prometheus"),
+        "SentryCheckIns": ("sentry_check_ins", "sentry-sdk", "sentry"),
+        "SentryPlugin": ("sentry", "sentry-sdk", "sentry"),
+        "SentryTraces": ("sentry_traces", "sentry-sdk", "sentry"),
+    }
 
     def __getattr__(name: str) -> Any:
-        if name == "SentryPlugin":
+        if name in _EXTRAS:
+            module, package, extra = _EXTRAS[name]
             try:
-                from chancy_runtime.plugins.sentry import SentryPlugin
+                found = import_module(f"{__name__}.plugins.{module}")
             except ImportError as error:
                 raise ImportError(
-                    f"SentryPlugin needs sentry-sdk ({error}): install "
-                    "chancy-runtime[sentry], or take the plugin out"
+                    f"{name} needs {package} ({error}): install "
+                    f"chancy-runtime[{extra}], or take the plugin out"
                 ) from error
-            return SentryPlugin
+            return getattr(found, name)
         if name.startswith("__") or find_spec(f"{__name__}.{name}"):
             raise AttributeError(name)  # Python then looks for a submodule.
         raise missing_name(name)

@@ -27,6 +27,7 @@ from chancy_runtime.errors import (
     refuse_arguments,
     show_start_errors_as_one_line,
 )
+from chancy_runtime.execution.observers import observed_push
 from chancy_runtime.jobs import pushes
 from chancy_runtime.jobs.rows import UNREADABLE
 from chancy_runtime.modes import Mode, workers_mode
@@ -77,6 +78,7 @@ class RunningWorker(Protocol):
     """A Worker that has started, as Chancy sees it."""
 
     heartbeat_timeout: int
+    is_leader: asyncio.Event
     last_heartbeat: float
     tags: frozenset[str]
     worker_id: str
@@ -366,26 +368,30 @@ class Chancy(chancy.Chancy):
 
         Chancy 0.26 sends a statement for each job.
         """
-        plain = pushes.plain(jobs)
-        if not pushes.fit_one_statement(plain):
-            return await super().push_many_ex(cursor, plain)
-        references = await pushes.push(self.prefix, plain, cursor)
-        queues = dict.fromkeys(job.queue for job in plain)
-        events = [("queue.pushed", {"q": queue}) for queue in queues]
-        await self.notify_many(cursor, events)
-        return references
+        with self.observed(pushes.plain(jobs)) as plain:
+            if not pushes.fit_one_statement(plain):
+                return await super().push_many_ex(cursor, plain)
+            references = await pushes.push(self.prefix, plain, cursor)
+            queues = dict.fromkeys(job.queue for job in plain)
+            events = [("queue.pushed", {"q": queue}) for queue in queues]
+            await self.notify_many(cursor, events)
+            return references
 
     def sync_push_many_ex(
         self, cursor: Cursor[DictRow], jobs: Sequence[Job]
     ) -> list[Reference]:
         """Does what push_many_ex() does, without asyncio."""
-        plain = pushes.plain(jobs)
-        if not pushes.fit_one_statement(plain):
-            return super().sync_push_many_ex(cursor, plain)
-        references = pushes.sync_push(self.prefix, plain, cursor)
-        for queue in dict.fromkeys(job.queue for job in plain):
-            self.sync_notify(cursor, "queue.pushed", {"q": queue})
-        return references
+        with self.observed(pushes.plain(jobs)) as plain:
+            if not pushes.fit_one_statement(plain):
+                return super().sync_push_many_ex(cursor, plain)
+            references = pushes.sync_push(self.prefix, plain, cursor)
+            for queue in dict.fromkeys(job.queue for job in plain):
+                self.sync_notify(cursor, "queue.pushed", {"q": queue})
+            return references
+
+    def observed(self, jobs: list[Job]) -> AbstractContextManager[list[Job]]:
+        """Returns the context manager to push jobs in, which yields those to push."""
+        return observed_push(self.plugins.values(), jobs)
 
     # --- what is reported ------------------------------------------------------------
 

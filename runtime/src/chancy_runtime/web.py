@@ -1,4 +1,4 @@
-"""What a FastAPI app includes: routes for health, and the workers as a router.
+"""What a FastAPI app includes: routes for health and metrics, the workers as a router.
 
 Needs the extra `fastapi` of chancy-runtime.
 """
@@ -9,15 +9,16 @@ from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
+    suppress,
 )
 
-from fastapi import APIRouter, Response, __version__
+from fastapi import APIRouter, HTTPException, Request, Response, __version__
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.health import find_problems
 
-__all__ = ["find_problems", "health_router", "workers_router"]
+__all__ = ["find_problems", "health_router", "metrics_router", "workers_router"]
 
 
 def health_router(get_chancy: Callable[[], Chancy]) -> APIRouter:
@@ -44,6 +45,53 @@ def health_router(get_chancy: Callable[[], Chancy]) -> APIRouter:
             response.status_code = 503
             return {"status": "not ready", "problems": problems}
         return {"status": "ready"}
+
+    return router
+
+
+def metrics_router(
+    *get_chancys: Callable[[], Chancy], with_process: bool = True
+) -> APIRouter:
+    """Returns the route for Prometheus: GET /metrics.
+
+    It shows what PrometheusPlugin counts in this process, and what waits in the queues.
+    Answers 404 with the reason where a Chancy has no such plugin. A Chancy that has not
+    started is left out.
+
+    Args:
+        get_chancys: Each returns a running Chancy, or raises a RuntimeError; one for each
+            service in the process.
+        with_process: Whether the metrics of prometheus_client's default registry are
+            shown too: those of the process, and what jobs count themselves. False in an
+            app that shows them elsewhere.
+
+    Raises:
+        WorkersError: prometheus_client is not installed.
+    """
+    try:
+        from chancy_runtime.plugins.prometheus import exposition
+    except ImportError as error:
+        raise WorkersError(
+            f"metrics_router() needs prometheus-client ({error}): install "
+            "chancy-runtime[prometheus], or take the route out"
+        ) from error
+    router = APIRouter()
+
+    @router.get("/metrics", include_in_schema=False)
+    async def show_metrics(request: Request) -> Response:
+        """Answers in the format that Prometheus asks for."""
+        chancys = []
+        for get_chancy in get_chancys:
+            with suppress(RuntimeError):
+                chancys.append(get_chancy())
+        accepted = request.headers.get("accept", "")
+        try:
+            text, content_type = await exposition(
+                chancys, accepted, with_process=with_process
+            )
+        except WorkersError as error:
+            raise HTTPException(404, str(error)) from error
+        return Response(text, headers={"content-type": content_type})
 
     return router
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,14 @@ from typing import Any
 @contextmanager
 def sentry() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A listener that takes what sentry-sdk sends; yields its DSN and the events."""
-    events: list[dict[str, Any]] = []
+    with sentry_of_all_kinds() as (dsn, items):
+        yield dsn, items["event"]
+
+
+@contextmanager
+def sentry_of_all_kinds() -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
+    """The same; yields the DSN and the items by their type, such as `check_in`."""
+    items: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -21,8 +29,8 @@ def sentry() -> Iterator[tuple[str, list[dict[str, Any]]]]:
                 body = gzip.decompress(body)
             _envelope_header, *lines = body.split(b"\n")
             for header, payload in zip(lines[::2], lines[1::2], strict=False):
-                if json.loads(header).get("type") == "event":
-                    events.append(json.loads(payload))
+                if kind := json.loads(header).get("type"):
+                    items[kind].append(json.loads(payload))
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"{}")
@@ -31,5 +39,5 @@ def sentry() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://key@127.0.0.1:{server.server_port}/1", events
+        yield f"http://key@127.0.0.1:{server.server_port}/1", items
         server.shutdown()

@@ -1,4 +1,4 @@
-"""The command `run`: the workers in a process of their own, with HTTP for its probes."""
+"""The command `run`: the workers in a process of their own, with HTTP beside them."""
 
 import argparse
 import importlib
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,12 +121,14 @@ def _app(workers: "_Workers", app_module: str | None) -> "FastAPI":
     """Returns what is served, after the API's module has set up logs and Sentry."""
     from fastapi import FastAPI
 
-    from chancy_runtime.web import health_router
+    from chancy_runtime.web import health_router, metrics_router
 
     if app_module:
         importlib.import_module(app_module)
     app = FastAPI(lifespan=workers.lifespan, openapi_url=None)
     app.include_router(health_router(workers.get_chancy))
+    if find_spec("prometheus_client"):
+        app.include_router(metrics_router(workers.get_chancy))
     return app
 
 

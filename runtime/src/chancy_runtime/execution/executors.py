@@ -26,6 +26,13 @@ from chancy_runtime.errors import refuse_arguments
 from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
+from chancy_runtime.execution.observers import (
+    ObserveRun,
+    RunElsewhere,
+    in_child,
+    observed,
+    run_observers,
+)
 from chancy_runtime.isolation import (
     current_scope,
     in_job,
@@ -48,8 +55,11 @@ _UNPROTECTED = (
     "that raises SystemExit ends the process, and jobs share one Sentry scope. Derive it "
     "from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
 )
-# The attribute of a job that runs in a thread with the Sentry scope that it runs in.
-_SCOPE = "_scope_of_its_thread"
+# Attributes of a job: the Sentry scope that it runs in, where that is not the scope of its
+# end; who observes it in its thread; what its child process enters for the observers.
+_SCOPE = "_scope_of_its_run"
+_OBSERVERS = "_observers_in_its_thread"
+_IN_CHILD = "_entered_in_its_child"
 # Arguments of Chancy's ProcessExecutor that have no effect here.
 _REPLACED = {
     "mp_context": "leave it out; children are spawned, so that each starts without the "
@@ -82,6 +92,11 @@ class _Contained(Executor):
     def host(self) -> Host:
         """The Worker that the executor belongs to."""
         return cast(Host, self.worker)
+
+    @functools.cached_property
+    def observers(self) -> list[ObserveRun]:
+        """What the plugins have to see of each run."""
+        return run_observers(self.host.app.plugins.values())
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         plugins = self.host.app.plugins.values()
@@ -243,12 +258,13 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
 
     async def _run(self, job: QueuedJob) -> None:
         try:
-            job, function, kwargs = self.prepare_job_for_execution(job)
-            if job.limits:
-                async with asyncio.timeout(self.get_limit(job, Limit.Type.TIME)):
+            with observed(self.observers, job):
+                job, function, kwargs = self.prepare_job_for_execution(job)
+                if job.limits:
+                    async with asyncio.timeout(self.get_limit(job, Limit.Type.TIME)):
+                        result = await function(**kwargs)
+                else:
                     result = await function(**kwargs)
-            else:
-                result = await function(**kwargs)
             await self.on_job_completed(job=job, result=result)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
             await self.on_job_completed(job=job, exc=error)
@@ -261,13 +277,19 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
 class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
     """Runs jobs in threads of the service's process, in the place of Chancy's."""
 
+    async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
+        job = await super().on_job_starting(job)
+        vars(job)[_OBSERVERS] = self.observers
+        return job
+
     @classmethod
     def job_wrapper(cls, job: QueuedJob) -> tuple[QueuedJob, Any]:
         run = super().job_wrapper
 
         def run_in_scope() -> tuple[QueuedJob, Any]:
             vars(job)[_SCOPE] = current_scope()
-            return run(job)
+            with observed(vars(job).pop(_OBSERVERS, ()), job):
+                return run(job)
 
         return run_isolated(run_in_scope)
 
@@ -299,6 +321,21 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
             maximum_jobs_per_worker=maximum_jobs_per_worker,
             mp_context=Context(),
         )
+        self._runs: dict[UUID | None, RunElsewhere] = {}
+
+    async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
+        job = await super().on_job_starting(job)
+        if self.observers:
+            self._runs[job.claim_id] = run = RunElsewhere(self.observers, job)
+            vars(job)[_IN_CHILD] = run.for_child
+        return job
+
+    async def on_job_completed(
+        self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
+    ) -> None:
+        if run := self._runs.pop(job.claim_id, None):
+            vars(job)[_SCOPE] = run.end(exc)
+        await super().on_job_completed(job=job, exc=exc, result=result)
 
     def create_children(self, most: int | None) -> Children:
         self._children = Children(self.on_initialize_worker, most)
@@ -333,8 +370,14 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob, *state: Any) -> tuple[QueuedJob, Any]:
+        run = super().job_wrapper
+
+        def run_observed() -> tuple[QueuedJob, Any]:
+            with in_child(vars(job).pop(_IN_CHILD, ())):
+                return run(job, *state)
+
         try:
-            job, result = run_isolated(super().job_wrapper, job, *state)
+            job, result = run_isolated(run_observed)
             return job, result if _can_travel(result) else None
         except MemoryError:
             raise

@@ -88,7 +88,7 @@ SELECT * FROM taken ORDER BY priority DESC, id
 """
 # The same plan is right for all data, but the planner goes by statistics: with those of an
 # hour ago, when the table was empty, it would read and sort the whole table.
-_PLAN = """
+PLAN = """
 SELECT set_config(name, 'off', true) FROM unnest('{enable_seqscan, enable_bitmapscan,
     enable_sort, enable_hashjoin, enable_mergejoin, jit}'::text[]) AS name
 UNION ALL SELECT set_config('plan_cache_mode', 'force_generic_plan', true)
@@ -208,7 +208,7 @@ class Claims:
         async with connection.cursor(row_factory=as_running_job) as cursor:
             if self._has_indexes:
                 async with in_one_transaction(connection):
-                    await connection.execute(_PLAN, prepare=True)
+                    await connection.execute(PLAN, prepare=True)
                     await cursor.execute(
                         statement(_TAKE_BY_INDEX, self.prefix), values, prepare=True
                     )

@@ -49,6 +49,7 @@ def statement(text: LiteralString, prefix: str) -> bytes:
     """
     names = {
         "jobs": sql.Identifier(f"{prefix}jobs"),
+        "queues": sql.Identifier(f"{prefix}queues"),
         "columns": _COLUMNS,
         "waits": sql.SQL(WAITS),
         "from_the_push": sql.SQL(FROM_THE_PUSH),

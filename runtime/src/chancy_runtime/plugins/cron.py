@@ -16,11 +16,14 @@ from psycopg.rows import DictRow, dict_row
 from chancy_runtime.app import Chancy
 from chancy_runtime.compat import next_run
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.execution.observers import with_meta
 from chancy_runtime.modes import Mode
 from chancy_runtime.plugins.base import OnOurWorker
 from chancy_runtime.queues.deployment import server_time
 
 _OWNER = {"scheduled_by": "chancy_initialization"}
+# In the meta of a job that Cron pushed, by which schedule it did.
+SCHEDULE = "schedule"
 # An unknown time zone is a KeyError, a folder of time zones an OSError.
 _UNUSABLE = (KeyError, TypeError, ValueError, OSError)
 
@@ -67,7 +70,9 @@ async def _push_due(app: chancy.Chancy, cursor: AsyncCursor[DictRow]) -> dict[st
     for row in await cursor.fetchall():
         try:
             upcoming = next_run(row["cron"], row["now"], ZoneInfo(row["timezone"]))
-            due.append(Job.unpack(row["job"]).with_scheduled_at(row["now"]))
+            job = Job.unpack(row["job"]).with_scheduled_at(row["now"])
+            schedule = {"cron": row["cron"], "timezone": row["timezone"]}
+            due.append(with_meta(job, SCHEDULE, schedule))
         except _UNUSABLE as error:
             unusable[row["unique_key"]] = f"{type(error).__name__}: {error}"
             continue

@@ -1,0 +1,112 @@
+"""Plugins that see a job where it is pushed and where it runs: metrics and traces.
+
+Chancy's hooks run before and after a job, outside of its task or thread. A plugin may also
+have these two methods, each of which returns a context manager:
+
+    observe_push(jobs)  Around the statement of a push. It yields the jobs to push.
+    observe_run(job)    Around the job's function, where that runs. It yields None, or what
+                        a child process of an executor has to enter around its part.
+"""
+
+import contextvars
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from typing import TypeAlias
+
+from chancy import Job, QueuedJob
+from chancy.plugin import Plugin
+
+from chancy_runtime.isolation import current_scope, isolated
+
+# It travels to the child, so it has to be picklable.
+InChild: TypeAlias = Callable[[], AbstractContextManager[object]]
+ObservePush: TypeAlias = Callable[[list[Job]], AbstractContextManager[list[Job]]]
+ObserveRun: TypeAlias = Callable[[QueuedJob], AbstractContextManager[InChild | None]]
+
+_UNOBSERVED: AbstractContextManager[list[InChild]] = nullcontext([])
+
+
+def with_meta(job: Job, name: str, value: object) -> Job:
+    """Returns the job with one more entry in its meta, if that is what it should be."""
+    meta = job.meta or {}
+    return replace(job, meta={**meta, name: value}) if isinstance(meta, dict) else job
+
+
+def headers_in(job: QueuedJob, name: str) -> dict[str, str]:
+    """Returns an entry of a job's meta as headers; whatever else it is, is left out."""
+    found = job.meta.get(name)
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in entries if isinstance(value, str)}
+
+
+def run_observers(plugins: Iterable[Plugin]) -> list[ObserveRun]:
+    """Returns the methods observe_run() of the plugins that have one."""
+    return [each.observe_run for each in plugins if hasattr(each, "observe_run")]
+
+
+@contextmanager
+def observed_push(plugins: Iterable[Plugin], jobs: list[Job]) -> Iterator[list[Job]]:
+    """Runs its block, a push, in the plugins' context managers; yields what to push."""
+    with ExitStack() as stack:
+        for plugin in plugins if jobs else ():
+            observe: ObservePush | None = getattr(plugin, "observe_push", None)
+            if observe:
+                jobs = stack.enter_context(observe(jobs))
+        yield jobs
+
+
+def observed(
+    observers: Sequence[ObserveRun], job: QueuedJob
+) -> AbstractContextManager[list[InChild]]:
+    """Returns the context manager to run a job in; it costs nothing without observers."""
+    return _observed(observers, job) if observers else _UNOBSERVED
+
+
+@contextmanager
+def _observed(
+    observers: Sequence[ObserveRun], job: QueuedJob
+) -> Iterator[list[InChild]]:
+    with ExitStack() as stack:
+        entered = [stack.enter_context(observe(job)) for observe in observers]
+        yield [each for each in entered if each]
+
+
+@contextmanager
+def in_child(entered: Iterable[InChild]) -> Iterator[None]:
+    """Runs its block, a child's part of a job, in what the observers gave it."""
+    with ExitStack() as stack:
+        for enter in entered:
+            stack.enter_context(enter())
+        yield
+
+
+class RunElsewhere:
+    """An observed run of a job in a child process: this process begins and ends it.
+
+    It has a context and a Sentry scope of its own, as a job in a thread has.
+
+    Attributes:
+        for_child: What the child has to enter.
+    """
+
+    def __init__(self, observers: Sequence[ObserveRun], job: QueuedJob) -> None:
+        self._context = contextvars.copy_context()
+        self.for_child = self._context.run(self._begin, observers, job)
+
+    def _begin(self, observers: Sequence[ObserveRun], job: QueuedJob) -> list[InChild]:
+        with ExitStack() as stack:
+            stack.enter_context(isolated())
+            entered = stack.enter_context(observed(observers, job))
+            self._scope = current_scope()
+            self._stack = stack.pop_all()
+        return entered
+
+    def end(self, error: BaseException | None) -> object:
+        """Ends the run; returns its Sentry scope, or None where Sentry is not in use."""
+        if error is None:
+            self._context.run(self._stack.__exit__, None, None, None)
+        else:
+            trace = error.__traceback__
+            self._context.run(self._stack.__exit__, type(error), error, trace)
+        return self._scope

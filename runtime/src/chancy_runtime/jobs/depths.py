@@ -1,0 +1,149 @@
+"""How many jobs wait in each queue, and for how long, at a cost that has a bound."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from chancy_runtime.jobs.claims import PLAN
+from chancy_runtime.jobs.rows import statement
+from chancy_runtime.postgres.claim_indexes import are_built
+
+# Of a queue, no more jobs than so many are counted; more priorities than so many are not
+# looked at, nor more queues.
+MOST = 10_000
+_MOST_PRIORITIES = 100
+_MOST_QUEUES = 200
+# As a claim, it looks at two kinds of jobs: those that could run from their push on, of
+# which the first id of a priority is the oldest, and those that fall due later. Queues and
+# priorities are found in as many steps as there are. Each look has a limit, or PostgreSQL
+# could join them in another order.
+_DEPTHS = """
+WITH RECURSIVE pushed (queue) AS (
+    (SELECT queue FROM {jobs} WHERE {from_the_push} ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT next.queue FROM pushed CROSS JOIN LATERAL (
+        SELECT queue FROM {jobs} WHERE {from_the_push} AND queue > pushed.queue
+        ORDER BY queue LIMIT 1
+    ) AS next
+), postponed (queue) AS (
+    (SELECT queue FROM {jobs} WHERE {from_a_later_time} ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT next.queue FROM postponed CROSS JOIN LATERAL (
+        SELECT queue FROM {jobs} WHERE {from_a_later_time} AND queue > postponed.queue
+        ORDER BY queue LIMIT 1
+    ) AS next
+), names (name) AS (
+    (SELECT name FROM {queues} LIMIT %(most_queues)s)
+    UNION (SELECT queue FROM pushed LIMIT %(most_queues)s)
+    UNION (SELECT queue FROM postponed LIMIT %(most_queues)s)
+)
+SELECT name, least(now.jobs + later.due, %(most)s), later.scheduled,
+    COALESCE(EXTRACT(epoch FROM NOW() - least(oldest.since, later.since)), 0)::float
+FROM names
+CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs FROM (
+        SELECT FROM {jobs} WHERE queue = name AND {from_the_push} LIMIT %(most)s
+    ) AS _
+) AS now
+CROSS JOIN LATERAL (
+    WITH RECURSIVE found (priority) AS (
+        (
+            SELECT priority FROM {jobs}
+            WHERE queue = name AND {from_the_push} AND priority IS NOT NULL
+            ORDER BY priority DESC LIMIT 1
+        )
+        UNION ALL
+        SELECT lower.priority FROM found CROSS JOIN LATERAL (
+            SELECT priority FROM {jobs}
+            WHERE queue = name AND {from_the_push} AND priority < found.priority
+            ORDER BY priority DESC LIMIT 1
+        ) AS lower
+    )
+    SELECT min(first.created_at) AS since
+    FROM (SELECT priority FROM found LIMIT %(most_priorities)s) AS p
+    CROSS JOIN LATERAL (
+        SELECT created_at FROM {jobs}
+        WHERE queue = name AND {from_the_push} AND priority = p.priority
+        ORDER BY id LIMIT 1
+    ) AS first
+) AS oldest
+CROSS JOIN LATERAL (
+    WITH RECURSIVE found (priority) AS (
+        (
+            SELECT priority FROM {jobs} WHERE queue = name AND {from_a_later_time}
+            ORDER BY priority DESC LIMIT 1
+        )
+        UNION ALL
+        SELECT lower.priority FROM found CROSS JOIN LATERAL (
+            SELECT priority FROM {jobs}
+            WHERE queue = name AND {from_a_later_time} AND priority < found.priority
+            ORDER BY priority DESC LIMIT 1
+        ) AS lower
+    ), priorities AS MATERIALIZED (
+        SELECT priority FROM found LIMIT %(most_priorities)s
+    )
+    SELECT (
+        SELECT count(*) FROM (
+            SELECT FROM priorities p CROSS JOIN LATERAL (
+                SELECT FROM {jobs} WHERE queue = name AND {from_a_later_time}
+                    AND priority = p.priority AND scheduled_at <= NOW()
+                LIMIT %(most)s
+            ) AS _
+            LIMIT %(most)s
+        ) AS _
+    ) AS due, (
+        SELECT count(*) FROM (
+            SELECT FROM priorities p CROSS JOIN LATERAL (
+                SELECT FROM {jobs} WHERE queue = name AND {from_a_later_time}
+                    AND priority = p.priority AND scheduled_at > NOW()
+                LIMIT %(most)s
+            ) AS _
+            LIMIT %(most)s
+        ) AS _
+    ) AS scheduled, (
+        SELECT min(first.scheduled_at) FROM priorities p CROSS JOIN LATERAL (
+            SELECT scheduled_at FROM {jobs} WHERE queue = name AND {from_a_later_time}
+                AND priority = p.priority AND scheduled_at <= NOW()
+            ORDER BY scheduled_at LIMIT 1
+        ) AS first
+    ) AS since
+) AS later
+ORDER BY name
+"""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What waits in a queue.
+
+    Args:
+        queue: Its name. It may be one that nobody declared.
+        due: How many jobs could run now; MOST stands for that many or more.
+        scheduled: How many jobs wait for a later time, or for another attempt then; MOST
+            stands for that many or more.
+        oldest: Seconds since the first of those that are due could run.
+    """
+
+    queue: str
+    due: int
+    scheduled: int
+    oldest: float
+
+
+async def read_depths(connection: AsyncConnection[Any], prefix: str) -> list[Depth]:
+    """Returns what waits in each queue; the cost has a bound, however many jobs wait.
+
+    Without the library's indexes it would read all jobs that wait, and returns nothing.
+    """
+    if not await are_built(connection, prefix):
+        return []
+    values = {
+        "most": MOST,
+        "most_priorities": _MOST_PRIORITIES,
+        "most_queues": _MOST_QUEUES,
+    }
+    async with connection.transaction(), connection.cursor() as cursor:
+        await cursor.execute(PLAN)
+        await cursor.execute(statement(_DEPTHS, prefix), values)
+        return [Depth(*row) for row in await cursor.fetchall()]

@@ -1,0 +1,271 @@
+"""Counts what the workers do, for Prometheus."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import Any
+
+import psycopg
+from chancy import QueuedJob
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from chancy_runtime.app import Chancy
+from chancy_runtime.errors import WorkersError
+from chancy_runtime.jobs.depths import MOST, Depth, read_depths
+from chancy_runtime.plugins.base import OnOurWorker
+from chancy_runtime.postgres.connections import autocommit
+
+# From a job that sends one query to one that takes an hour.
+_DURATIONS = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+# From a free worker that is told at once to a backlog of a day.
+_WAITS = (0.01, 0.05, 0.2, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400)
+# A row can name any function: those beyond this many are counted as one.
+_MOST_FUNCTIONS = 200
+_OTHER = "other"
+# Seconds for which depths count as current, and that a scrape waits for them.
+_FRESH = 5.0
+_PATIENCE = 3.0
+
+
+class PrometheusPlugin(OnOurWorker):
+    """Counts what the workers of this process do; metrics_router() shows it.
+
+    Counters and histograms are those of this process. What it shows of the queues in the
+    database is the same in each process of the service. Needs the extra `prometheus` of
+    chancy-runtime. docs/metrics.md lists the metrics.
+
+    Args:
+        service: The value of the label `service` of each metric.
+    """
+
+    def __init__(self, *, service: str) -> None:
+        super().__init__()
+        self.service = service
+        # One for each service: two of them may run in one process.
+        self.registry = CollectorRegistry()
+        by_queue = ("service", "queue")
+        by_function = (*by_queue, "func")
+        self._started = Counter(
+            "chancy_jobs_started",
+            "Runs of jobs that began, each attempt of a job.",
+            by_function,
+            registry=self.registry,
+        )
+        self._ended = Counter(
+            "chancy_jobs_ended",
+            "Runs of jobs whose result was saved: succeeded, failed, or retrying when the "
+            "job failed and runs again.",
+            (*by_function, "outcome"),
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "chancy_job_duration_seconds",
+            "How long runs of jobs took.",
+            by_function,
+            buckets=_DURATIONS,
+            registry=self.registry,
+        )
+        self._wait = Histogram(
+            "chancy_job_wait_seconds",
+            "From when a job could run to its first start.",
+            by_queue,
+            buckets=_WAITS,
+            registry=self.registry,
+        )
+        self._functions: set[str] = set()
+        self._depths: Sequence[Depth] | None = None
+        self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def get_identifier() -> str:
+        return "chancy_runtime.prometheus"
+
+    # --- what the workers do ---------------------------------------------------------
+
+    @contextmanager
+    def observe_run(self, job: QueuedJob) -> Iterator[None]:
+        labels = self._labels(job)
+        self._started.labels(*labels).inc()
+        if job.attempts == 0 and job.started_at:
+            # The time in a job is that of its decorator where nobody set one.
+            due = max(filter(None, (job.created_at, job.scheduled_at)))
+            waited = (job.started_at - due).total_seconds()
+            self._wait.labels(*labels[:2]).observe(max(0.0, waited))
+        since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._duration.labels(*labels).observe(time.perf_counter() - since)
+
+    async def on_job_updated(self, *, worker: Any, job: QueuedJob) -> None:
+        self._ended.labels(*self._labels(job), job.state.value).inc()
+
+    def _labels(self, job: QueuedJob) -> tuple[str, str, str]:
+        return self.service, job.queue, self._known(job.func)
+
+    def _known(self, func: str) -> str:
+        if func not in self._functions:
+            if len(self._functions) >= _MOST_FUNCTIONS:
+                return _OTHER
+            self._functions.add(func)
+        return func
+
+    # --- what a scrape looks at ------------------------------------------------------
+
+    async def gauges(self, chancy: Chancy) -> list[Metric]:
+        """Returns what is so at this moment, in the process and in the database."""
+        depths = await self._current_depths(chancy)
+        now = time.monotonic()
+        alive = [
+            worker
+            for worker in chancy.workers
+            if now - worker.last_heartbeat < worker.heartbeat_timeout
+        ]
+        executors = [
+            each for worker in chancy.workers for each in worker.executors.items()
+        ]
+        return [
+            self._gauge(
+                "chancy_workers",
+                "Workers of this process whose heartbeat is recent.",
+                len(alive),
+            ),
+            self._gauge(
+                "chancy_leader",
+                "1 where a worker of this process is the leader.",
+                any(worker.is_leader.is_set() for worker in alive),
+            ),
+            self._gauge(
+                "chancy_failing_tasks",
+                "Tasks of this process that do not work; /health/ready names them.",
+                len(chancy.monitor.failing),
+            ),
+            self._gauge_by_queue(
+                "chancy_jobs_running",
+                "Jobs that run in this process.",
+                [(queue, len(each.get_running_jobs())) for queue, each in executors],
+            ),
+            self._gauge_by_queue(
+                "chancy_queue_concurrency",
+                "How many jobs of the queue this process runs at once.",
+                [(queue, each.concurrency) for queue, each in executors],
+            ),
+            self._gauge(
+                "chancy_database_up",
+                "1 where the database answered this process.",
+                depths is not None,
+            ),
+            self._gauge_by_queue(
+                "chancy_queue_depth",
+                f"Jobs that could run now, up to {MOST}; the same in each process.",
+                [(each.queue, each.due) for each in depths or ()],
+            ),
+            self._gauge_by_queue(
+                "chancy_queue_scheduled",
+                "Jobs that wait for a later time, also for their next attempt, up to "
+                f"{MOST}; the same in each process.",
+                [(each.queue, each.scheduled) for each in depths or ()],
+            ),
+            self._gauge_by_queue(
+                "chancy_queue_oldest_seconds",
+                "Since when the first job that could run now could; the same in each "
+                "process.",
+                [(each.queue, each.oldest) for each in depths or ()],
+            ),
+        ]
+
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        gauge = GaugeMetricFamily(name, text, labels=["service"])
+        gauge.add_metric([self.service], value)
+        return gauge
+
+    def _gauge_by_queue(
+        self, name: str, text: str, values: Iterable[tuple[str, float]]
+    ) -> Metric:
+        """Returns a gauge; the values of one queue are added up."""
+        sums: dict[str, float] = {}
+        for queue, value in values:
+            sums[queue] = sums.get(queue, 0) + value
+        gauge = GaugeMetricFamily(name, text, labels=["service", "queue"])
+        for queue, value in sums.items():
+            gauge.add_metric([self.service, queue], value)
+        return gauge
+
+    async def _current_depths(self, chancy: Chancy) -> Sequence[Depth] | None:
+        """Returns what waits; scrapes that come at about the same time share a query.
+
+        Returns:
+            None while the database does not answer in time.
+        """
+        if chancy.monitor.database_is_lost:
+            return None
+        if time.monotonic() > self._read_at + _FRESH:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read_depths(chancy))
+            # Not cancelled when it is late: the next scrape may have its answer.
+            await asyncio.wait([self._reading], timeout=_PATIENCE)
+        return self._depths
+
+    async def _read_depths(self, chancy: Chancy) -> None:
+        self._depths = None
+        with suppress(psycopg.Error, WorkersError):
+            async with autocommit(chancy.pool) as connection:
+                self._depths = await read_depths(connection, chancy.prefix)
+        self._read_at = time.monotonic()
+
+
+async def exposition(
+    chancys: Iterable[Chancy], accepted: str, *, with_process: bool
+) -> tuple[bytes, str]:
+    """Returns what a scrape is answered, and its content type.
+
+    Args:
+        accepted: The header `Accept` of the scrape.
+        with_process: Whether prometheus_client's default registry is part of it.
+
+    Raises:
+        WorkersError: A Chancy has no PrometheusPlugin.
+    """
+    sources: list[Iterable[Metric]] = []
+    for chancy in chancys:
+        plugin = _plugin_of(chancy)
+        sources += [plugin.registry.collect(), await plugin.gauges(chancy)]
+    if with_process:
+        sources.append(REGISTRY.collect())
+    encode, content_type = choose_encoder(accepted)
+    registry = CollectorRegistry()
+    registry.register(_Together(sources))
+    # Of many functions, it takes longer than the event loop should wait.
+    return await asyncio.to_thread(encode, registry), content_type
+
+
+def _plugin_of(chancy: Chancy) -> PrometheusPlugin:
+    for plugin in chancy.plugins.values():
+        if isinstance(plugin, PrometheusPlugin):
+            return plugin
+    raise WorkersError(
+        f"there are no metrics: add PrometheusPlugin(service=…) to the plugins in "
+        f"{chancy.package}"
+    )
+
+
+class _Together(Collector):
+    """The metrics of several services, of which the format wants each name once."""
+
+    def __init__(self, sources: Iterable[Iterable[Metric]]) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterable[Metric]:
+        metrics: dict[str, Metric] = {}
+        for metric in chain.from_iterable(self._sources):
+            if metric.name in metrics:
+                metrics[metric.name].samples += metric.samples
+            else:
+                metrics[metric.name] = metric
+        return metrics.values()
