@@ -101,3 +101,12 @@ def test_without_fastapi_the_rest_can_be_imported(tmp_path: Path) -> None:
     )
 
     assert in_a_process(code).returncode == 0
+
+
+def test_the_server_and_the_watcher_of_run_are_not_imported_before_it_runs() -> None:
+    code = (
+        "import sys, chancy_runtime, chancy_runtime.cli\n"
+        "print({'fastapi', 'uvicorn', 'watchfiles'} & set(sys.modules))\n"
+    )
+
+    assert in_a_process(code).stdout == "set()\n"
