@@ -1,6 +1,7 @@
 """Workers in a process of their own: the command `run`, its exit status, logs and tags."""
 
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,22 @@ def test_logs_and_sentry_are_set_up_as_in_the_api(url: str, tmp_path: Path) -> N
     assert of_api["exception"]["values"][-1]["value"] == "no digest"
     assert of_own["exception"]["values"][-1]["value"] == "no digest"
     assert of_own["tags"]["service"] == of_api["tags"]["service"] == "billing"
+
+
+def test_metrics_are_served_where_the_service_has_the_plugin(
+    url: str, tmp_path: Path
+) -> None:
+    backend = recorder(tmp_path / "backend").apart()
+    backend.add_plugin(
+        'PrometheusPlugin(service="billing")',
+        "from chancy_runtime import PrometheusPlugin",
+    )
+
+    with backend.service(url) as own:
+        wait_until_ready(own)
+        with urllib.request.urlopen(f"{own.address}/metrics", timeout=10) as answer:
+            assert b"chancy_" in answer.read()
+        own.stop()
 
 
 def test_a_changed_file_starts_them_again(url: str, tmp_path: Path) -> None:

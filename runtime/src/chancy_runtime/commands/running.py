@@ -1,4 +1,4 @@
-"""The command `run`: the workers in a process of their own, with HTTP for its probes."""
+"""The command `run`: the workers in a process of their own, with HTTP beside them."""
 
 import argparse
 import importlib
