@@ -12,6 +12,7 @@ import psycopg
 
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres.connecting import connect, reason_of, target
+from chancy_runtime.postgres.grants import grants
 from chancy_runtime.postgres.migrations import (
     migrate,
     parts_of,
@@ -24,7 +25,8 @@ from chancy_runtime.postgres.security import find_open_tables, refuse_hidden_tab
 def main(create_chancy: Callable[[], chancy.Chancy], package: str | None) -> NoReturn:
     """Runs the command that was typed and exits with its status.
 
-    `migrate` creates or upgrades Chancy's tables; `status` shows the database and what is
+    `migrate` creates or upgrades Chancy's tables, or prints with `--print-grants` what
+    other roles than their owner need; `status` shows the database and what is
     due, with `--json` for programs. The exit status is 0 when the tables are as they
     should be, 1 when a migration is due, a table is open to Supabase's public API or the
     command failed, and 2 for bad usage.
@@ -50,9 +52,18 @@ def main(create_chancy: Callable[[], chancy.Chancy], package: str | None) -> NoR
         command.add_argument(
             "--json", action="store_true", help="print one JSON object"
         )
+        if name == "migrate":
+            command.add_argument(
+                "--print-grants",
+                action="store_true",
+                help="migrate nothing, and print the SQL for roles with the least rights",
+            )
     arguments = parser.parse_args()
     try:
         app = create_chancy()
+        if arguments.command == "migrate" and arguments.print_grants:
+            print(asyncio.run(grants(app, command=f"{parser.prog} migrate")), end="")
+            sys.exit(0)
         if arguments.command == "migrate":
             asyncio.run(migrate(app))
         status = asyncio.run(read_status(app))
