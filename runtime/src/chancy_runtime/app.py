@@ -28,6 +28,7 @@ from chancy_runtime.errors import (
     show_start_errors_as_one_line,
 )
 from chancy_runtime.jobs import pushes
+from chancy_runtime.jobs.registered import Registered
 from chancy_runtime.jobs.rows import UNREADABLE
 from chancy_runtime.modes import Mode, workers_mode
 from chancy_runtime.postgres.connecting import (
@@ -43,6 +44,7 @@ from chancy_runtime.postgres.connections import (
     shut_down,
     with_timeouts,
 )
+from chancy_runtime.postgres.migrations import parts_of
 from chancy_runtime.postgres.target import target_of
 from chancy_runtime.queues.deployment import Deployment
 from chancy_runtime.queues.rows import check_tags, readable_queues
@@ -108,6 +110,7 @@ class Chancy(chancy.Chancy):
 
     Attributes:
         monitor: What works and what does not.
+        registered: The functions and executors that rows may name.
         mode: What this process does: runs its Workers, or only pushes.
         deployment: Which deployment this process belongs to.
         workers: The Workers that have started and not stopped.
@@ -151,6 +154,9 @@ class Chancy(chancy.Chancy):
         if self.mode is Mode.PUSH:
             self.min_connection_pool_size = 1
             self.max_connection_pool_size = min(highest, _PUSH_POOL_SIZE)
+        self.registered = Registered(
+            package, self.settings, where=self.package, log=self.log
+        )
         self.workers: list[RunningWorker] = []
         self.elsewhere: list[RunningWorker] = []
         self.deployment = Deployment(self)
@@ -338,6 +344,16 @@ class Chancy(chancy.Chancy):
         except psycopg.Error:
             return False
         return True
+
+    async def is_up_to_date(self) -> bool:
+        """Returns whether no migration of the tables is due.
+
+        Chancy 0.26 creates a table to find out, which not every role may do.
+        """
+        await self.pool.open()
+        async with self.pool.connection() as connection:
+            parts = await parts_of(connection, self)
+        return not any(part.migrator and part.due for part in parts)
 
     async def get_all_queues(self) -> list[Queue]:
         """Returns the queues whose rows can be read; the others are reported.
