@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from billing_service import create_chancy, succeeds
 from chancy_runtime import Chancy, WorkersError, check_database, migrate
-from chancy_runtime.cli import read_status
+from chancy_runtime.commands.tables import read_status
 from chancy_runtime.postgres import claim_indexes
 from chancy_runtime.testing import RunJob, Service
 from psycopg import AsyncConnection

@@ -25,7 +25,8 @@ from chancy_runtime import (
     job,
     migrate,
 )
-from chancy_runtime.cli import main, read_status
+from chancy_runtime.cli import main
+from chancy_runtime.commands.tables import read_status
 from chancy_runtime.postgres.connecting import connect
 from chancy_runtime.postgres.migrations import parts_of, tables_of
 from psycopg.conninfo import conninfo_to_dict

@@ -1,0 +1,49 @@
+"""The program that the commands belong to, as they see it."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import chancy
+
+Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A service's program, `python -m <its package>.workers`.
+
+    Args:
+        create_chancy: Builds the service's Chancy; nothing is entered.
+        name: What was typed, without the command.
+        package: The package of the workers.
+    """
+
+    create_chancy: Callable[[], chancy.Chancy]
+    name: str
+    package: str | None
+
+
+# Runs a command and returns its exit status; it may raise a WorkersError.
+Command: TypeAlias = Callable[[Program, argparse.Namespace], int]
+
+
+def add_command(
+    parsers: Parsers, name: str, run: Command, text: str
+) -> argparse.ArgumentParser:
+    """Adds a command, and returns its parser for the arguments.
+
+    Args:
+        text: What it does, for the help.
+    """
+    parser = parsers.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for programs."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
