@@ -17,12 +17,15 @@ UPDATES: dict[str, list[str | Path]] = {
 }
 
 
-def make_root(folder: Path, template: Path, release: str, line_length: int = 0) -> Path:
+def make_root(
+    folder: Path, template: Path, release: str, line_length: int = 0, *told: str
+) -> Path:
     """A backend with one service, laid out anew when that is asked for, and committed."""
     root = folder / "backend"
     root.mkdir(parents=True)
     (root / "pyproject.toml").touch()
-    copy(BILLING, f"--vcs-ref={release}", *SCHEDULED, cwd=root, template=template)
+    told = (f"--vcs-ref={release}", *SCHEDULED, *told)
+    copy(BILLING, *told, cwd=root, template=template)
     if line_length:
         edits.reformat(root / BILLING, line_length)
     commit(root)

@@ -19,7 +19,7 @@ from .releases import (
     update,
 )
 from .support import COPIER, PROGRAM, SCHEDULED, commit, copy, environment, run
-from .updates import ANSWERS, KEPT, make_backend
+from .updates import ANSWERS, KEPT, kept_answers, make_backend
 
 WORKERS = "app/billing/workers"
 RENAMED = [{"name": "send_digest"}, {"name": "summary", "queue": "slow"}]
@@ -440,7 +440,12 @@ def test_answers_edited_by_hand_in_an_old_release_are_taken_in(
     chancy_workers("update", cwd=root)
 
     fresh = read_files(
-        render("service", jobs=[*ANSWERS["jobs"], "archive"], sentry=False)
+        render(
+            "service",
+            jobs=[*ANSWERS["jobs"], "archive"],
+            sentry=False,
+            **kept_answers("v0.2.0"),
+        )
     )
     assert read_files(root) == {**fresh, **written_once(root)}
 
@@ -452,8 +457,8 @@ def test_a_second_service_of_an_old_release_is_not_taken_for_the_backend_it_is_i
     copy("app/shipping", "--vcs-ref=v0.2.0", cwd=root, template=template)
     commit_all(root)
     current = Path(shutil.copytree(render("backend"), tmp_path / "current" / "backend"))
-    release = f"--vcs-ref={WORKING_TREE}"
-    copy("app/shipping", release, *SCHEDULED, cwd=current, template=template)
+    told = (f"--vcs-ref={WORKING_TREE}", "--data=only_registered=false", *SCHEDULED)
+    copy("app/shipping", *told, cwd=current, template=template)
 
     printed = chancy_workers("update", "app/shipping", cwd=root)
 

@@ -177,6 +177,7 @@ def test_the_settings_have_their_defaults_and_ranges() -> None:
     assert told == {
         field.name: (field.default, settings._RANGES[field.name])
         for field in fields(Settings)
+        if field.name in settings._RANGES
     }
 
 

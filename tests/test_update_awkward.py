@@ -333,7 +333,8 @@ def test_a_template_that_cannot_be_updated_from_is_told_with_the_way_out(
 def test_a_service_that_a_formatter_laid_out_anew_has_no_conflicts(
     template: Path, tmp_path: Path
 ) -> None:
-    current = make_root(tmp_path / "new", template, WORKING_TREE, 100)
+    told = "--data=only_registered=false"
+    current = make_root(tmp_path / "new", template, WORKING_TREE, 100, told)
     root = make_root(tmp_path / "old", template, FIRST, 100)
 
     printed = run(PROGRAM, "update", cwd=root).stdout

@@ -30,7 +30,7 @@ from .releases import (
 )
 from .support import run
 from .updates import ANSWERS as RENDERED
-from .updates import Update, make_backend, switch_imports
+from .updates import Update, kept_answers, make_backend, switch_imports
 
 WORDS = st.sampled_from(["alpha", "beta", "gamma"])
 JOBS = st.sampled_from(["send_digest", "report", "alpha"])
@@ -154,20 +154,25 @@ class Renders:
     template: Path
     folder: Path
 
-    def backend(self, release: str, scope: str) -> Path:
+    def backend(self, release: str, scope: str, **kept: object) -> Path:
         """Rendered once; to be copied."""
-        root = self.folder / release / scope / "backend"
+        of_answers = "".join(f" {name} {value}" for name, value in kept.items())
+        root = self.folder / f"{release}{of_answers}" / scope / "backend"
         if not root.exists():
-            make_backend(root, scope, self.template, release)
+            make_backend(root, scope, self.template, release, **kept)
         return root
 
-    def fresh(self, scope: str, answers: dict[str, Any]) -> dict[str, bytes]:
-        """What the working tree makes of these answers."""
+    def fresh(
+        self, release: str, scope: str, answers: dict[str, Any]
+    ) -> dict[str, bytes]:
+        """What the working tree makes of these answers to a release."""
+        kept = kept_answers(release)
         if not answers:
-            return read_files(self.backend(WORKING_TREE, scope))
+            return read_files(self.backend(WORKING_TREE, scope, **kept))
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "backend"
-            make_backend(root, scope, self.template, WORKING_TREE, **answers)
+            told = {**kept, **answers}
+            make_backend(root, scope, self.template, WORKING_TREE, **told)
             return read_files(root)
 
 
@@ -193,7 +198,7 @@ def hold(example: Example, renders: Renders, folder: Path) -> None:
         assert read_files(root) == team
     update(project)
     updated = read_files(root)
-    fresh = renders.fresh(example.scope, example.answers)
+    fresh = renders.fresh(example.release, example.scope, example.answers)
     done = Update(root, project, service, old, team, updated, fresh, "")
     expected = done.expected(folder)
     if example.program == "chancy-workers":

@@ -24,7 +24,7 @@ from .support import (
     run,
     service,
 )
-from .updates import KEPT, Update, make_backend, switch_imports
+from .updates import KEPT, Update, kept_answers, make_backend, switch_imports
 
 
 def edit_as_a_team_does(service: Path) -> None:
@@ -57,7 +57,7 @@ def updated_from(
 ) -> Update:
     root, fresh = folder / "old" / "backend", folder / "new" / "backend"
     project = make_backend(root, scope, template, release)
-    make_backend(fresh, scope, template, WORKING_TREE)
+    make_backend(fresh, scope, template, WORKING_TREE, **kept_answers(release))
     old = read_files(root)
     service = root / "app" / "billing"
     edit(service)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from chancy_workers.source import task
 from copier import run_copy
+from packaging.version import Version
 
 from .releases import (
     three_way_merge,
@@ -32,6 +33,8 @@ explicit_package_bases = true
 module = "chancy.*"
 follow_untyped_imports = true
 """
+# A service of an older release does not get this setting by an update.
+ENFORCED_FROM = Version("0.7.0")
 # Written once, then the team's.
 KEPT = re.compile(
     r".*/((main|worker|test_job_\w+)\.py|workers/(?!tests/)\w+/__init__\.py)"
@@ -78,6 +81,11 @@ class Update:
             elif team is not None and fresh is not None:
                 result[name] = merge(name, team, old or b"", fresh, folder)
         return result
+
+
+def kept_answers(release: str) -> dict[str, object]:
+    """The answers that a fresh render needs to be like an updated service."""
+    return {"only_registered": Version(release) >= ENFORCED_FROM}
 
 
 def switch_imports(path: Path, content: bytes) -> bytes:

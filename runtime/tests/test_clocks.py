@@ -105,6 +105,7 @@ def test_hosts_whose_clocks_are_an_hour_wrong(
                 "'10 seconds' AND NOW()) FROM billing_workers",
             ) == [(2, True)]
             running.stop()
+            a_failed_job_waits_by_the_servers_clock(url)
             # The clock behind is the leader's now, and Cron's.
             cron_goes_by_the_servers_clock(url, version)
             wait_for(
@@ -157,3 +158,16 @@ def a_scheduled_job_waits_for_its_time(url: str, version: Recorder) -> None:
         "FROM billing_jobs WHERE id = %s",
         id,
     ) == [(True,)]
+
+
+def a_failed_job_waits_by_the_servers_clock(url: str) -> None:
+    missing = "app.billing.workers.record.worker.missing"
+    id = push(url, "missing", func=missing, max_attempts=2)
+    wait_for(lambda: states(url)["retrying"], timeout=15, what="the first attempt")
+    assert query(
+        url,
+        "SELECT scheduled_at BETWEEN created_at + INTERVAL '15 seconds' "
+        "AND NOW() + INTERVAL '19 seconds' FROM billing_jobs WHERE id = %s",
+        id,
+    ) == [(True,)]
+    query(url, "DELETE FROM billing_jobs WHERE id = %s", id)

@@ -487,8 +487,8 @@ UNREADABLE_ROWS: list[tuple[dict[str, str], str]] = [
     ({"limits": "'{\"a\": 1}'"}, "TypeError"),
     ({"limits": """'[{"t": "time", "v": "long"}]'"""}, "TypeError"),
     ({"limits": """'[{"t": "memory", "v": 5}]'"""}, "does not support memory limits"),
-    ({"errors": "'5'"}, "errors is 5, not a list"),
-    ({"meta": "'[1]'"}, "meta is [1], not a dict"),
+    ({"errors": "'5'"}, "errors is a int, not a list"),
+    ({"meta": "'[1]'"}, "meta is a list, not a dict"),
     ({"kwargs": "'7'"}, "TypeError"),
     (
         {"kwargs": "jsonb_build_object('note', repeat('9', 5000)::numeric)"},

@@ -18,18 +18,22 @@ RANGES = {
     "poll_interval": (1, 3600),
     "replicas": (1, 1000),
     "pooler_connections": (1, 100_000),
+    "retry_wait": (0, 3600),
+    "retry_limit": (0, 86_400),
 }
 
 
 def test_every_setting_has_a_range() -> None:
-    assert [field.name for field in fields(Settings)] == list(RANGES)
+    without = ["only_registered", "also_registered"]
+    assert [field.name for field in fields(Settings)] == [*RANGES, *without]
 
 
 @pytest.mark.parametrize("name", RANGES)
 def test_the_range_is_checked_with_its_type(name: str) -> None:
     lowest, highest = RANGES[name]
     for value in (lowest, highest):
-        plain_chancy(URL, settings=Settings(**{name: value}))
+        settings: dict[str, Any] = {name: value}
+        plain_chancy(URL, settings=Settings(**settings))
 
     wrong: list[Any] = [lowest - 1, highest + 1, str(lowest), lowest + 0.5, True, None]
     for each in wrong:
@@ -39,6 +43,27 @@ def test_the_range_is_checked_with_its_type(name: str) -> None:
             f"{name} is {each!r}, and takes a whole number from {lowest} to {highest}: "
             "correct it in app.billing.workers"
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "takes"),
+    [
+        ("only_registered", "yes", "True or False"),
+        ("only_registered", 1, "True or False"),
+        ("also_registered", "app.common", "a list of import paths"),
+        ("also_registered", ["app.common.*"], "a list of import paths"),
+        ("also_registered", ["app/common.py"], "a list of import paths"),
+        ("also_registered", [""], "a list of import paths"),
+        ("also_registered", [len], "a list of import paths"),
+    ],
+)
+def test_who_may_run_what_is_checked_too(name: str, value: Any, takes: str) -> None:
+    with pytest.raises(WorkersError) as error:
+        plain_chancy(URL, settings=Settings(**{name: value}))
+
+    line = str(error.value)
+    assert line.startswith(f"{name} is {value!r}, and takes {takes}")
+    assert line.endswith("correct it in app.billing.workers")
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,8 @@ def answers_of(house: House, service: str, main: str) -> dict[str, Any]:
         "metrics": "Metrics" in plugins,
         "workflow": "WorkflowPlugin" in plugins,
         "start_without_database": False,
+        # Its jobs need no decorator, and may be anywhere.
+        "only_registered": False,
     }
 
 

@@ -35,6 +35,7 @@ from chancy_runtime.errors import (
 )
 from chancy_runtime.execution.observers import observed_push
 from chancy_runtime.jobs import pushes, recording
+from chancy_runtime.jobs.registered import Registered
 from chancy_runtime.jobs.rows import UNREADABLE
 from chancy_runtime.modes import VARIABLE, Mode, workers_mode
 from chancy_runtime.postgres.connecting import (
@@ -50,6 +51,7 @@ from chancy_runtime.postgres.connections import (
     shut_down,
     with_timeouts,
 )
+from chancy_runtime.postgres.migrations import parts_of
 from chancy_runtime.postgres.target import target_of
 from chancy_runtime.queues.deployment import Deployment
 from chancy_runtime.queues.rows import check_tags, readable_queues
@@ -121,6 +123,7 @@ class Chancy(chancy.Chancy):
 
     Attributes:
         monitor: What works and what does not.
+        registered: The functions and executors that rows may name.
         mode: What this process does: runs its Workers, only pushes, or neither.
         deployment: Which deployment this process belongs to.
         workers: The Workers that have started and not stopped.
@@ -165,6 +168,9 @@ class Chancy(chancy.Chancy):
         if self.mode is Mode.PUSH:
             self.min_connection_pool_size = 1
             self.max_connection_pool_size = min(highest, _PUSH_POOL_SIZE)
+        self.registered = Registered(
+            package, self.settings, where=self.package, log=self.log
+        )
         self.workers: list[RunningWorker] = []
         self.elsewhere: list[RunningWorker] = []
         self.has_unsaved_results = False
@@ -386,6 +392,16 @@ class Chancy(chancy.Chancy):
         except psycopg.Error:
             return False
         return True
+
+    async def is_up_to_date(self) -> bool:
+        """Returns whether no migration of the tables is due.
+
+        Chancy 0.26 creates a table to find out, which not every role may do.
+        """
+        await self.pool.open()
+        async with self.pool.connection() as connection:
+            parts = await parts_of(connection, self)
+        return not any(part.migrator and part.due for part in parts)
 
     async def get_all_queues(self) -> list[Queue]:
         """Returns the queues whose rows can be read; the others are reported.

@@ -25,6 +25,8 @@ async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:
     """
     if chancy.mode is not Mode.RUN:
         return
+    queues = list(queues)
+    chancy.registered.add_executors(queue.executor for queue in queues)
     async with chancy.step_of_start(), chancy.deployment.owning() as cursor:
         if cursor is None:
             return

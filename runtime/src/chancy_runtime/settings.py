@@ -1,6 +1,8 @@
 """What a service may set for its workers, with the ranges that are safe."""
 
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from chancy_runtime.errors import WorkersError
@@ -13,7 +15,10 @@ _RANGES = {
     "poll_interval": (1, 3600),
     "replicas": (1, 1000),
     "pooler_connections": (1, 100_000),
+    "retry_wait": (0, 3600),
+    "retry_limit": (0, 86_400),
 }
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,15 @@ class Settings:
             pooler's connections uses it. Range: 1 to 1000.
         pooler_connections: How many connections the pooler has for this role and
             database (Supabase: Database > Settings > Pool Size). Range: 1 to 100,000.
+        retry_wait: Seconds that a job which failed for the first time waits for its next
+            attempt; they double with each failure. Range: 0 to 3600.
+        retry_limit: The longest of these waits, in seconds. Range: 0 to 86,400.
+        only_registered: Whether a job whose function is not registered fails; otherwise
+            it runs, and a warning names it once. Registered are the functions with @job
+            below the service's package, and `also_registered`.
+        also_registered: Paths of other functions that jobs may run
+            ("app.common.reports.send"), and of packages whose functions with @job they
+            may run ("app.common"); also of executors that only rows of queues name.
     """
 
     shutdown_grace: int = 20
@@ -43,9 +57,13 @@ class Settings:
     poll_interval: int = 60
     replicas: int = 1
     pooler_connections: int = 15
+    retry_wait: int = 15
+    retry_limit: int = 300
+    only_registered: bool = False
+    also_registered: Sequence[str] = ()
 
     def check(self, *, where: str) -> None:
-        """Makes sure that each setting is in its range.
+        """Makes sure that each setting is in its range, or of its kind.
 
         Args:
             where: The package in which the settings can be corrected.
@@ -53,9 +71,23 @@ class Settings:
         Raises:
             WorkersError: One is not.
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            check_range(field.name, value, *_RANGES[field.name], where=where)
+        for name, span in _RANGES.items():
+            check_range(name, getattr(self, name), *span, where=where)
+        if type(self.only_registered) is not bool:
+            raise WorkersError(
+                f"only_registered is {self.only_registered!r}, and takes True or False: "
+                f"correct it in {where}"
+            )
+        paths = self.also_registered
+        if not isinstance(paths, list | tuple) or not all(map(_is_path, paths)):
+            raise WorkersError(
+                f"also_registered is {paths!r}, and takes a list of import paths such as "
+                f'["app.common.reports.send"]: correct it in {where}'
+            )
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and _PATH.fullmatch(value) is not None
 
 
 def check_range(

@@ -58,10 +58,14 @@ __all__ = [
 
 _READY_TIMEOUT = 30
 _POLL_INTERVAL = 0.02
+_AT_ONCE = {"backoff": 0, "backoff_jitter": [0, 0]}
 
 
 class RunJob(Protocol):
-    """Pushes a job and returns it when it has ended; the fixture `run_job`."""
+    """Pushes a job and returns it when it has ended; the fixture `run_job`.
+
+    Its attempts follow one another at once: their waits are left out.
+    """
 
     def __call__(
         self, job: Job | IsAJob[..., Any], *, timeout: float = 30
@@ -174,7 +178,9 @@ async def run_job(chancy: Chancy) -> RunJob:
                 "conftest.py that is not above the tests of the workers)",
                 pytrace=False,
             )
-        ended = await chancy.wait_for_job(await chancy.push(job), timeout=timeout)
+        plain = job if isinstance(job, Job) else job.job
+        plain = plain.with_meta({**plain.meta, "retry_settings": _AT_ONCE})
+        ended = await chancy.wait_for_job(await chancy.push(plain), timeout=timeout)
         assert ended is not None, "the job is gone: somebody deleted its row"
         return ended
 

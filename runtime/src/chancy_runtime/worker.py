@@ -11,6 +11,7 @@ from contextlib import (
     asynccontextmanager,
     nullcontext,
 )
+from datetime import datetime
 from typing import Any, Never
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from chancy_runtime.execution.feeder import Feeder
 from chancy_runtime.execution.hooks import with_hook
 from chancy_runtime.jobs import results
 from chancy_runtime.jobs.claims import Claims
+from chancy_runtime.jobs.registered import Registered
 from chancy_runtime.listening import (
     listen,
     listen_at_start,
@@ -39,6 +41,7 @@ from chancy_runtime.listening import (
 from chancy_runtime.modes import Mode, this_process
 from chancy_runtime.postgres.connecting import reason_of
 from chancy_runtime.postgres.connections import autocommit
+from chancy_runtime.settings import Settings
 from chancy_runtime.supervision.budget import UNDO_SECONDS
 from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.supervisor import Retry, Supervisor
@@ -163,6 +166,14 @@ class Worker(OpenWorker):
         return self.chancy.monitor
 
     @property
+    def settings(self) -> Settings:
+        return self.chancy.settings
+
+    @property
+    def registered(self) -> Registered:
+        return self.chancy.registered
+
+    @property
     def queues(self) -> Mapping[str, Queue]:
         """The queues that the Worker serves now, by name."""
         return {queue.name: queue for queue in self}
@@ -177,6 +188,9 @@ class Worker(OpenWorker):
             held=self.held_claims,
             wake=lambda name: self.queue_wake_events[name].set(),
         )
+
+    def server_time(self) -> datetime:
+        return self.claims.server_time()
 
     @property
     def settling_time(self) -> float:

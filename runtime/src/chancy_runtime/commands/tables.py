@@ -11,6 +11,7 @@ import psycopg
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres.connecting import connect, reason_of, target
+from chancy_runtime.postgres.grants import grants
 from chancy_runtime.postgres.migrations import (
     migrate,
     parts_of,
@@ -23,13 +24,22 @@ from chancy_runtime.postgres.security import find_open_tables, refuse_hidden_tab
 def add_commands(parsers: Parsers) -> None:
     """Adds `migrate` and `status`."""
     text = "create or upgrade the tables, then show them"
-    add_json(add_command(parsers, "migrate", run_migrate, text))
+    migration = add_command(parsers, "migrate", run_migrate, text)
+    add_json(migration)
+    migration.add_argument(
+        "--print-grants",
+        action="store_true",
+        help="migrate nothing, and print the SQL for roles with the least rights",
+    )
     text = "show the database and what is due; exit status 1 when something is"
     add_json(add_command(parsers, "status", run_status, text))
 
 
 def run_migrate(program: Program, arguments: argparse.Namespace) -> int:
     app = program.create_chancy()
+    if arguments.print_grants:
+        print(asyncio.run(grants(app, command=f"{program.name} migrate")), end="")
+        return 0
     asyncio.run(migrate(app))
     return _show_status(app, program, arguments)
 

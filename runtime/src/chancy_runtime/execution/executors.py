@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Never, cast
 from uuid import UUID
 
@@ -40,6 +40,8 @@ from chancy_runtime.isolation import (
     isolated,
     run_isolated,
 )
+from chancy_runtime.jobs.registered import NotRegistered
+from chancy_runtime.jobs.retries import seconds_until_retry
 from chancy_runtime.jobs.rows import changed
 from chancy_runtime.supervision.tasks import finish
 
@@ -112,14 +114,15 @@ class _Contained(Executor):
         host = self.host
         if host.gives_back:
             return
-        if isinstance(exc, JobMissing) and await host.leave_to_later(job):
+        missing = isinstance(exc, JobMissing | NotRegistered)
+        if missing and await host.leave_to_later(job):
             return
         # The data that a job set in its scope belongs to its failure; an async job ends
         # in that scope.
         with nullcontext() if is_in_job() else isolated(vars(job).get(_SCOPE)):
             ended = await run_completed_hooks(
                 host.app.plugins.values(),
-                job=_succeeded(job) if exc is None else _failed(job, exc),
+                job=_succeeded(job) if exc is None else _failed(job, exc, host),
                 worker=self.worker,
                 exc=exc,
                 result=result,
@@ -142,12 +145,14 @@ class _Contained(Executor):
             self.host.log.info("the job %s (%s) was cancelled", job.func, job.id)
             return
         failed = job.state == QueuedJob.State.FAILED
+        refused = isinstance(error, NotRegistered)
+        more = "" if failed else f" and runs again at {str(job.scheduled_at)[:19]}"
         self.host.log.getChild(FAILURES).log(
             logging.ERROR if failed else logging.WARNING,
             "the job %s (%s) failed at attempt %s of %s%s",
             *(job.func, job.id, job.attempts, job.max_attempts),
-            "" if failed else " and runs again",
-            exc_info=error,
+            f": {error}" if refused else more,
+            exc_info=None if refused else error,
         )
 
     @classmethod
@@ -196,15 +201,25 @@ def _succeeded(job: QueuedJob) -> QueuedJob:
     )
 
 
-def _failed(job: QueuedJob, error: BaseException) -> QueuedJob:
-    is_last = job.attempts + 1 >= job.max_attempts
+def _failed(job: QueuedJob, error: BaseException, host: Host) -> QueuedJob:
+    """Returns the job as it failed, or as it waits for its next attempt."""
     text = "".join(traceback.format_exception(error))
-    return changed(
+    job = changed(
         job,
-        state=QueuedJob.State.FAILED if is_last else QueuedJob.State.RETRYING,
-        completed_at=datetime.now(tz=UTC) if is_last else None,
         attempts=job.attempts + 1,
         errors=[*job.errors, {"traceback": text, "attempt": job.attempts}],
+    )
+    # A function that is not registered will not be at the next attempt.
+    if job.attempts >= job.max_attempts or isinstance(error, NotRegistered):
+        return changed(
+            job, state=QueuedJob.State.FAILED, completed_at=datetime.now(tz=UTC)
+        )
+    wait = seconds_until_retry(job, host.settings, host.log)
+    return changed(
+        job,
+        state=QueuedJob.State.RETRYING,
+        completed_at=None,
+        scheduled_at=host.server_time() + timedelta(seconds=wait),
     )
 
 
@@ -424,8 +439,9 @@ async def create_executor(worker: Host, queue: Queue) -> Executor:
 
     Raises:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
-            imported.
+            imported, or that is not registered.
     """
+    worker.registered.check_executor(queue.executor)
     kind = executor_class(queue)
     create = functools.partial(kind, worker, queue, **(queue.executor_options or {}))
     if kind is ProcessExecutor:

@@ -140,6 +140,7 @@ class Feeder:
                     "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
                 )
                 try:
+                    worker.registered.check_function(job.func)
                     await executor.push(job)
                 except Exception as error:  # noqa: BLE001  # the row says it
                     await executor.on_job_completed(job=job, exc=error)

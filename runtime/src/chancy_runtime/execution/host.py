@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from chancy.executors.base import Executor
 from chancy.hub import Hub
 from psycopg import AsyncConnection
 
+from chancy_runtime.jobs.registered import Registered
+from chancy_runtime.settings import Settings
 from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.supervisor import Retry
 
@@ -41,6 +44,14 @@ class Host(Protocol):
 
     @property
     def monitor(self) -> Monitor: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def registered(self) -> Registered:
+        """The functions and executors that rows may name."""
+        ...
 
     @property
     def executors(self) -> dict[str, Executor]: ...
@@ -75,3 +86,7 @@ class Host(Protocol):
     async def on_job_completed(self, *, queue: Queue, job: QueuedJob) -> None: ...
 
     async def queue_update(self, update: QueuedJob) -> bool: ...
+
+    def server_time(self) -> datetime:
+        """Returns the time of the server's clock."""
+        ...

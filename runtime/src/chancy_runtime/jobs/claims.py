@@ -1,9 +1,10 @@
 """Takes jobs from their queues, and gives them back."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -138,6 +139,18 @@ class Claims:
     wake: Callable[[str], None]
     _has_indexes: bool | None = field(default=None, init=False)
     _fetched_from: set[str] = field(default_factory=set, init=False)
+    # The server's time, and when it was that, in seconds of time.monotonic().
+    _server_time: tuple[datetime, float] | None = field(default=None, init=False)
+
+    def server_time(self) -> datetime:
+        """Returns the time of the server's clock, counted on from the last claim.
+
+        Before the first claim it is the time of this host.
+        """
+        if self._server_time is None:
+            return datetime.now(tz=UTC)
+        then, since = self._server_time
+        return then + timedelta(seconds=time.monotonic() - since)
 
     async def fetch(
         self, queue: Queue, connection: AsyncConnection[Any], *, up_to: int
@@ -218,7 +231,10 @@ class Claims:
                 await cursor.execute(
                     statement(_TAKE, self.prefix), values, prepare=True
                 )
-            return await cursor.fetchall()
+            jobs = await cursor.fetchall()
+        if jobs and (started_at := jobs[0].started_at):
+            self._server_time = started_at.astimezone(UTC), time.monotonic()
+        return jobs
 
     async def _sort_out(
         self, queue: Queue, connection: AsyncConnection[Any]

@@ -89,7 +89,8 @@ def _loads(name: str, text: str, kind: type) -> Any:
     if (value := json.loads(text)) is None:
         return kind()
     if not isinstance(value, kind):
-        raise TypeError(f"{name} is {value!r:.50}, not a {kind.__name__}")
+        # Not the value: what a team passed is not for the log.
+        raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
     return value
 
 

@@ -12,6 +12,9 @@ from sentry_sdk.integrations.logging import ignore_logger
 from chancy_runtime.execution.executors import FAILURES
 from chancy_runtime.plugins.base import OnOurWorker
 
+# The variables of their frames hold jobs, with all of their arguments.
+_LIBRARIES = ("chancy", "chancy_runtime", "psycopg", "psycopg_pool")
+
 
 class SentryPlugin(OnOurWorker, sentry.SentryPlugin):
     """Chancy's SentryPlugin, with the tag `service` on each event.
@@ -35,8 +38,12 @@ class SentryPlugin(OnOurWorker, sentry.SentryPlugin):
 
     @contextmanager
     def scope(self, **tags: str) -> Iterator[None]:
-        """Tags the events of its block; each tag becomes chancy.<name>."""
+        """Tags the events of its block; each tag becomes chancy.<name>.
+
+        Of variables, they have those of the job's own functions only.
+        """
         with sentry_sdk.new_scope() as scope:
+            scope.add_event_processor(_without_variables)
             scope.set_tag("service", self.service)
             scope.set_tags({f"chancy.{name}": value for name, value in tags.items()})
             yield
@@ -55,3 +62,12 @@ class SentryPlugin(OnOurWorker, sentry.SentryPlugin):
             return await super().on_job_completed(
                 worker=worker, job=job, exc=exc, result=result
             )
+
+
+def _without_variables(event: Any, hint: Any) -> Any:
+    for kind in ("exception", "threads"):
+        for value in event.get(kind, {}).get("values", []):
+            for frame in (value.get("stacktrace") or {}).get("frames", []):
+                if str(frame.get("module")).partition(".")[0] in _LIBRARIES:
+                    frame.pop("vars", None)
+    return event

@@ -89,20 +89,26 @@ async def refuse_hidden_table(
     """Makes sure that the current user sees the rows of a table.
 
     To a user who is not the owner, row level security shows an empty table, and the
-    workers would wait for jobs for ever.
+    workers would wait for jobs for ever. `migrate --print-grants` has policies for roles
+    that are not.
 
     Raises:
-        WorkersError: Row level security applies to the current user.
+        WorkersError: Row level security applies to the current user, without a policy.
     """
     cursor = await connection.execute(
         "SELECT current_user, tableowner FROM pg_tables "
         "WHERE schemaname = current_schema() AND tablename = %s "
-        "AND row_security_active(to_regclass(quote_ident(tablename)))",
+        "AND row_security_active(to_regclass(quote_ident(tablename))) AND NOT EXISTS ("
+        "SELECT FROM pg_policies p WHERE p.schemaname = pg_tables.schemaname "
+        "AND p.tablename = pg_tables.tablename AND p.permissive = 'PERMISSIVE' "
+        "AND p.cmd IN ('ALL', 'SELECT') AND EXISTS (SELECT FROM unnest(p.roles) AS role "
+        "WHERE CASE role WHEN 'public' THEN true ELSE pg_has_role(role, 'USAGE') END))",
         [table],
     )
     if row := await cursor.fetchone():
         user, owner = row
         raise WorkersError(
             f"row level security hides {table} at {target(connection)} from {user}: "
-            f"connect as its owner {owner}, or ALTER ROLE {user} BYPASSRLS"
+            f"connect as its owner {owner}, or as a role with what migrate --print-grants "
+            f"prints, or ALTER ROLE {user} BYPASSRLS"
         )

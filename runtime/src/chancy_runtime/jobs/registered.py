@@ -1,0 +1,167 @@
+"""Which functions and executors the rows of the tables may name.
+
+A row names what to import and call, so whoever can write one could run anything that can
+be imported. A name is therefore compared with those of the service before any import: one
+of a module that is not loaded yet is looked up in the module's source.
+"""
+
+import ast
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import chancy
+from chancy import Job
+
+from chancy_runtime.settings import Settings
+
+
+class NotRegistered(ImportError):
+    """A row names a function or an executor that the service does not have registered."""
+
+
+class Registered:
+    """The functions and executors that rows may name.
+
+    Functions with @job below the service's package are registered, those below the packages
+    in the setting `also_registered`, and what else that setting names. Executors are those
+    of Chancy, those that the service declares its queues with, and what the setting names.
+
+    Args:
+        package: Of the workers. Without one, functions with @job count wherever they are.
+        settings: Of the service.
+        where: Where these can be changed, for the messages.
+        log: Is told once of each name that is not registered, as long as it may run.
+    """
+
+    def __init__(
+        self,
+        package: str | None,
+        settings: Settings,
+        *,
+        where: str,
+        log: logging.Logger,
+    ) -> None:
+        self._service = package.removesuffix(".workers") if package else ""
+        self._also = frozenset(settings.also_registered)
+        self._enforces = settings.only_registered
+        self._where = where
+        self._log = log
+        self._functions: set[str] = set()
+        self._executors: set[str] = {
+            *map(str, chancy.Chancy.Executor),
+            *self._also,
+        }
+
+    def add_executors(self, names: Iterable[str]) -> None:
+        """Registers the executors that the service's own code names."""
+        self._executors.update(names)
+
+    def check_function(self, name: str) -> None:
+        """Makes sure that a job may run a function; imports nothing.
+
+        Raises:
+            NotRegistered: It may not.
+        """
+        if name in self._functions:
+            return
+        if name not in self._also and not self._is_job(name):
+            below = f" below {self._service}" if self._service else ""
+            self._object(f"the function {name}", f"decorate it with @job{below}")
+        self._functions.add(name)
+
+    def check_executor(self, name: str) -> None:
+        """Makes sure that a queue may have an executor; imports nothing.
+
+        Raises:
+            NotRegistered: It may not.
+        """
+        if name not in self._executors:
+            self._object(f"the executor {name}", "pass its queue to declare_queues()")
+            self._executors.add(name)
+
+    def _object(self, what: str, way_out: str) -> None:
+        way_out = (
+            f"{way_out}, or add it to also_registered of Settings in {self._where} "
+            "(docs/security.md)"
+        )
+        if self._enforces:
+            raise NotRegistered(f"{what} is not registered and does not run: {way_out}")
+        self._log.warning(
+            "%s is not registered: a row of the database names it, and it runs only "
+            "because only_registered of Settings is False: %s",
+            *(what, way_out),
+        )
+
+    def _is_job(self, name: str) -> bool:
+        """Whether a function has @job, below one of the packages."""
+        packages = (self._service, *self._also)
+        if not any(not each or name.startswith(f"{each}.") for each in packages):
+            return False
+        module, _, function = name.rpartition(".")
+        if (loaded := sys.modules.get(module)) is None:
+            return function in _jobs_in(module)
+        # Not by getattr(), which a module may answer with an import.
+        return isinstance(getattr(vars(loaded).get(function), "job", None), Job)
+
+
+def _jobs_in(module: str) -> set[str]:
+    """Returns the names of a module's functions with @job, without an import."""
+    try:
+        tree = ast.parse(_source_of(module))
+    except (OSError, RecursionError, SyntaxError, ValueError):
+        return set()
+    names = {"job"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names |= {each.asname or "" for each in node.names if each.name == "job"}
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any(_is_named(each, names) for each in node.decorator_list)
+    }
+
+
+def _is_named(decorator: ast.expr, names: set[str]) -> bool:
+    match decorator:
+        case ast.Call(func=ast.Attribute(attr=name)) | ast.Attribute(attr=name):
+            return name == "job"
+        case ast.Call(func=ast.Name(id=name)) | ast.Name(id=name):
+            return name in names
+    return False
+
+
+def _source_of(module: str) -> bytes:
+    """Reads the source of a module, and imports neither it nor the packages above it.
+
+    Raises:
+        OSError: There is none.
+    """
+    parts = module.split(".")
+    if not all(map(str.isidentifier, parts)):
+        raise FileNotFoundError(module)
+    file, folders = None, [*map(Path, sys.path)]
+    for end, part in enumerate(parts, start=1):
+        loaded = sys.modules.get(".".join(parts[:end]))
+        if loaded is not None and end < len(parts):
+            folders = [*map(Path, getattr(loaded, "__path__", ()))]
+        else:
+            file, folders = _found(part, folders)
+    if file is None:
+        raise FileNotFoundError(module)
+    return file.read_bytes()
+
+
+def _found(name: str, folders: list[Path]) -> tuple[Path | None, list[Path]]:
+    """Returns the file of a module as Python finds it, and the folders of those below it."""
+    portions = []
+    for folder in folders:
+        if (file := folder / name / "__init__.py").is_file():
+            return file, [folder / name]
+        if (file := folder / f"{name}.py").is_file():
+            return file, []
+        if (folder / name).is_dir():
+            portions.append(folder / name)
+    return None, portions

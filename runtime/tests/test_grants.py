@@ -1,0 +1,238 @@
+"""Roles with what `migrate --print-grants` prints push and work, and can do nothing else."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from billing_service import QUEUES, succeeds
+from chancy.plugin import Plugin
+from chancy.plugins.metrics import Metrics
+from chancy.plugins.workflow import Workflow, WorkflowPlugin
+from chancy_runtime import (
+    Chancy,
+    Cron,
+    CronJob,
+    Job,
+    Leadership,
+    Pruner,
+    QueuedJob,
+    Recovery,
+    Reference,
+    Settings,
+    Worker,
+    WorkersError,
+    check_database,
+    declare_queues,
+    migrate,
+    schedule_cron_jobs,
+)
+from chancy_runtime.cli import main
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+
+from harness.databases import database, query, url_of
+from harness.recorder import plain_chancy
+from harness.servers import embedded_server
+
+PUSHER, WORKER = "billing_pusher", "billing_worker"
+HELLO = succeeds.job.with_kwargs(text="hello")
+
+
+def plugins() -> list[Plugin]:
+    return [
+        Leadership(),
+        Pruner(),
+        Recovery(),
+        Cron(),
+        Metrics(),
+        WorkflowPlugin(polling_interval=1),
+    ]
+
+
+def app_of(url: str, user: str | None = None, **options: Any) -> Chancy:
+    if user:
+        url = url_of(url, str(conninfo_to_dict(url)["dbname"]), user)
+    settings = Settings(poll_interval=1)
+    return plain_chancy(url, plugins=plugins(), settings=settings, **options)
+
+
+def print_grants(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[object, str, str]:
+    monkeypatch.setattr(sys, "argv", ["workers", "migrate", "--print-grants"])
+    with pytest.raises(SystemExit) as end:
+        main(lambda: app_of(url), "app.billing.workers")
+    printed = capsys.readouterr()
+    return end.value.code, printed.out, printed.err
+
+
+@pytest.fixture(scope="module")
+def server_with_roles() -> Iterator[str]:
+    with embedded_server() as url:
+        yield url
+
+
+@pytest.fixture
+def url(
+    server_with_roles: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[str]:
+    """A database with the tables, one of the service itself, and the two roles."""
+    with database(server_with_roles) as url:
+        asyncio.run(migrate(app_of(url)))
+        query(url, "CREATE TABLE orders (id int)")
+        for _ in range(2):  # It can run again.
+            status, script, said = print_grants(url, monkeypatch, capsys)
+            assert (status, said) == (0, "")
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(script)
+        yield url
+
+
+def refused(url: str, user: str, *statements: str) -> list[str]:
+    """Those of the statements that a role may not run."""
+    found = []
+    as_user = url_of(url, str(conninfo_to_dict(url)["dbname"]), user)
+    with psycopg.connect(as_user, autocommit=True) as connection:
+        for statement in statements:
+            with suppress(errors.UndefinedObject):
+                try:
+                    connection.execute(statement)
+                except errors.InsufficientPrivilege:
+                    found.append(statement)
+    return found
+
+
+NOT_FOR_A_PUSHER = [
+    "UPDATE billing_jobs SET func = 'os.system'",
+    "UPDATE billing_jobs SET kwargs = '{}'",
+    "UPDATE billing_jobs SET attempts = 0",
+    "UPDATE billing_jobs SET taken_by = 'me'",
+    "INSERT INTO billing_jobs (id, queue, func, state) "
+    "VALUES (gen_random_uuid(), 'default', 'a.b', 'succeeded')",
+    "DELETE FROM billing_jobs",
+    "SELECT FROM billing_workers",
+    "UPDATE billing_workers SET worker_id = 'me'",
+    "SELECT FROM billing_queues",
+    "UPDATE billing_queues SET state = 'paused'",
+    "INSERT INTO billing_cron (unique_key) VALUES ('a')",
+    "SELECT FROM billing_cron",
+    "DELETE FROM billing_leader",
+    "SELECT FROM billing_metrics",
+    "SELECT FROM billing_workflows",
+    "UPDATE billing_schema_version SET version = 0",
+]
+NOT_FOR_BOTH = [
+    "SELECT FROM orders",
+    "INSERT INTO orders VALUES (1)",
+    "TRUNCATE billing_jobs",
+    "ALTER TABLE billing_jobs ADD mine int",
+    "ALTER TABLE billing_jobs DISABLE ROW LEVEL SECURITY",
+    "DROP TABLE billing_jobs",
+    "CREATE INDEX mine ON billing_jobs (id)",
+    "CREATE TRIGGER mine AFTER INSERT ON billing_jobs FOR EACH ROW "
+    "EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE TABLE mine (id int)",
+    "DELETE FROM billing_schema_version",
+    "CREATE ROLE mine",
+]
+
+
+async def pushed(app: Chancy, jobs: list[Job]) -> list[Reference]:
+    """Pushes a batch."""
+    return [each async for batch in app.push_many(jobs) for each in batch]
+
+
+def test_a_pusher_pushes_and_can_do_nothing_else(url: str) -> None:
+    async def push() -> None:
+        app = app_of(url, PUSHER, mode="push")
+        await check_database(app)
+        async with app:
+            one = await app.push(succeeds.job.with_unique_key("once"))
+            assert await app.push(HELLO.with_unique_key("once")) == one
+            assert len(set(await pushed(app, [HELLO] * 3))) == 3
+            keyed = [HELLO.with_unique_key(key) for key in ("once", "a", "b")]
+            assert (await pushed(app, keyed))[0] == one
+            found = await app.get_job(one)
+            assert found and found.state == QueuedJob.State.PENDING
+            assert await app.is_writable(timeout=5)
+
+    asyncio.run(push())
+
+    assert query(url, "SELECT count(*)::int FROM billing_jobs") == [(6,)]
+    statements = [*NOT_FOR_A_PUSHER, *NOT_FOR_BOTH]
+    assert refused(url, PUSHER, *statements) == statements
+
+
+def test_a_worker_works_and_can_do_nothing_else(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        app = app_of(url, WORKER, log=logging.getLogger("app.billing.workers"))
+        await check_database(app)
+        async with app:
+            await declare_queues(app, QUEUES)
+            cron_job = CronJob(job=HELLO, cron="* * * * *")
+            await schedule_cron_jobs(app, [cron_job])
+            query(url, "UPDATE billing_cron SET next_run = NOW()")
+            old = "NOW() - INTERVAL '9 days'"
+            query(
+                url,
+                "INSERT INTO billing_jobs (id, queue, func, state, completed_at) "
+                f"VALUES (gen_random_uuid(), 'x', 'a.b', 'succeeded', {old})",
+            )
+            async with Worker(app, register_signal_handlers=False):
+                done = await app.wait_for_job(await app.push(HELLO), timeout=60)
+                assert done and done.state == QueuedJob.State.SUCCEEDED
+                steps = Workflow("steps").add("one", HELLO).add("two", HELLO, ["one"])
+                id = await WorkflowPlugin.push(app, steps)
+                ended = await WorkflowPlugin.wait_for_workflow(app, id, timeout=60)
+                assert ended.state == Workflow.State.COMPLETED
+                await app.pause_queue("default")
+                await app.resume_queue("default")
+                async with asyncio.timeout(60):
+                    while query(
+                        url,
+                        "SELECT FROM billing_jobs WHERE completed_at < NOW() - "
+                        "INTERVAL '1 day' UNION ALL "
+                        "SELECT FROM billing_cron WHERE last_run IS NULL",
+                    ):
+                        await asyncio.sleep(0.05)
+                assert app.monitor.failing == {}
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(work())
+
+    assert "permission denied" not in caplog.text
+    statements = NOT_FOR_BOTH
+    assert refused(url, WORKER, *statements) == statements
+
+
+def test_neither_can_migrate_or_be_mistaken_for_the_other(url: str) -> None:
+    with pytest.raises(
+        WorkersError, match="permission denied for table billing_worker"
+    ):
+        asyncio.run(check_database(app_of(url, PUSHER)))
+    query(url, "DROP INDEX billing_runtime_jobs_now")
+    for user in (PUSHER, WORKER):
+        with pytest.raises(WorkersError, match="must be owner of table billing_jobs"):
+            asyncio.run(migrate(app_of(url, user)))
+
+
+def test_grants_before_the_tables_name_the_command(
+    server_with_roles: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with database(server_with_roles) as url:
+        status, script, said = print_grants(url, monkeypatch, capsys)
+
+    assert (status, script) == (1, "")
+    (line,) = said.splitlines()
+    assert "there are no tables billing_*" in line and "run migrate first" in line
