@@ -26,6 +26,7 @@ _SSL_OF_ASYNCPG = re.compile(
     "(?<=[?&])ssl=(?=(disable|allow|prefer|require|verify-ca|verify-full)(&|$))"
 )
 URL_FORM = "postgresql://user:password@host:5432/database"
+_TESTS = f"for tests without a database set {VARIABLE} to off"
 # A URL for a process that connects to none; no host has this name.
 _NO_DATABASE = "postgresql://workers-are-off.invalid/none"
 
@@ -79,8 +80,7 @@ def _database_url(secret: str, get_value: Callable[[str], str]) -> str:
         except Exception as error:
             raise WorkersError(
                 f"there is no database URL for the workers, {source} cannot be read "
-                f"({error}): set it, or WORKERS_DATABASE_URL, to {URL_FORM}; for tests "
-                f"without a database set {VARIABLE} to off"
+                f"({error}): set it, or WORKERS_DATABASE_URL, to {URL_FORM}; {_TESTS}"
             ) from error
     if not isinstance(url, str):
         raise WorkersError(
@@ -89,7 +89,9 @@ def _database_url(secret: str, get_value: Callable[[str], str]) -> str:
     url = _as_libpq_reads_it(url)
     scheme, separator, _ = url.partition("://")
     if not url or (separator and scheme != "postgresql"):
-        raise WorkersError(f"{source} is not of the form {URL_FORM}: correct it")
+        raise WorkersError(
+            f"{source} is not of the form {URL_FORM}: correct it; {_TESTS}"
+        )
     for name in _unknown_parameters(url):
         instead = _INSTEAD.get(name, "take it out")
         raise WorkersError(
