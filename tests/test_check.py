@@ -252,7 +252,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "older-library": (
         lock_an_older_library,
         "uv.lock",
-        "chancy-runtime 0.4.9 is older than 0.5, which the workers need",
+        "chancy-runtime 0.4.9 is older than 0.7, which the workers need",
         "chancy-workers update app/billing",
     ),
     "older-pin": (
