@@ -1,4 +1,4 @@
-"""The commands of the workers: python -m <this package> migrate | status | run."""
+"""The commands of the workers: python -m <this package> --help lists them."""
 
 from chancy_runtime.cli import main
 
