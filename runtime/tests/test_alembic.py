@@ -40,6 +40,8 @@ class Migrations:
         self.config = Config(str(folder / "alembic.ini"))
         command.init(self.config, str(folder / "migrations"))
         self.config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+        # With a file, env.py sets up the logs of this whole process anew.
+        self.config.config_file_name = None
         self.env = folder / "migrations" / "env.py"
 
     def compare(self, models: str, *prefixes: str) -> None:
