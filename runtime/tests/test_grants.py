@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -19,6 +18,7 @@ from chancy_runtime import (
     CronJob,
     Job,
     Leadership,
+    PrometheusPlugin,
     Pruner,
     QueuedJob,
     Recovery,
@@ -31,11 +31,12 @@ from chancy_runtime import (
     migrate,
     schedule_cron_jobs,
 )
-from chancy_runtime.cli import main
+from chancy_runtime.plugins.prometheus import exposition
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
 from harness.databases import database, query, url_of
+from harness.program import Commands, Ended
 from harness.recorder import plain_chancy
 from harness.servers import embedded_server
 
@@ -61,14 +62,9 @@ def app_of(url: str, user: str | None = None, **options: Any) -> Chancy:
     return plain_chancy(url, plugins=plugins(), settings=settings, **options)
 
 
-def print_grants(
-    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[object, str, str]:
-    monkeypatch.setattr(sys, "argv", ["workers", "migrate", "--print-grants"])
-    with pytest.raises(SystemExit) as end:
-        main(lambda: app_of(url), "app.billing.workers")
-    printed = capsys.readouterr()
-    return end.value.code, printed.out, printed.err
+def print_grants(url: str, workers: Commands) -> Ended:
+    # The other plugins are those of each service.
+    return workers("migrate", "--print-grants", url=url, plugins=plugins()[4:])
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +74,16 @@ def server_with_roles() -> Iterator[str]:
 
 
 @pytest.fixture
-def url(
-    server_with_roles: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[str]:
+def url(server_with_roles: str, workers: Commands) -> Iterator[str]:
     """A database with the tables, one of the service itself, and the two roles."""
     with database(server_with_roles) as url:
         asyncio.run(migrate(app_of(url)))
         query(url, "CREATE TABLE orders (id int)")
         for _ in range(2):  # It can run again.
-            status, script, said = print_grants(url, monkeypatch, capsys)
-            assert (status, said) == (0, "")
+            printed = print_grants(url, workers)
+            assert (printed.status, printed.errors) == (0, "")
             with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(script)
+                connection.execute(printed.output)
         yield url
 
 
@@ -119,7 +111,7 @@ NOT_FOR_A_PUSHER = [
     "DELETE FROM billing_jobs",
     "SELECT FROM billing_workers",
     "UPDATE billing_workers SET worker_id = 'me'",
-    "SELECT FROM billing_queues",
+    "SELECT executor FROM billing_queues",
     "UPDATE billing_queues SET state = 'paused'",
     "INSERT INTO billing_cron (unique_key) VALUES ('a')",
     "SELECT FROM billing_cron",
@@ -214,6 +206,61 @@ def test_a_worker_works_and_can_do_nothing_else(
     assert refused(url, WORKER, *statements) == statements
 
 
+def test_a_pusher_s_metrics_show_what_waits(url: str) -> None:
+    async def scrape() -> bytes:
+        app = app_of(url, PUSHER, mode="push")
+        plugin = PrometheusPlugin(service="billing")
+        app.plugins[plugin.get_identifier()] = plugin
+        async with app:
+            await app.push(HELLO)
+            text, _ = await exposition([app], "", with_process=False)
+            return text
+
+    query(url, "INSERT INTO billing_queues (name) VALUES ('empty')")
+    shown = asyncio.run(scrape()).decode()
+
+    assert 'chancy_database_up{service="billing"} 1.0' in shown
+    assert 'chancy_queue_depth{queue="default",service="billing"} 1.0' in shown
+    assert 'chancy_queue_depth{queue="empty",service="billing"} 0.0' in shown
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("status", "jobs", "queues", "workers", "cron", "pause default"),
+        *("resume default", "retry --state failed", "cancel --state pending"),
+        "purge --state failed --yes",
+    ],
+)
+def test_a_worker_s_role_serves_the_commands(
+    command: str, url: str, workers: Commands
+) -> None:
+    query(url, "INSERT INTO billing_queues (name) VALUES ('default')")
+    for state in ("failed", "pending"):
+        query(
+            url,
+            "INSERT INTO billing_jobs (id, queue, func, state) "
+            f"VALUES (gen_random_uuid(), 'default', 'a.b', '{state}')",
+        )
+    as_worker = url_of(url, str(conninfo_to_dict(url)["dbname"]), WORKER)
+
+    done = workers(*command.split(), url=as_worker)
+
+    assert (done.status, done.errors) == (0, "")
+
+
+def test_a_command_that_a_role_may_not_run_names_one_that_may(
+    url: str, workers: Commands
+) -> None:
+    as_pusher = url_of(url, str(conninfo_to_dict(url)["dbname"]), PUSHER)
+
+    done = workers("workers", url=as_pusher)
+
+    assert done.status == 1
+    assert "permission denied for table billing_workers" in done.errors
+    assert "or as a role with what migrate --print-grants prints" in done.errors
+
+
 def test_neither_can_migrate_or_be_mistaken_for_the_other(url: str) -> None:
     with pytest.raises(
         WorkersError, match="permission denied for table billing_worker"
@@ -226,13 +273,11 @@ def test_neither_can_migrate_or_be_mistaken_for_the_other(url: str) -> None:
 
 
 def test_grants_before_the_tables_name_the_command(
-    server_with_roles: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    server_with_roles: str, workers: Commands
 ) -> None:
     with database(server_with_roles) as url:
-        status, script, said = print_grants(url, monkeypatch, capsys)
+        printed = print_grants(url, workers)
 
-    assert (status, script) == (1, "")
-    (line,) = said.splitlines()
+    assert (printed.status, printed.output) == (1, "")
+    (line,) = printed.errors.splitlines()
     assert "there are no tables billing_*" in line and "run migrate first" in line

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import psycopg
 import pytest
 import sentry_sdk
 from chancy_runtime import (
@@ -16,11 +17,13 @@ from chancy_runtime import (
     Job,
     OpenTelemetryPlugin,
     PrometheusPlugin,
+    Reference,
     SentryCheckIns,
     SentryPlugin,
     SentryTraces,
     schedule_cron_jobs,
 )
+from chancy_runtime.app import RunningWorker
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -191,6 +194,20 @@ async def test_a_run_is_in_the_trace_of_a_push_of_another_process(
 
     (ran,) = named(spans, "run succeeds")
     assert ids(ran)[0] == pushed.stdout.strip()
+
+
+async def test_a_push_that_fails_puts_no_argument_into_its_span(
+    tables: str, spans: InMemorySpanExporter
+) -> None:
+    """PostgreSQL repeats what it refuses, such as a text with a NUL."""
+    async with create_chancy(tables, OpenTelemetryPlugin()) as chancy:
+        with pytest.raises(psycopg.DataError, match=SECRET):
+            await chancy.push(succeeds.job.with_kwargs(note=f"{SECRET}\0"))
+
+    (push,) = named(spans, "push succeeds")
+    assert push.status.status_code == StatusCode.ERROR
+    assert SECRET not in push.to_json()
+    assert "UntranslatableCharacter" in push.to_json()
 
 
 async def test_each_attempt_is_a_span_and_a_failed_one_has_its_error(
@@ -408,6 +425,31 @@ async def test_each_run_of_a_schedule_checks_in_with_sentry(
         "checkin_margin": 5,
         "max_runtime": 45,
     }
+
+
+async def test_a_cancelled_run_of_a_schedule_checks_in_as_failed(
+    tables: str, tmp_path: Path
+) -> None:
+    """Its row says so, and without a check-in Sentry would wait for its end."""
+    never = waits.job.with_kwargs(file=str(tmp_path / "end")).with_max_attempts(3)
+    with sentry_on() as items:
+        chancy = create_chancy(tables, SentryCheckIns(service="billing"))
+        async with working(chancy):
+            await schedule_cron_jobs(chancy, [CronJob(job=never, cron="0 7 * * *")])
+            query(tables, "UPDATE billing_cron SET next_run = NOW()")
+            await until_none(lambda: not_in_state(tables, "running"))
+            ((id,),) = query(tables, "SELECT id FROM billing_jobs")
+            await chancy.cancel_job(Reference(id))
+            (worker,) = chancy.workers
+            await until_none(lambda: jobs_of(worker))
+
+    assert [each["status"] for each in items["check_in"]] == ["in_progress", "error"]
+
+
+async def jobs_of(worker: RunningWorker) -> list[int]:
+    """How many jobs run, for each executor that has any."""
+    counts = (len(each.get_running_jobs()) for each in worker.executors.values())
+    return [count for count in counts if count]
 
 
 async def test_a_job_that_no_schedule_pushed_does_not_check_in(tables: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytest
-from chancy_runtime import Cron, Leadership, Pruner, Recovery
+from chancy_runtime import Cron, Leadership, Pruner, Recovery, modes
 from chancy_runtime.cli import main
 
 from harness.recorder import plain_chancy
@@ -41,8 +41,10 @@ def workers(
 
     def run(*arguments: str, url: str, plugins: Any = ()) -> Ended:
         every = [Leadership(), Pruner(), Recovery(), Cron(), *plugins]
-        monkeypatch.setattr(sys, "argv", ["workers", *arguments])
-        with pytest.raises(SystemExit) as end:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+            patch.setattr(sys, "argv", ["workers", *arguments])
+            # The program has a process of its own, and what it makes of it ends with it.
+            patch.setattr(modes, "_this", modes.this_process())
             main(lambda: plain_chancy(url, plugins=every), "app.billing.workers")
         assert isinstance(end.value.code, int)
         printed = capsys.readouterr()

@@ -11,7 +11,7 @@ from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_runtime.commands.program import Program
 from chancy_runtime.errors import WorkersError
-from chancy_runtime.postgres.connecting import connect, reason_of
+from chancy_runtime.postgres.connecting import RIGHTS, connect, reason_of
 from chancy_runtime.postgres.migrations import version_table
 from chancy_runtime.postgres.security import refuse_hidden_table
 from chancy_runtime.postgres.target import target_of
@@ -35,7 +35,7 @@ JOIN pg_settings USING (name)
 _WAYS_OUT: dict[type[psycopg.Error], str] = {
     errors.UndefinedTable: "run {name} migrate",
     errors.UndefinedColumn: "run {name} migrate",
-    errors.InsufficientPrivilege: "connect as the owner of the tables",
+    errors.InsufficientPrivilege: RIGHTS,
     errors.ReadOnlySqlTransaction: "point the URL at the primary, or end its "
     "read-only mode",
     errors.QueryCanceled: f"it took longer than {_TIMEOUT} s; name fewer jobs with "

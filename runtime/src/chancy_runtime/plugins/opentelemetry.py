@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from chancy import Job, QueuedJob
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanKind
+from opentelemetry.trace import Link, SpanKind, StatusCode
 
 from chancy_runtime.execution.observers import InChild, headers_in, with_meta
 from chancy_runtime.plugins.base import OnOurWorker
@@ -22,6 +22,7 @@ _OPERATION = "messaging.operation.name"
 _TYPE = "messaging.operation.type"
 _COUNT = "messaging.batch.message_count"
 _ID = "messaging.message.id"
+_ERROR = "error.type"
 _FUNCTION = "code.function.name"
 _ATTEMPT = "chancy.attempt"
 
@@ -59,10 +60,23 @@ class OpenTelemetryPlugin(OnOurWorker):
         if len(queues := {job.queue for job in jobs}) == 1:
             (attributes[_QUEUE],) = queues
         with self._tracer.start_as_current_span(
-            name, kind=SpanKind.PRODUCER, attributes=attributes
-        ):
+            name,
+            kind=SpanKind.PRODUCER,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
             carrier = _injected()
-            yield [with_meta(job, META, carrier) for job in jobs] if carrier else jobs
+            try:
+                yield (
+                    [with_meta(job, META, carrier) for job in jobs] if carrier else jobs
+                )
+            except BaseException as error:
+                # Not its text, in which PostgreSQL repeats arguments that it refuses.
+                kind = type(error)
+                span.set_attribute(_ERROR, f"{kind.__module__}.{kind.__qualname__}")
+                span.set_status(StatusCode.ERROR)
+                raise
 
     @contextmanager
     def observe_run(self, job: QueuedJob) -> Iterator[InChild | None]:

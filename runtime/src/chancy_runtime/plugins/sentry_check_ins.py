@@ -57,7 +57,9 @@ class SentryCheckIns(OnOurWorker):
         exc: BaseException | None = None,
         result: Any | None = None,
     ) -> QueuedJob:
-        if status := _STATUS.get(job.state):
+        was_cancelled = job.claim_id in worker.cancelled  # Its row says failed.
+        status = MonitorStatus.ERROR if was_cancelled else _STATUS.get(job.state)
+        if status:
             self._check_in(job, status)
         return job
 

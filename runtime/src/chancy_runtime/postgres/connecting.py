@@ -14,6 +14,11 @@ from chancy_runtime.postgres.target import target_of
 
 # Seconds for one host to answer; libpq tries the hosts of a URL one after the other.
 CONNECT_TIMEOUT = 5
+# The way out for a role that may not do what it has to.
+RIGHTS = (
+    "connect as the owner of the tables, or as a role with what migrate --print-grants "
+    "prints"
+)
 # What to do about a refused connection, by words in its reason: libpq gives no SQLSTATE for
 # one. An error of a statement has one, and is never looked up here.
 _WAYS_OUT = {
@@ -103,7 +108,7 @@ def failed_start(database: str, error: BaseException) -> WorkersError:
         case ReadOnlySqlTransaction():
             way_out = "point the URL at the primary, or end its read-only mode"
         case InsufficientPrivilege():
-            way_out = "connect as the owner of the tables"
+            way_out = RIGHTS
         case _:
             way_out = "look at its log and its load, and start again"
     return WorkersError(

@@ -75,6 +75,8 @@ async def grants(chancy: Chancy, *, command: str) -> str:
         insert = f"INSERT ({', '.join(_PUSHED)})"
         script.grant(pusher, jobs, f"SELECT, {insert}, UPDATE (state)")
         script.grant(pusher, versions, "SELECT")
+        # Metrics show the depth of each queue, also of an empty one.
+        script.grant(pusher, f"{chancy.prefix}queues", "SELECT (name)")
         for table in tables:
             more = "" if table == versions else ", DELETE"
             script.grant(worker, table, f"SELECT, INSERT, UPDATE{more}")
