@@ -494,7 +494,8 @@ UNREADABLE_ROWS: list[tuple[dict[str, str], str]] = [
         {"kwargs": "jsonb_build_object('note', repeat('9', 5000)::numeric)"},
         "ValueError",
     ),
-    ({"kwargs": "(repeat('[', 2000) || repeat(']', 2000))::jsonb"}, "RecursionError"),
+    # RecursionError, or ValueError from Python 3.13 on, whose json goes deeper.
+    ({"kwargs": "(repeat('[', 2000) || repeat(']', 2000))::jsonb"}, "Error: "),
     ({"created_at": "'infinity'"}, "DataError"),
     ({"scheduled_at": "'-infinity'"}, "DataError"),
     ({"func": ""}, "ValueError"),

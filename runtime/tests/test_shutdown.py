@@ -73,14 +73,14 @@ def url(migrated_url: str) -> str:
 
 
 @pytest.mark.parametrize(("executor", "process"), EXECUTORS)
-def test_an_idle_service_is_gone_within_two_seconds(
+def test_an_idle_service_is_gone_long_before_its_grace(
     executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
     backend = backend_of(executor, tmp_path, process, grace=20)
 
     with backend.service(url) as running:
         wait_until_ready(running)
-        with seconds_between(0, 2):
+        with seconds_between(0, 5):
             running.stop()
 
     assert query(url, "SELECT * FROM billing_workers") == []

@@ -41,7 +41,11 @@ async def succeeds(*, note: str = "") -> None:
     """Does nothing."""
 
 
-@job(queue="async", max_attempts=2)
+@job(
+    queue="async",
+    max_attempts=2,
+    meta={"retry_settings": {"backoff": 0, "backoff_jitter": [0, 0]}},
+)
 async def fails_once(*, context: QueuedJob) -> None:
     """Its second attempt succeeds."""
     if context.attempts == 0:
