@@ -163,7 +163,10 @@ MISFITS = {
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     backend = recorder(
-        tmp_path_factory.mktemp("poison") / "backend", QUEUES=QUEUES, job=POISON
+        tmp_path_factory.mktemp("poison") / "backend",
+        settings=QUICK.replace(")", ", retry_wait=0)"),
+        QUEUES=QUEUES,
+        job=POISON,
     )
     exits = backend.folder / "app/billing/workers/record/exits.py"
     exits.write_text("raise SystemExit(1)\n")
