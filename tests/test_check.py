@@ -258,7 +258,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "older-pin": (
         pin_an_older_library,
         "requirements.txt",
-        "chancy-runtime 0.4.0 is older than 0.5",
+        "chancy-runtime 0.4.0 is older than 0.7",
         "chancy-workers update app/billing",
     ),
     "no-library": (
