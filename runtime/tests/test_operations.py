@@ -141,20 +141,24 @@ def test_queues_tell_what_waits_for_how_long(
         "VALUES ('async', %s, '{.*}', 7, '2030-01-01', 'paused')",
         Chancy.Executor.Async.value,
     )
+    # The first one was pushed by a process that imported the job's module yesterday.
     for state, attempts, due in (
-        *(("pending", 0, "NOW()"), ("retrying", 2, "NOW() - INTERVAL '90 s'")),
+        *(("pending", 0, "NOW() - INTERVAL '1 d'"), ("retrying", 2, "NOW()")),
         *(("retrying", 1, "'-infinity'"), ("pending", 0, "NOW() + INTERVAL '1 h'")),
         *(("retrying", 1, "'infinity'"), ("running", 0, "NOW()")),
     ):
-        id = add(migrated_url, state=state, attempts=attempts)
+        id = add(migrated_url, state=state, attempts=attempts, max_attempts=3)
         query(
             migrated_url,
-            f"UPDATE billing_jobs SET scheduled_at = {due} WHERE id = '{id}'",
+            f"UPDATE billing_jobs SET scheduled_at = {due}, "
+            f"created_at = NOW() - INTERVAL '90 s' WHERE id = '{id}'",
         )
     add(migrated_url, queue="gone", state="failed")
 
     shown = workers("queues", "--json", url=migrated_url).json
 
+    waiting = workers("jobs", "--json", "--state", "pending", url=migrated_url).json
+    assert all(each["due_at"] >= each["pushed_at"] for each in waiting["jobs"])
     (first, second) = shown["queues"]
     assert 90 <= first.pop("oldest_due_seconds") < 600
     assert first == {
