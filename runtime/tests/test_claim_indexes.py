@@ -71,7 +71,7 @@ async def test_status_shows_the_indexes_and_migrate_builds_them(
 
     await asyncio.gather(*(migrate(create_chancy()) for _ in range(3)))
 
-    assert (await library())["text"] == "chancy_runtime: v1 to v1 applied"
+    assert (await library())["text"] == "chancy_runtime: v1 applied"
     assert sorted(valid_indexes(without_indexes)) == sorted(NAMES)
     assert query(
         without_indexes,
@@ -213,7 +213,7 @@ async def test_the_same_index_of_a_later_chancy_is_noticed(tables: str) -> None:
     )
 
     assert (await library())["text"] == (
-        "chancy_runtime: v1 to v1 applied; billing_idx_jobs_of_chancy is the same index "
+        "chancy_runtime: v1 applied; billing_idx_jobs_of_chancy is the same index "
         f"as {NAMES[0]}"
     )
 

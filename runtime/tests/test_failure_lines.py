@@ -32,7 +32,7 @@ async def test_the_last_attempt_is_an_error_and_each_one_before_it_a_warning(
     about = f"the job billing_service.fails ({ended.id}) failed at attempt"
     (first, warning), last = lines(caplog)
     assert first == logging.WARNING and last == (logging.ERROR, f"{about} 2 of 2")
-    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     again = re.escape(f"{about} 1 of 2 and runs again at ")
     assert re.fullmatch(again + time, warning)
     assert "this job always fails" in caplog.text

@@ -83,7 +83,10 @@ def url(server_with_roles: str, workers: Commands) -> Iterator[str]:
             printed = print_grants(url, workers)
             assert (printed.status, printed.errors) == (0, "")
             with psycopg.connect(url, autocommit=True) as connection:
+                notices: list[errors.Diagnostic] = []
+                connection.add_notice_handler(notices.append)
                 connection.execute(printed.output)
+                assert [each.message_primary for each in notices] == []
         yield url
 
 

@@ -141,20 +141,24 @@ def test_queues_tell_what_waits_for_how_long(
         "VALUES ('async', %s, '{.*}', 7, '2030-01-01', 'paused')",
         Chancy.Executor.Async.value,
     )
+    # The first one was pushed by a process that imported the job's module yesterday.
     for state, attempts, due in (
-        *(("pending", 0, "NOW()"), ("retrying", 2, "NOW() - INTERVAL '90 s'")),
+        *(("pending", 0, "NOW() - INTERVAL '1 d'"), ("retrying", 2, "NOW()")),
         *(("retrying", 1, "'-infinity'"), ("pending", 0, "NOW() + INTERVAL '1 h'")),
         *(("retrying", 1, "'infinity'"), ("running", 0, "NOW()")),
     ):
-        id = add(migrated_url, state=state, attempts=attempts)
+        id = add(migrated_url, state=state, attempts=attempts, max_attempts=3)
         query(
             migrated_url,
-            f"UPDATE billing_jobs SET scheduled_at = {due} WHERE id = '{id}'",
+            f"UPDATE billing_jobs SET scheduled_at = {due}, "
+            f"created_at = NOW() - INTERVAL '90 s' WHERE id = '{id}'",
         )
     add(migrated_url, queue="gone", state="failed")
 
     shown = workers("queues", "--json", url=migrated_url).json
 
+    waiting = workers("jobs", "--json", "--state", "pending", url=migrated_url).json
+    assert all(each["due_at"] >= each["pushed_at"] for each in waiting["jobs"])
     (first, second) = shown["queues"]
     assert 90 <= first.pop("oldest_due_seconds") < 600
     assert first == {
@@ -371,7 +375,7 @@ def test_of_several_with_one_unique_key_the_newest_runs_again(
     assert retried.status == 0 and retried.json["retried"] == [ids[2]]
     reason = f"the job {ids[2]} waits or runs with its unique key cron:digest"
     assert [each["reason"] for each in retried.json["left"]] == [reason] * 2
-    assert (again.status, again.errors) == (1, f"left {ids[0]}: {reason}\n")
+    assert (again.status, again.errors) == (1, f"left {ids[0]} alone: {reason}\n")
     assert [job(migrated_url, id)[0] for id in ids] == ["failed", "failed", "retrying"]
 
 
@@ -431,7 +435,8 @@ def test_a_key_that_is_pushed_at_the_same_time_is_not_an_error(
 
     assert (ended.status, ended.output) == (0, "retried 1 job\n")
     assert (
-        f"left {id}: a job with its unique key key was pushed just now" in ended.errors
+        f"left {id} alone: a job with its unique key key was pushed just now"
+        in ended.errors
     )
     assert job(migrated_url, id) == ("failed",)
     assert job(migrated_url, other) == ("retrying",)
@@ -453,7 +458,7 @@ def test_jobs_that_wait_are_cancelled_and_ended_ones_stay(
     named = workers("cancel", *waiting, done, url=migrated_url)
 
     assert (named.status, named.output) == (1, "cancelled 3 jobs\n")
-    assert named.errors == f"left {done}: its state is succeeded\n"
+    assert named.errors == f"left {done} alone: its state is succeeded\n"
     for id in waiting:
         assert job(migrated_url, id, "state, completed_at IS NOT NULL") == (
             "failed",
@@ -500,7 +505,9 @@ async def test_a_running_job_is_cancelled_as_its_executor_can(
         await worker.flush()
 
     assert (ended.status, ended.errors) == (0, "")
-    assert ended.output.startswith(f"cancelled 1 job\n1 job ran: each {says}")
+    assert ended.output.startswith(
+        f"cancelled 1 job\n1 of them was running, and {says}"
+    )
     state, attempts, errors = job(tables, id, "state, attempts, errors")
     assert (state, attempts) == ("failed", 0)
     assert [each["traceback"] for each in errors] == ["cancelled by the command cancel"]
@@ -539,7 +546,7 @@ def test_a_job_that_ends_while_it_is_cancelled_stays_as_it_ended(
         ended = cancelled.result()
 
     assert (ended.status, ended.output) == (1, "cancelled 0 jobs\n")
-    assert ended.errors == f"left {id}: it has changed meanwhile\n"
+    assert ended.errors == f"left {id} alone: it has changed meanwhile\n"
     assert job(migrated_url, id) == ("succeeded",)
 
 
@@ -559,7 +566,7 @@ def test_purge_deletes_what_is_done_and_nothing_that_runs(
     waiting = workers("purge", "--state", "pending", "--yes", url=migrated_url)
 
     assert (refused.status, refused.output) == (1, "purged 0 jobs\n")
-    assert refused.errors == f"left {ids['running']}: its state is running\n"
+    assert refused.errors == f"left {ids['running']} alone: its state is running\n"
     assert sorted(purged.json["purged"]) == sorted([ids["failed"], ids["succeeded"]])
     assert waiting.output == "purged 1 job\n"
     assert query(migrated_url, "SELECT id::text FROM billing_jobs") == [
@@ -717,6 +724,7 @@ def test_an_unknown_queue_is_named_and_no_other_is_changed(
         ("jobs --since 99999999w", "is not a time"),
         ("jobs --limit 0", "'0' is not a whole number from 1 to 1,000,000"),
         ("pause async --for 2026-01-01", "is not a time span: write 45m, 12h or 7d"),
+        ("pause async --for 3", "is not a time span: write 45m, 12h or 7d"),
     ],
 )
 def test_bad_usage_has_the_status_2(

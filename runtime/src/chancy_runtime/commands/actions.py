@@ -213,7 +213,7 @@ def add_commands(parsers: Parsers) -> None:
         ("purge", run_purge, _PURGE, "delete jobs that are done, after a question"),
     ):
         parser = add_command(parsers, name, run, text)
-        usual = " and ".join(action.usual)
+        usual = " or ".join(action.usual)
         add_filters(parser, states=action.states, usual=usual, limit=_LIMIT)
         add_json(parser)
         if action is _PURGE:
@@ -362,10 +362,12 @@ def _show(
         return
     print(f"{action.participle} {counted(len(outcome.done), 'job')}")
     for end, number in outcome.ran.items():
-        print(f"{counted(number, 'job')} ran: each {end}")
+        were = "was running, and" if number == 1 else "were running: each"
+        print(f"{number:,} of them {were} {end}")
     for id, reason in outcome.left.items():
-        print(f"left {id}: {printable(reason)}", file=sys.stderr)
+        print(f"left {id} alone: {printable(reason)}", file=sys.stderr)
     if has_more:
         print(
-            f"there are more than {arguments.limit:,}: type it again, or raise --limit"
+            f"there are more than {counted(arguments.limit, 'job')}: type the command "
+            "again, or raise --limit"
         )

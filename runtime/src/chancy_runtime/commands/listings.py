@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 import chancy
 from chancy import QueuedJob
 from chancy.plugins import cron
+from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 
 from chancy_runtime.commands.filters import (
@@ -29,6 +30,7 @@ from chancy_runtime.commands.output import (
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
 from chancy_runtime.commands.session import in_utc, session, statement, transaction
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.jobs.depths import read_depths
 
 _LIMIT = 50
 # Of each state of a queue; a deep queue does not have to be counted to its end.
@@ -46,31 +48,31 @@ _OWN_TAGS = ("hostname=", "worker_id=", "python=", "os=", "arch=")
 _JOB = f"""
 j.id::text, j.state, j.queue, j.func, j.priority, j.attempts, j.max_attempts,
 j.unique_key, j.taken_by AS worker, {in_utc("j.created_at")} AS pushed_at,
-{in_utc("j.scheduled_at")} AS due_at, {in_utc("j.started_at")} AS started_at,
+{in_utc("GREATEST(j.scheduled_at, j.created_at)")} AS due_at, {in_utc("j.started_at")} AS started_at,
 {in_utc("j.completed_at")} AS ended_at,
 CASE WHEN j.state <> 'succeeded' THEN right(j.errors -> -1 ->> 'traceback', 4000) END AS error
 """
-# The first job that waits, for each pair of state and attempts that the jobs of a queue
-# have: in Chancy's index each pair is a row of jobs in the order of their due times.
+# The pairs of state and attempts that the waiting jobs of a queue have: in Chancy's index
+# each pair is a row of jobs in the order of their due times.
 _QUEUES: LiteralString = f"""
 WITH RECURSIVE {HELD}, named (name) AS (
     SELECT name FROM {{queues}} UNION SELECT name FROM held
     ORDER BY name LIMIT %(limit)s
-), waiting (name, state, attempts, scheduled_at) AS (
+), waiting (name, state, attempts) AS (
     SELECT named.name, first.* FROM named CROSS JOIN LATERAL (
-        SELECT state, attempts, scheduled_at FROM {{jobs}}
+        SELECT state, attempts FROM {{jobs}}
         WHERE queue = named.name AND state IN ('pending', 'retrying')
         ORDER BY queue, state, attempts, scheduled_at LIMIT 1
     ) AS first
     UNION ALL
     SELECT waiting.name, next.* FROM waiting CROSS JOIN LATERAL (
-        SELECT state, attempts, scheduled_at FROM {{jobs}}
+        SELECT state, attempts FROM {{jobs}}
         WHERE queue = waiting.name AND state IN ('pending', 'retrying')
             AND (state, attempts) > (waiting.state, waiting.attempts)
         ORDER BY queue, state, attempts, scheduled_at LIMIT 1
     ) AS next
 ), depths AS (
-    SELECT name, sum(due) AS due, sum(scheduled) AS scheduled, max(oldest) AS oldest FROM (
+    SELECT name, sum(due) AS due, sum(scheduled) AS scheduled FROM (
         SELECT name,
             (SELECT count(*) FROM (
                 SELECT FROM {{jobs}} j WHERE j.queue = w.name AND j.state = w.state
@@ -81,9 +83,7 @@ WITH RECURSIVE {HELD}, named (name) AS (
                 SELECT FROM {{jobs}} j WHERE j.queue = w.name AND j.state = w.state
                     AND j.attempts = w.attempts AND j.state IN ('pending', 'retrying')
                     AND j.scheduled_at > NOW() LIMIT %(most)s
-            ) AS _) AS scheduled,
-            CASE WHEN scheduled_at <= NOW() AND isfinite(scheduled_at)
-                THEN extract(epoch FROM NOW() - scheduled_at)::bigint END AS oldest
+            ) AS _) AS scheduled
         FROM waiting w
     ) AS of_pairs GROUP BY name
 )
@@ -99,8 +99,7 @@ SELECT named.name, q.name IS NOT NULL AS declared, q.state,
     (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
         AND j.state = 'failed' LIMIT %(most)s) AS _) AS failed,
     (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
-        AND j.state = 'succeeded' LIMIT %(most)s) AS _) AS succeeded,
-    d.oldest AS oldest_due_seconds
+        AND j.state = 'succeeded' LIMIT %(most)s) AS _) AS succeeded
 FROM named LEFT JOIN {{queues}} q USING (name) LEFT JOIN depths d USING (name)
 ORDER BY named.name
 """
@@ -212,7 +211,7 @@ def _print_errors(job: DictRow) -> None:
 
 def run_queues(program: Program, arguments: argparse.Namespace) -> int:
     app = program.create_chancy()
-    rows, has_more = asyncio.run(_list(program, app, arguments, _QUEUES))
+    rows, has_more = asyncio.run(_list_queues(program, app, arguments))
     for row in rows:
         row["executor"] = EXECUTORS.get(row["executor"], row["executor"])
     _show(
@@ -306,14 +305,37 @@ async def _list(
     text: LiteralString,
 ) -> tuple[list[DictRow], bool]:
     """Returns the rows of a listing up to the limit, and whether there are more."""
+    async with session(program, app) as connection, transaction(connection) as cursor:
+        return await _fetch(cursor, app, arguments, text)
+
+
+async def _list_queues(
+    program: Program, app: chancy.Chancy, arguments: argparse.Namespace
+) -> tuple[list[DictRow], bool]:
+    """Returns the queues as _list() does, with how long their first job has been due.
+
+    A job that was pushed without a time has one from before its push, so that is the age
+    that the metrics have. It is unknown on tables without the library's indexes.
+    """
+    async with session(program, app) as connection, transaction(connection) as cursor:
+        rows, has_more = await _fetch(cursor, app, arguments, _QUEUES)
+        depths = await read_depths(connection, app.prefix)
+    oldest = {each.queue: int(each.oldest) for each in depths if each.due}
+    for row in rows:
+        row["oldest_due_seconds"] = oldest.get(row["name"])
+    return rows, has_more
+
+
+async def _fetch(
+    cursor: AsyncCursor[DictRow],
+    app: chancy.Chancy,
+    arguments: argparse.Namespace,
+    text: LiteralString,
+) -> tuple[list[DictRow], bool]:
     limit: int = arguments.limit
     values = {"limit": limit + 1, "most": _MOST_COUNTED}
-    async with (
-        session(program, app) as connection,
-        transaction(connection) as cursor,
-    ):
-        await cursor.execute(statement(app, text), values)
-        rows = await cursor.fetchall()
+    await cursor.execute(statement(app, text), values)
+    rows = await cursor.fetchall()
     return rows[:limit], len(rows) > limit
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 from datetime import timedelta
 from typing import LiteralString
@@ -46,9 +47,10 @@ def add_commands(parsers: Parsers) -> None:
 
 
 def _span(text: str) -> timedelta:
-    value = moment(text)
-    if isinstance(value, timedelta) and value:
-        return value
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        value = moment(text)
+        if isinstance(value, timedelta) and value:
+            return value
     raise argparse.ArgumentTypeError(
         f"{text!r} is not a time span: write 45m, 12h or 7d"
     )

@@ -146,7 +146,10 @@ class _Contained(Executor):
             return
         failed = job.state == QueuedJob.State.FAILED
         refused = isinstance(error, NotRegistered)
-        more = "" if failed else f" and runs again at {str(job.scheduled_at)[:19]}"
+        more = ""
+        if not failed:
+            due = job.scheduled_at.astimezone(UTC)
+            more = f" and runs again at {due:%Y-%m-%dT%H:%M:%SZ}"
         self.host.log.getChild(FAILURES).log(
             logging.ERROR if failed else logging.WARNING,
             "the job %s (%s) failed at attempt %s of %s%s",

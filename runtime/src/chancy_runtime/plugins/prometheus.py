@@ -174,8 +174,8 @@ class PrometheusPlugin(OnOurWorker):
             ),
             self._gauge_by_queue(
                 "chancy_queue_oldest_seconds",
-                "Since when the first job that could run now could; the same in each "
-                "process.",
+                "For how many seconds the first of the jobs that could run now has been "
+                "due; the same in each process.",
                 [(each.queue, each.oldest) for each in depths or ()],
             ),
         ]

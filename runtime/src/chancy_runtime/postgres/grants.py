@@ -69,6 +69,8 @@ async def grants(chancy: Chancy, *, command: str) -> str:
         script = _Script(connection, *row)
         pusher, worker = f"{chancy.prefix}pusher", f"{chancy.prefix}worker"
         script.add("SET LOCAL search_path = {}", row[1])
+        # Without a notice of each policy that is not there yet.
+        script.add("SET LOCAL client_min_messages = warning")
         for role in (pusher, worker):
             script.make(role, tables, sequences)
         jobs, versions = f"{chancy.prefix}jobs", version_table(chancy)

@@ -48,9 +48,8 @@ class Part:
         return range(self.applied + 1, self.known + 1)
 
     def __str__(self) -> str:
-        text = f"{self.name}: " + (
-            f"v1 to v{self.applied} applied" if self.applied else "nothing applied"
-        )
+        versions = "v1" if self.applied == 1 else f"v1 to v{self.applied}"
+        text = f"{self.name}: {versions if self.applied else 'nothing'} applied"
         if self.due:
             text += f", due: {', '.join(f'v{number}' for number in self.due)}"
         elif self.applied > self.known:
