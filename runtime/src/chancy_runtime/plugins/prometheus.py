@@ -216,7 +216,7 @@ class PrometheusPlugin(OnOurWorker):
         self._depths = None
         with suppress(psycopg.Error, WorkersError):
             async with autocommit(chancy.pool) as connection:
-                self._depths = await read_depths(connection, chancy.prefix)
+                self._depths = await read_depths(connection, chancy.prefix) or ()
         self._read_at = time.monotonic()
 
 
