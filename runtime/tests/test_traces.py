@@ -410,6 +410,17 @@ async def test_each_run_of_a_schedule_checks_in_with_sentry(
     }
 
 
+async def test_a_schedule_leaves_what_a_team_has_in_the_meta(tables: str) -> None:
+    chancy = create_chancy(tables)
+    async with working(chancy):
+        job = succeeds.job.with_meta({"schedule": "nightly"})
+        await run_cron_job(chancy, tables, CronJob(job=job, cron="0 7 * * *"))
+
+    assert query(tables, "SELECT meta ->> 'schedule' FROM billing_jobs") == [
+        ("nightly",)
+    ]
+
+
 async def test_a_cancelled_run_of_a_schedule_checks_in_as_failed(
     tables: str, tmp_path: Path
 ) -> None:
