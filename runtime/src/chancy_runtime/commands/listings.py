@@ -183,8 +183,8 @@ def run_queues(program: Program, arguments: argparse.Namespace) -> int:
     _show(arguments, "queues", rows, has_more, _queue_cells, counted_up_to=MOST)
     if any(row["due"] is None for row in rows):
         print(
-            "what waits is not counted, since the tables have no index for it: run "
-            f"{program.name} migrate",
+            "jobs that are due or scheduled are not counted, since the tables lack the "
+            f"library's indexes: run {program.name} migrate",
             file=sys.stderr,
         )
     return 0
@@ -193,7 +193,7 @@ def run_queues(program: Program, arguments: argparse.Namespace) -> int:
 async def _select_queues(
     program: Program, app: chancy.Chancy, arguments: argparse.Namespace
 ) -> tuple[list[DictRow], bool]:
-    """Returns the queues and what waits in them, and whether there are more queues."""
+    """Returns the queues with their waiting jobs counted, and whether there are more."""
     async with session(program, app) as connection:
         rows, has_more = await _rows(connection, app, arguments, _QUEUES)
         async with transaction(connection):

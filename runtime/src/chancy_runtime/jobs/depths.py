@@ -134,7 +134,7 @@ class Depth:
 async def read_depths(
     connection: AsyncConnection[Any], prefix: str, *, most_queues: int = _MOST_QUEUES
 ) -> list[Depth] | None:
-    """Returns what waits in each queue; the cost has a bound, however many jobs wait.
+    """Counts the waiting jobs of each queue; the cost has a bound, however many there are.
 
     Args:
         most_queues: How many queues are looked at, the first by their names.
