@@ -17,7 +17,7 @@ from contextlib import (
 )
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 from weakref import WeakSet, finalize, ref
 
 import chancy
@@ -34,7 +34,7 @@ from chancy_runtime.errors import (
     show_start_errors_as_one_line,
 )
 from chancy_runtime.execution.observers import observed_push
-from chancy_runtime.jobs import pushes, recording, transactions
+from chancy_runtime.jobs import pushes, recording
 from chancy_runtime.jobs.registered import Registered
 from chancy_runtime.jobs.rows import UNREADABLE
 from chancy_runtime.modes import VARIABLE, Mode, workers_mode
@@ -61,6 +61,9 @@ from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.signals import on_sigterm
 from chancy_runtime.supervision.tasks import finish
 from chancy_runtime.supervision.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from chancy_runtime.jobs import transactions
 
 # Seconds that a query waits for a connection of the pool.
 _LEND_TIMEOUT = 10
@@ -426,7 +429,7 @@ class Chancy(chancy.Chancy):
         return await super().push(job) if self._sends else recording.record([job])[0]
 
     async def push_ex(
-        self, cursor: transactions.Transaction, job: pushes.AnyJob
+        self, cursor: "transactions.Transaction", job: pushes.AnyJob
     ) -> Reference:
         """Pushes a job in a transaction of the service's own, as push_many_ex() does."""
         return (await self.push_many_ex(cursor, [job]))[0]
@@ -449,7 +452,7 @@ class Chancy(chancy.Chancy):
         return map(recording.record, chunked(jobs, batch_size))
 
     async def push_many_ex(
-        self, cursor: transactions.Transaction, jobs: Sequence[pushes.AnyJob]
+        self, cursor: "transactions.Transaction", jobs: Sequence[pushes.AnyJob]
     ) -> list[Reference]:
         """Pushes jobs in a transaction of the service's own, a batch in one statement.
 
@@ -467,6 +470,8 @@ class Chancy(chancy.Chancy):
             return recording.record(jobs, cursor)
         with self.observed(pushes.plain(jobs)) as plain:
             if not isinstance(cursor, AsyncConnection | AsyncCursor):
+                from chancy_runtime.jobs import transactions
+
                 return await transactions.push(self, cursor, plain)
             cursor = pushes.cursor_of(cursor)
             if not pushes.fit_one_statement(plain):
@@ -478,7 +483,7 @@ class Chancy(chancy.Chancy):
             return references
 
     def sync_push_many_ex(
-        self, cursor: transactions.SyncTransaction, jobs: Sequence[pushes.AnyJob]
+        self, cursor: "transactions.SyncTransaction", jobs: Sequence[pushes.AnyJob]
     ) -> list[Reference]:
         """Does what push_many_ex() does, without asyncio.
 
@@ -493,6 +498,8 @@ class Chancy(chancy.Chancy):
             return recording.record(jobs, cursor)
         with self.observed(pushes.plain(jobs)) as plain:
             if not isinstance(cursor, psycopg.Connection | Cursor):
+                from chancy_runtime.jobs import transactions
+
                 return transactions.sync_push(self, cursor, plain)
             cursor = pushes.sync_cursor_of(cursor)
             if not pushes.fit_one_statement(plain):
