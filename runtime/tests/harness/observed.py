@@ -77,7 +77,7 @@ def create_chancy(
         url,
         prefix=prefix,
         package=f"app.{prefix.rstrip('_')}.workers",
-        settings=Settings(poll_interval=1, shutdown_grace=grace),
+        settings=Settings(poll_interval=1, shutdown_grace=grace, retry_wait=0),
         plugins=[Leadership(), Pruner(), Recovery(), Cron(), *plugins],
     )
 
