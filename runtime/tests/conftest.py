@@ -20,15 +20,18 @@ from harness.databases import database
 from harness.program import workers
 from harness.recorder import Recorder, make_tables, migrated_cluster, recorder
 from harness.servers import Cluster, embedded_server
+from harness.spans import exporter, spans
 
 __all__ = [
     "anyio_backend",
     "chancy",
     "database_url",
+    "exporter",
     "pushed",
     "pytest_runtest_setup",
     "run_job",
     "server_url",
+    "spans",
     "tables",
     "workers",
 ]

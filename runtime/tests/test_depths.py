@@ -39,6 +39,7 @@ async def read(url: str) -> tuple[list[Depth], list[Depth]]:
     """What the library reads, and what one that looks at each job does."""
     async with await psycopg.AsyncConnection.connect(url) as connection:
         found = await read_depths(connection, "billing_")
+        assert found is not None
         cursor = await connection.execute(PLAIN)
         return found, [Depth(*row) for row in await cursor.fetchall()]
 

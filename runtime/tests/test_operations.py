@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import sentry_sdk
 from chancy_runtime import Chancy
 from chancy_runtime.commands import filters, listings, session
 from chancy_runtime.commands.session import statement
+from chancy_runtime.jobs import depths
 from operated_service import (
     end_of_threads,
     succeeds,
@@ -179,12 +181,42 @@ def test_queues_tell_what_waits_for_how_long(
     assert "paused until 2030-01-01T00:00:00Z" in text and "not declared" in text
 
 
+async def test_a_job_waits_from_its_push_and_not_from_the_start_of_the_process(
+    tables: str, workers: Commands
+) -> None:
+    """The time in a job is that of its decorator where nobody set one."""
+    decorated = succeeds.job.with_scheduled_at(datetime.now(UTC) - timedelta(hours=5))
+    async with plain_chancy(tables) as chancy:
+        await chancy.push(decorated)
+
+    shown = await in_a_thread(workers, "queues", "--json", url=tables)
+    (queue,) = shown.json["queues"]
+
+    assert (queue["name"], queue["due"]) == ("async", 1)
+    assert queue["oldest_due_seconds"] < 600
+
+
+def test_tables_without_the_indexes_say_what_is_not_counted(
+    migrated_url: str, workers: Commands
+) -> None:
+    query(migrated_url, "DROP INDEX billing_runtime_jobs_later")
+    add(migrated_url)
+
+    shown = workers("queues", url=migrated_url)
+    (queue,) = workers("queues", "--json", url=migrated_url).json["queues"]
+
+    assert shown.status == 0 and "DUE" not in shown.output
+    assert shown.errors.endswith("run python -m app.billing.workers migrate\n")
+    assert (queue["due"], queue["oldest_due_seconds"]) == (None, None)
+
+
 def test_no_listing_reads_a_deep_queue_to_its_end(
     migrated_url: str, monkeypatch: pytest.MonkeyPatch, workers: Commands
 ) -> None:
     """Counted in buffers, with statistics from before and after the rows came."""
     most = 100
-    monkeypatch.setattr(listings, "_MOST_COUNTED", most)
+    for module in (listings, depths):
+        monkeypatch.setattr(module, "MOST", most)
     query(migrated_url, "ALTER TABLE billing_jobs SET (autovacuum_enabled = off)")
     query(migrated_url, "VACUUM ANALYZE billing_jobs")
     touched = []

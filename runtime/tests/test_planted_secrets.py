@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,11 +17,14 @@ from chancy_runtime import (
     Cron,
     CronJob,
     Leadership,
+    OpenTelemetryPlugin,
+    PrometheusPlugin,
     Pruner,
     Queue,
     QueuedJob,
     Recovery,
     SentryPlugin,
+    SentryTraces,
     Settings,
     Worker,
     check_database,
@@ -28,8 +32,9 @@ from chancy_runtime import (
     job,
     schedule_cron_jobs,
 )
-from chancy_runtime.web import health_router
+from chancy_runtime.web import health_router, metrics_router
 from fastapi import FastAPI
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from harness.databases import database, query, tables
 from harness.recorder import make_tables, plain_chancy
@@ -115,6 +120,9 @@ async def working(url: str) -> AsyncIterator[Chancy]:
             Recovery(),
             Cron(),
             SentryPlugin(service="billing"),
+            SentryTraces(service="billing"),
+            OpenTelemetryPlugin(),
+            PrometheusPlugin(service="billing"),
             BadHook(),
         ],
         settings=Settings(poll_interval=1, only_registered=True),
@@ -150,11 +158,12 @@ async def bad_rows(url: str) -> None:
 
 
 async def run_everything(url: str, server: Cluster) -> list[str]:
-    """Runs jobs of each kind and an outage; returns the answers of the health routes."""
+    """Runs jobs of each kind and an outage; returns what the routes answer."""
     answers = []
     async with working(url) as app:
         web = FastAPI()
         web.include_router(health_router(lambda: app))
+        web.include_router(metrics_router(lambda: app))
         transport = httpx.ASGITransport(web)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://a"
@@ -170,6 +179,8 @@ async def run_everything(url: str, server: Cluster) -> list[str]:
                 while query(url, "SELECT FROM billing_jobs WHERE completed_at IS NULL"):
                     await asyncio.sleep(0.05)
             answers.append((await client.get("/health/ready")).text)
+            answers.append((await client.get("/metrics")).text)
+            assert "chancy_jobs_ended_total{" in answers[-1]
             await asyncio.to_thread(server.stop)
             async with asyncio.timeout(60):
                 while not app.monitor.database_is_lost:
@@ -195,6 +206,7 @@ def frames_of(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_secrets_are_where_the_team_put_them_and_nowhere_else(
     url: str,
     server: Cluster,
+    spans: InMemorySpanExporter,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -205,7 +217,12 @@ def test_secrets_are_where_the_team_put_them_and_nowhere_else(
 
     logging.getLogger("asyncio").setLevel(logging.DEBUG)
     with sentry_sdk.isolation_scope(), caplog.at_level(logging.DEBUG):
-        sentry_sdk.init("http://key@127.0.0.1:9/1", before_send=keep)
+        sentry_sdk.init(
+            "http://key@127.0.0.1:9/1",
+            before_send=keep,
+            before_send_transaction=keep,
+            traces_sample_rate=1.0,
+        )
         try:
             answers = asyncio.run(run_everything(url, server))
         finally:
@@ -217,11 +234,16 @@ def test_secrets_are_where_the_team_put_them_and_nowhere_else(
         assert found_in(text) <= {EXCEPTION}
     assert found_in("".join(answers)) == set()
     assert EXCEPTION in caplog.text
-    assert len(events) >= len(FAILING)
+    ended = [span.to_json() for span in spans.get_finished_spans()]
+    assert len(ended) >= 2 * len(FAILING)
+    assert found_in("".join(ended)) == {EXCEPTION}
+    kinds = Counter(event.get("type", "error") for event in events)
+    assert min(kinds["error"], kinds["transaction"]) >= len(FAILING)
     for event in events:
         for frame in frames_of(event):
             of_the_team = frame.get("module") == HERE
-            allowed = SECRETS - {PASSWORD} if of_the_team else set()
+            # The frame of a thread may still have its exception.
+            allowed = SECRETS - {PASSWORD} if of_the_team else {EXCEPTION}
             leaked = found_in(json.dumps(frame.get("vars", {}), default=str)) - allowed
             assert not leaked, (frame.get("module"), frame["function"], leaked)
             frame.pop("vars", None)

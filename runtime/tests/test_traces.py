@@ -25,8 +25,7 @@ from chancy_runtime import (
 )
 from chancy_runtime.app import RunningWorker
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
@@ -49,22 +48,6 @@ pytestmark = pytest.mark.anyio
 
 TRACED = Job.from_func(traced)
 SECRET = "hunter2"
-
-
-@pytest.fixture(scope="module")
-def exporter() -> InMemorySpanExporter:
-    """Where the SDK, which a process sets up once, leaves each span that ends."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    return exporter
-
-
-@pytest.fixture
-def spans(exporter: InMemorySpanExporter) -> InMemorySpanExporter:
-    exporter.clear()
-    return exporter
 
 
 def named(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
@@ -425,6 +408,17 @@ async def test_each_run_of_a_schedule_checks_in_with_sentry(
         "checkin_margin": 5,
         "max_runtime": 45,
     }
+
+
+async def test_a_schedule_leaves_what_a_team_has_in_the_meta(tables: str) -> None:
+    chancy = create_chancy(tables)
+    async with working(chancy):
+        job = succeeds.job.with_meta({"schedule": "nightly"})
+        await run_cron_job(chancy, tables, CronJob(job=job, cron="0 7 * * *"))
+
+    assert query(tables, "SELECT meta ->> 'schedule' FROM billing_jobs") == [
+        ("nightly",)
+    ]
 
 
 async def test_a_cancelled_run_of_a_schedule_checks_in_as_failed(

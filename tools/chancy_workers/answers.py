@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .repository import Refused, git, names, top_of
+from .repository import Refused, files_like, git, top_of
 
 PATTERN = ".copier-answers*.yml"
 Answers = dict[str, Any]
@@ -177,18 +177,10 @@ def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
         named = {project.file: project for project in map(find, folders)}
         return [named[file] for file in sorted(named)]
     top = top_of(Path.cwd())
-    listed = (
-        "ls-files",
-        "-z",
-        "-co",
-        "--exclude-standard",
-        "--",
-        f":(glob)**/{PATTERN}",
-    )
     found: list[Project | Unreadable] = []
-    for name in sorted({*names(git(top, *listed))}):
+    for name in files_like(top, PATTERN):
         try:
-            project = read(top / name) if (top / name).is_file() else None
+            project = read(top / name)
         except Refused as refused:
             found.append(Unreadable(name, str(refused), _mend(top / name, name)))
         else:

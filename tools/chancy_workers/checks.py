@@ -26,7 +26,7 @@ from .library import (
 )
 from .own_tests import conftest_of, that_start_workers
 from .renewal import is_machinery, rendered_files, scratch_folder
-from .repository import Refused, first_of, git, ignored, names
+from .repository import Refused, files_like, first_of, git, ignored
 from .source import task
 from .template import Template
 from .upgrade import add_command
@@ -555,10 +555,10 @@ def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
     project = subject.project
     prefix = str(project.answers.get("prefix", f"{project.answers['service']}_"))
     root = _root_of(project)
-    for name in _files(root, "env.py"):
+    for name in files_like(root, "env.py"):
         for gap in gaps_in(_text(root / name), prefix):
             if not gap.is_certain and any(
-                LIBRARY in _text(root / other) for other in _files(root, "*.py")
+                LIBRARY in _text(root / other) for other in files_like(root, "*.py")
             ):
                 continue  # A function of the team's asks the library's.
             level = "error" if gap.is_certain else "notice"
@@ -572,20 +572,6 @@ def _root_of(project: Project) -> Path:
         if any(path.is_file() for sign in signs for path in folder.glob(sign)):
             return folder
     return project.top
-
-
-def _files(root: Path, pattern: str) -> list[str]:
-    """The files below a folder that git does not ignore, by the last part of their path."""
-    listed = (
-        "ls-files",
-        "-z",
-        "-co",
-        "--exclude-standard",
-        "--",
-        f":(glob)**/{pattern}",
-    )
-    found = sorted({*names(git(root, *listed))})
-    return [name for name in found if (root / name).is_file()]
 
 
 def has_tests_that_start_workers(subject: Subject) -> Iterator[Finding]:

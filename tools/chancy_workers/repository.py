@@ -188,6 +188,14 @@ def names(output: str) -> list[str]:
     return [name for name in output.split("\0") if name]
 
 
+def files_like(folder: Path, pattern: str) -> list[str]:
+    """The files below a folder that git does not ignore, by the last part of their path."""
+    glob = f":(glob)**/{pattern}"
+    listed = git(folder, "ls-files", "-z", "-co", "--exclude-standard", "--", glob)
+    found = sorted({*names(listed)})
+    return [name for name in found if (folder / name).is_file()]
+
+
 def top_of(folder: Path) -> Path:
     """The top folder of the repository that a folder is in.
 

@@ -10,8 +10,8 @@ from typing import Any, LiteralString
 import chancy
 from chancy import QueuedJob
 from chancy.plugins import cron
-from psycopg import AsyncCursor
-from psycopg.rows import DictRow
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, TupleRow
 
 from chancy_runtime.commands.filters import (
     HELD,
@@ -30,11 +30,9 @@ from chancy_runtime.commands.output import (
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
 from chancy_runtime.commands.session import in_utc, session, statement, transaction
 from chancy_runtime.errors import WorkersError
-from chancy_runtime.jobs.depths import read_depths
+from chancy_runtime.jobs.depths import MOST, Depth, read_depths
 
 _LIMIT = 50
-# Of each state of a queue; a deep queue does not have to be counted to its end.
-_MOST_COUNTED = 10_000
 _STATES = [state.value for state in QueuedJob.State]
 EXECUTORS = {
     chancy.Chancy.Executor.Async: "async",
@@ -52,55 +50,23 @@ j.unique_key, j.taken_by AS worker, {in_utc("j.created_at")} AS pushed_at,
 {in_utc("j.completed_at")} AS ended_at,
 CASE WHEN j.state <> 'succeeded' THEN right(j.errors -> -1 ->> 'traceback', 4000) END AS error
 """
-# The pairs of state and attempts that the waiting jobs of a queue have: in Chancy's index
-# each pair is a row of jobs in the order of their due times.
 _QUEUES: LiteralString = f"""
 WITH RECURSIVE {HELD}, named (name) AS (
     SELECT name FROM {{queues}} UNION SELECT name FROM held
     ORDER BY name LIMIT %(limit)s
-), waiting (name, state, attempts) AS (
-    SELECT named.name, first.* FROM named CROSS JOIN LATERAL (
-        SELECT state, attempts FROM {{jobs}}
-        WHERE queue = named.name AND state IN ('pending', 'retrying')
-        ORDER BY queue, state, attempts, scheduled_at LIMIT 1
-    ) AS first
-    UNION ALL
-    SELECT waiting.name, next.* FROM waiting CROSS JOIN LATERAL (
-        SELECT state, attempts FROM {{jobs}}
-        WHERE queue = waiting.name AND state IN ('pending', 'retrying')
-            AND (state, attempts) > (waiting.state, waiting.attempts)
-        ORDER BY queue, state, attempts, scheduled_at LIMIT 1
-    ) AS next
-), depths AS (
-    SELECT name, sum(due) AS due, sum(scheduled) AS scheduled FROM (
-        SELECT name,
-            (SELECT count(*) FROM (
-                SELECT FROM {{jobs}} j WHERE j.queue = w.name AND j.state = w.state
-                    AND j.attempts = w.attempts AND j.state IN ('pending', 'retrying')
-                    AND j.scheduled_at <= NOW() LIMIT %(most)s
-            ) AS _) AS due,
-            (SELECT count(*) FROM (
-                SELECT FROM {{jobs}} j WHERE j.queue = w.name AND j.state = w.state
-                    AND j.attempts = w.attempts AND j.state IN ('pending', 'retrying')
-                    AND j.scheduled_at > NOW() LIMIT %(most)s
-            ) AS _) AS scheduled
-        FROM waiting w
-    ) AS of_pairs GROUP BY name
 )
 SELECT named.name, q.name IS NOT NULL AS declared, q.state,
     {in_utc("q.resume_at")} AS resume_at, q.executor, q.concurrency, q.rate_limit,
     q.rate_limit_window, q.tags,
     (SELECT count(*) FROM {{workers}} w
         WHERE named.name = ANY(w.queues) AND w.expires_at > NOW()) AS workers,
-    LEAST(COALESCE(d.due, 0), %(most)s)::int AS due,
-    LEAST(COALESCE(d.scheduled, 0), %(most)s)::int AS scheduled,
     (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
         AND j.state = 'running' LIMIT %(most)s) AS _) AS running,
     (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
         AND j.state = 'failed' LIMIT %(most)s) AS _) AS failed,
     (SELECT count(*) FROM (SELECT FROM {{jobs}} j WHERE j.queue = named.name
         AND j.state = 'succeeded' LIMIT %(most)s) AS _) AS succeeded
-FROM named LEFT JOIN {{queues}} q USING (name) LEFT JOIN depths d USING (name)
+FROM named LEFT JOIN {{queues}} q USING (name)
 ORDER BY named.name
 """
 _WORKERS: LiteralString = f"""
@@ -211,13 +177,41 @@ def _print_errors(job: DictRow) -> None:
 
 def run_queues(program: Program, arguments: argparse.Namespace) -> int:
     app = program.create_chancy()
-    rows, has_more = asyncio.run(_list_queues(program, app, arguments))
+    rows, has_more = asyncio.run(_select_queues(program, app, arguments))
     for row in rows:
         row["executor"] = EXECUTORS.get(row["executor"], row["executor"])
-    _show(
-        arguments, "queues", rows, has_more, _queue_cells, counted_up_to=_MOST_COUNTED
-    )
+    _show(arguments, "queues", rows, has_more, _queue_cells, counted_up_to=MOST)
+    if any(row["due"] is None for row in rows):
+        print(
+            "jobs that are due or scheduled are not counted, since the tables lack the "
+            f"library's indexes: run {program.name} migrate",
+            file=sys.stderr,
+        )
     return 0
+
+
+async def _select_queues(
+    program: Program, app: chancy.Chancy, arguments: argparse.Namespace
+) -> tuple[list[DictRow], bool]:
+    """Returns the queues with their waiting jobs counted, and whether there are more."""
+    async with session(program, app) as connection:
+        rows, has_more = await _rows(connection, app, arguments, _QUEUES)
+        async with transaction(connection):
+            found = await read_depths(
+                connection, app.prefix, most_queues=arguments.limit
+            )
+    depths = {each.queue: each for each in found or ()}
+    for row in rows:
+        if found is None:
+            row |= {"due": None, "scheduled": None, "oldest_due_seconds": None}
+            continue
+        depth = depths.get(row["name"], Depth(row["name"], 0, 0, 0))
+        row |= {
+            "due": depth.due,
+            "scheduled": depth.scheduled,
+            "oldest_due_seconds": int(depth.oldest) if depth.due else None,
+        }
+    return rows, has_more
 
 
 def _queue_cells(queue: DictRow) -> dict[str, Cell]:
@@ -225,8 +219,8 @@ def _queue_cells(queue: DictRow) -> dict[str, Cell]:
     if queue["resume_at"]:
         state += f" until {queue['resume_at']}"
     rate = queue["rate_limit"]
-    counts = {
-        name.upper(): f"{queue[name]}{'+' if queue[name] == _MOST_COUNTED else ''}"
+    counts: dict[str, Cell] = {
+        name.upper(): f"{MOST}+" if queue[name] == MOST else queue[name]
         for name in ("due", "scheduled", "running", "failed", "succeeded")
     }
     return {
@@ -305,37 +299,20 @@ async def _list(
     text: LiteralString,
 ) -> tuple[list[DictRow], bool]:
     """Returns the rows of a listing up to the limit, and whether there are more."""
-    async with session(program, app) as connection, transaction(connection) as cursor:
-        return await _fetch(cursor, app, arguments, text)
+    async with session(program, app) as connection:
+        return await _rows(connection, app, arguments, text)
 
 
-async def _list_queues(
-    program: Program, app: chancy.Chancy, arguments: argparse.Namespace
-) -> tuple[list[DictRow], bool]:
-    """Returns the queues as _list() does, with how long their first job has been due.
-
-    A job that was pushed without a time has one from before its push, so that is the age
-    that the metrics have. It is unknown on tables without the library's indexes.
-    """
-    async with session(program, app) as connection, transaction(connection) as cursor:
-        rows, has_more = await _fetch(cursor, app, arguments, _QUEUES)
-        depths = await read_depths(connection, app.prefix)
-    oldest = {each.queue: int(each.oldest) for each in depths if each.due}
-    for row in rows:
-        row["oldest_due_seconds"] = oldest.get(row["name"])
-    return rows, has_more
-
-
-async def _fetch(
-    cursor: AsyncCursor[DictRow],
+async def _rows(
+    connection: AsyncConnection[TupleRow],
     app: chancy.Chancy,
     arguments: argparse.Namespace,
     text: LiteralString,
 ) -> tuple[list[DictRow], bool]:
     limit: int = arguments.limit
-    values = {"limit": limit + 1, "most": _MOST_COUNTED}
-    await cursor.execute(statement(app, text), values)
-    rows = await cursor.fetchall()
+    async with transaction(connection) as cursor:
+        await cursor.execute(statement(app, text), {"limit": limit + 1, "most": MOST})
+        rows = await cursor.fetchall()
     return rows[:limit], len(rows) > limit
 
 

@@ -34,7 +34,7 @@ WITH RECURSIVE pushed (queue) AS (
         ORDER BY queue LIMIT 1
     ) AS next
 ), names (name) AS (
-    (SELECT name FROM {queues} LIMIT %(most_queues)s)
+    (SELECT name FROM {queues} ORDER BY name LIMIT %(most_queues)s)
     UNION (SELECT queue FROM pushed LIMIT %(most_queues)s)
     UNION (SELECT queue FROM postponed LIMIT %(most_queues)s)
 )
@@ -131,17 +131,23 @@ class Depth:
     oldest: float
 
 
-async def read_depths(connection: AsyncConnection[Any], prefix: str) -> list[Depth]:
-    """Returns what waits in each queue; the cost has a bound, however many jobs wait.
+async def read_depths(
+    connection: AsyncConnection[Any], prefix: str, *, most_queues: int = _MOST_QUEUES
+) -> list[Depth] | None:
+    """Counts the waiting jobs of each queue; the cost has a bound, however many there are.
 
-    Without the library's indexes it would read all jobs that wait, and returns nothing.
+    Args:
+        most_queues: How many queues are looked at, the first by their names.
+
+    Returns:
+        None without the library's indexes, where it would read all jobs that wait.
     """
     if not await are_built(connection, prefix):
-        return []
+        return None
     values = {
         "most": MOST,
         "most_priorities": _MOST_PRIORITIES,
-        "most_queues": _MOST_QUEUES,
+        "most_queues": most_queues,
     }
     async with connection.transaction(), connection.cursor() as cursor:
         await cursor.execute(PLAN)

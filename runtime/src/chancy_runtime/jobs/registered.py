@@ -32,7 +32,7 @@ class Registered:
         package: Of the workers. Without one, functions with @job count wherever they are.
         settings: Of the service.
         where: Where these can be changed, for the messages.
-        log: Is told once of each name that is not registered, as long as it may run.
+        log: Gets one warning for each name that is not registered and may run all the same.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ def seconds_until_retry(
     Args:
         job: With the failed attempt counted.
         settings: Of the service.
-        log: Is told of retry_settings that cannot be used.
+        log: Gets a warning about retry_settings that cannot be used.
     """
     try:
         own = job.meta.get("retry_settings") or {}

@@ -23,7 +23,7 @@ from chancy_runtime.queues.deployment import server_time
 
 _OWNER = {"scheduled_by": "chancy_initialization"}
 # In the meta of a job that Cron pushed, by which schedule it did.
-SCHEDULE = "schedule"
+SCHEDULE = "chancy_runtime.schedule"
 # An unknown time zone is a KeyError, a folder of time zones an OSError.
 _UNUSABLE = (KeyError, TypeError, ValueError, OSError)
 

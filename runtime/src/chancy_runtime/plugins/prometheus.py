@@ -119,7 +119,7 @@ class PrometheusPlugin(OnOurWorker):
     # --- what a scrape looks at ------------------------------------------------------
 
     async def gauges(self, chancy: Chancy) -> list[Metric]:
-        """Returns what is so at this moment, in the process and in the database."""
+        """Returns the current values, of the process and of the database."""
         depths = await self._current_depths(chancy)
         now = time.monotonic()
         alive = [
@@ -174,8 +174,8 @@ class PrometheusPlugin(OnOurWorker):
             ),
             self._gauge_by_queue(
                 "chancy_queue_oldest_seconds",
-                "For how many seconds the first of the jobs that could run now has been "
-                "due; the same in each process.",
+                "For how long the oldest of the jobs that could run now has been due; the "
+                "same in each process.",
                 [(each.queue, each.oldest) for each in depths or ()],
             ),
         ]
@@ -198,7 +198,7 @@ class PrometheusPlugin(OnOurWorker):
         return gauge
 
     async def _current_depths(self, chancy: Chancy) -> Sequence[Depth] | None:
-        """Returns what waits; scrapes that come at about the same time share a query.
+        """Returns the depths of the queues; scrapes at about the same time share a query.
 
         Returns:
             None while the database does not answer in time.
@@ -216,7 +216,7 @@ class PrometheusPlugin(OnOurWorker):
         self._depths = None
         with suppress(psycopg.Error, WorkersError):
             async with autocommit(chancy.pool) as connection:
-                self._depths = await read_depths(connection, chancy.prefix)
+                self._depths = await read_depths(connection, chancy.prefix) or ()
         self._read_at = time.monotonic()
 
 
