@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,7 @@ def test_the_commands_of_the_rendered_readme_work_as_written(
     commands = [
         command for cell in cells for command in re.findall(r"`(uv run [^`]+)`", cell)
     ]
-    assert len(commands) == 7
+    assert len(commands) == 9
 
     with database(server_url) as url:
         variables = {
@@ -138,9 +139,21 @@ def test_the_commands_of_the_rendered_readme_work_as_written(
             "WORKERS_DATABASE_URL": url,
             "WORKERS_TEST_DATABASE_URL": server_url,
         }
-        for command in commands[:-1]:
+        *others, start, run_apart = commands
+        for command in others:
             shell(command, root, variables)
-        assert commands[-1] == "uv run uvicorn app.billing.main:app"
+        assert start == "uv run uvicorn app.billing.main:app"
+        assert run_apart == "uv run python -m app.billing.workers run"
+        apart = subprocess.Popen(
+            [*run_apart.split(), "--port", "0"], cwd=root, env=variables
+        )
+        wait_for(
+            lambda: query(url, "SELECT 1 FROM billing_workers"),
+            timeout=30,
+            what="the row of the worker in a process of its own",
+        )
+        apart.terminate()
+        assert apart.wait(30) == 0
         with service(
             root,
             "app.billing.main:app",

@@ -44,7 +44,6 @@ async def succeeds(*, note: str = "") -> None:
 @job(
     queue="async",
     max_attempts=2,
-    meta={"retry_settings": {"backoff": 0, "backoff_jitter": [0, 0]}},
 )
 async def fails_once(*, context: QueuedJob) -> None:
     """Its second attempt succeeds."""
