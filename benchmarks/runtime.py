@@ -12,8 +12,8 @@ Those are the parts of a run without --only. These take long, and run when they 
     processes   drain with 1, 2, 4 and 8 worker processes
 
 With --plots FOLDER, depth and load also write an SVG there (uv run --with matplotlib …), and
---who rendered,pgqueuer leaves the others out. With --previous COMMIT, the same rendered service
-takes part on the library of that commit. Prints a Markdown table. All run on one PostgreSQL of the benchmark's own, each in a
+--who rendered,pgqueuer leaves the others out. With --previous COMMIT, the service and the library
+of that commit take part. Prints a Markdown table. All run on one PostgreSQL of the benchmark's own, each in a
 database of its own, and take turns, so that a slow minute of the machine is everybody's.
 The others are installed from their packages into environments of their own, in a folder
 of the system's temporary one that is kept for the next run.
@@ -142,7 +142,7 @@ def systems(folder: Path, previous: str | None) -> list[System]:
             **chancy,
         ),
     ]
-    if previous and (older := on_previous_library(previous, found[0])):
+    if previous and (older := previous_release(previous, found[0], folder)):
         found.append(older)
     if bin := installed("pgqueuer", "pgqueuer[asyncpg]"):
         found.append(
@@ -207,10 +207,10 @@ def systems(folder: Path, previous: str | None) -> list[System]:
     return found
 
 
-def on_previous_library(commit: str, ours: System) -> System | None:
-    """The rendered service on the library of an older commit; None without one."""
-    folder = f"git+file://localhost{ROOT}@{commit}#subdirectory=runtime"
-    packages = [f"chancy-runtime[fastapi,sentry] @ {folder}", "psycopg[binary]"]
+def previous_release(commit: str, ours: System, folder: Path) -> System | None:
+    """The service and the library of an older commit; None where they are not to be had."""
+    library = f"git+file://localhost{ROOT}@{commit}#subdirectory=runtime"
+    packages = [f"chancy-runtime[fastapi,sentry] @ {library}", "psycopg[binary]"]
     bin = installed(f"previous-{commit}", *packages, python=sys.executable)
 
     def moved(command: Sequence[str]) -> list[str]:
@@ -220,6 +220,8 @@ def on_previous_library(commit: str, ours: System) -> System | None:
         ours,
         name=PREVIOUS,
         bin=bin,
+        folder=render(folder / "previous", commit=commit),
+        best_folder=render(folder / "previous-best", concurrency=1000, commit=commit),
         install=moved(ours.install),
         documented=moved(ours.documented),
         best=moved(ours.best),
@@ -227,13 +229,23 @@ def on_previous_library(commit: str, ours: System) -> System | None:
     )
 
 
-def render(folder: Path, concurrency: int | None = None) -> Path:
-    """Renders a backend at its defaults, but for the concurrency; writes its jobs."""
+def render(
+    folder: Path, concurrency: int | None = None, commit: str | None = None
+) -> Path:
+    """Renders a backend at its defaults, but for the concurrency; writes its jobs.
+
+    Args:
+        commit: Of an older template.
+    """
     answers = ["scope=backend", "jobs=[noop, probe, rest, tick]"]
     if concurrency:
         answers.append(f"queues=[{{name: default, concurrency: {concurrency}}}]")
     arguments = [part for answer in answers for part in ("-d", answer)]
-    copy(folder, *arguments, cwd=folder.parent)
+    if commit:
+        older = f"--vcs-ref={commit}"
+        copy(folder, *arguments, older, cwd=folder.parent, template=str(ROOT))
+    else:
+        copy(folder, *arguments, cwd=folder.parent)
     text = (CONTESTANTS / "plain_chancy.py").read_text()
     imports = (
         "import asyncio\nimport itertools\nimport time\n\nfrom chancy import job\n"
@@ -900,7 +912,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--only", default="drain,bulk,latency,idle,http")
     parser.add_argument("--who", default="", help="names of contestants, else all")
-    parser.add_argument("--previous", help="a commit with an older library")
+    parser.add_argument("--previous", help="the commit of an older release")
     parser.add_argument("--depths", type=numbers, default="5000,50000,200000,1000000")
     parser.add_argument("--loads", type=numbers, default="100,300,1000,3000")
     parser.add_argument("--completions", type=int, default=2 * JOBS)

@@ -36,6 +36,8 @@ RELEASES = _find_releases()
 
 # Those whose services carry their own machinery.
 OF_COPIES = [release for release in RELEASES if Version(release) < Version("0.5.0")]
+# The releases of which every test runs; what is costly runs from those between with --slow.
+ALWAYS = {OF_COPIES[0], OF_COPIES[-1], [*RELEASES][-1]}
 # The oldest and the newest of them; those between run with --slow.
 OLDEST_AND_NEWEST = [
     release

@@ -4,12 +4,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from . import edits
 from .releases import (
-    OF_COPIES,
+    ALWAYS,
     RELEASES,
     WORKING_TREE,
     commit_all,
@@ -69,25 +70,26 @@ def updated_from(
     )
 
 
-# Backends of the releases between the oldest and the newest one run with --slow.
-CASES = [
-    pytest.param(
-        (release, scope),
-        marks=[
-            pytest.mark.xdist_group(f"{release}-{scope}"),
-            *(
-                [pytest.mark.slow]
-                if scope == "backend" and release in OF_COPIES[1:-1]
-                else []
-            ),
-        ],
-    )
-    for release in RELEASES
-    for scope in ("backend", "service")
-]
+def cases(*, always: Callable[[str, str], bool]) -> list[Any]:
+    """A release and a scope for each case; those that are not always run, with --slow."""
+    return [
+        pytest.param(
+            (release, scope),
+            marks=[
+                pytest.mark.xdist_group(f"{release}-{scope}"),
+                *([] if always(release, scope) else [pytest.mark.slow]),
+            ],
+        )
+        for release in RELEASES
+        for scope in ("backend", "service")
+    ]
 
 
-@pytest.fixture(scope="session", params=CASES, ids="-".join)
+UNTOUCHED = cases(always=lambda release, scope: release in ALWAYS or scope == "service")
+EDITED = cases(always=lambda release, scope: release in ALWAYS)
+
+
+@pytest.fixture(scope="session", params=UNTOUCHED, ids="-".join)
 def untouched(
     request: pytest.FixtureRequest,
     template: Path,
@@ -99,7 +101,7 @@ def untouched(
     return updated_from(release, scope, template, folder, lambda service: None)
 
 
-@pytest.fixture(scope="session", params=CASES, ids="-".join)
+@pytest.fixture(scope="session", params=EDITED, ids="-".join)
 def edited(
     request: pytest.FixtureRequest,
     template: Path,
