@@ -20,8 +20,9 @@ import pytest
 import sentry_sdk
 from chancy_runtime import Chancy
 from chancy_runtime.commands import filters, listings, session
-from chancy_runtime.commands.session import statement
 from chancy_runtime.jobs import depths
+from chancy_runtime.jobs.rows import statement
+from chancy_runtime.postgres import connections
 from operated_service import (
     end_of_threads,
     succeeds,
@@ -30,7 +31,7 @@ from operated_service import (
     waits_in_a_thread,
     working,
 )
-from psycopg import ClientCursor, sql
+from psycopg import ClientCursor
 
 from harness.commands import environment
 from harness.databases import database, query
@@ -255,15 +256,16 @@ FROM generate_series({first}, {last}) AS i
 
 def buffers_of(url: str, text: Any, most: int) -> int:
     values = {"limit": 51, "most": most}
-    return buffers(url, statement(plain_chancy(url), text), values)
+    return buffers(url, statement(text, "billing_"), values)
 
 
-def buffers(url: str, query: sql.Composed, values: dict[str, Any]) -> int:
+def buffers(url: str, query: bytes, values: dict[str, Any]) -> int:
     """The buffers that a statement of a command touches."""
     with psycopg.connect(url) as connection:
         settings = session._SETTINGS
-        connection.execute(session._SET, [[*settings], [*settings.values()]])
-        explained = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + query
+        change = [True, [*settings], [*settings.values()]]
+        connection.execute(connections._CHANGE, change)
+        explained = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query
         row = ClientCursor(connection).execute(explained, values).fetchone()
     assert row
     plan = row[0][0]["Plan"]

@@ -25,8 +25,9 @@ from chancy_runtime.commands.filters import add_filters, check_filters, select
 from chancy_runtime.commands.listings import EXECUTORS
 from chancy_runtime.commands.output import counted, printable
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
-from chancy_runtime.commands.session import session, statement, transaction
+from chancy_runtime.commands.session import session, transaction
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.jobs.rows import statement
 from chancy_runtime.postgres.target import target_of
 
 _LIMIT = 1000
@@ -123,7 +124,7 @@ async def _retry(
     free = []
     for job in jobs:
         if job["state"] == "failed" and job["unique_key"] is not None:
-            await cursor.execute(statement(app, _HOLDER), [job["unique_key"]])
+            await cursor.execute(statement(_HOLDER, app.prefix), [job["unique_key"]])
             if other := await cursor.fetchone():
                 outcome.left[str(job["id"])] = (
                     f"the job {other['id']} waits or runs with its unique key "
@@ -132,7 +133,7 @@ async def _retry(
                 continue
         free.append(job)
     queues = await app.retry_jobs_ex(cursor, _references(free))
-    await cursor.execute(statement(app, _FORGET_RESCUES), [_ids(free)])
+    await cursor.execute(statement(_FORGET_RESCUES, app.prefix), [_ids(free)])
     await app.notify_many(
         cursor, [("queue.pushed", {"q": queue}) for queue in sorted(queues)]
     )
@@ -148,13 +149,13 @@ async def _cancel(
     """Fails jobs that are not done, and has the workers interrupt those that run."""
     for reference in _references(jobs):
         await app.cancel_job_ex(cursor, reference)
-    await cursor.execute(statement(app, _SAY_WHY), [_REASON, _ids(jobs)])
+    await cursor.execute(statement(_SAY_WHY, app.prefix), [_REASON, _ids(jobs)])
     await app.notify_many(
         cursor, [("job.cancelled", {"j": str(job["id"])}) for job in jobs]
     )
     running = [job["queue"] for job in jobs if job["state"] == "running"]
     if running:
-        await cursor.execute(statement(app, _EXECUTORS), [running])
+        await cursor.execute(statement(_EXECUTORS, app.prefix), [running])
         executors = {
             row["name"]: EXECUTORS.get(row["executor"], "")
             for row in await cursor.fetchall()
@@ -309,7 +310,7 @@ async def _act(
             values = {"ids": [*found], "states": [*action.states]}
             try:
                 async with transaction(connection) as cursor:
-                    await cursor.execute(statement(app, _LOCK), values)
+                    await cursor.execute(statement(_LOCK, app.prefix), values)
                     locked = [
                         job
                         for job in await cursor.fetchall()

@@ -9,10 +9,11 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import chancy
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 from psycopg.rows import DictRow, TupleRow
 
-from chancy_runtime.commands.session import statement, transaction
+from chancy_runtime.commands.session import transaction
+from chancy_runtime.jobs.rows import statement
 
 _LARGEST_LIMIT = 1_000_000
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -132,15 +133,15 @@ def selection(
     columns: LiteralString,
     limit: int,
     states: Sequence[str],
-) -> tuple[sql.Composed, dict[str, Any]]:
+) -> tuple[bytes, dict[str, Any]]:
     """Returns the statement of select(), and its values."""
     condition, values = _filter(arguments, arguments.states or [*states])
     if arguments.ids:
         condition, values = "j.id = ANY(%(ids)s)", {"ids": arguments.ids}
     query = statement(
-        app,
         f"SELECT {columns} FROM {{jobs}} j WHERE {condition} "
         "ORDER BY j.id DESC LIMIT %(limit)s",
+        app.prefix,
     )
     return query, {**values, "limit": limit}
 

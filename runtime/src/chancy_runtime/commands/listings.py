@@ -28,9 +28,10 @@ from chancy_runtime.commands.output import (
     printable,
 )
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
-from chancy_runtime.commands.session import in_utc, session, statement, transaction
+from chancy_runtime.commands.session import in_utc, session, transaction
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.jobs.depths import MOST, Depth, read_depths
+from chancy_runtime.jobs.rows import statement
 
 _LIMIT = 50
 _STATES = [state.value for state in QueuedJob.State]
@@ -311,7 +312,9 @@ async def _rows(
 ) -> tuple[list[DictRow], bool]:
     limit: int = arguments.limit
     async with transaction(connection) as cursor:
-        await cursor.execute(statement(app, text), {"limit": limit + 1, "most": MOST})
+        await cursor.execute(
+            statement(text, app.prefix), {"limit": limit + 1, "most": MOST}
+        )
         rows = await cursor.fetchall()
     return rows[:limit], len(rows) > limit
 

@@ -13,8 +13,9 @@ from psycopg.rows import DictRow
 
 from chancy_runtime.commands.filters import moment
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
-from chancy_runtime.commands.session import in_utc, session, statement, transaction
+from chancy_runtime.commands.session import in_utc, session, transaction
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.jobs.rows import statement
 from chancy_runtime.postgres.target import target_of
 
 # In the order of declare_queues(), which may run at the same time.
@@ -117,11 +118,11 @@ async def _lock(
     Raises:
         WorkersError: One of them is not there, and no queue is changed.
     """
-    await cursor.execute(statement(app, _LOCK), [names])
+    await cursor.execute(statement(_LOCK, app.prefix), [names])
     missing = {*names} - {row["name"] for row in await cursor.fetchall()}
     if not missing:
         return
-    await cursor.execute(statement(app, _NAMES))
+    await cursor.execute(statement(_NAMES, app.prefix))
     known = [str(row["name"]) for row in await cursor.fetchall()]
     if len(known) > 20:
         known[20] = "…"

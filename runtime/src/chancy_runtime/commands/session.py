@@ -6,12 +6,13 @@ from typing import LiteralString
 
 import chancy
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, IsolationLevel, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, IsolationLevel, errors
 from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_runtime.commands.program import Program
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres.connecting import RIGHTS, connect, reason_of
+from chancy_runtime.postgres.connections import change_settings
 from chancy_runtime.postgres.migrations import version_table
 from chancy_runtime.postgres.security import refuse_hidden_table
 from chancy_runtime.postgres.target import target_of
@@ -27,11 +28,6 @@ _SETTINGS = {
     "enable_bitmapscan": "off",
     "jit": "off",
 }
-_SET = """
-SELECT set_config(wanted.name, wanted.value, true)
-FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
-JOIN pg_settings USING (name)
-"""
 _WAYS_OUT: dict[type[psycopg.Error], str] = {
     errors.UndefinedTable: "run {name} migrate",
     errors.UndefinedColumn: "run {name} migrate",
@@ -80,19 +76,10 @@ async def transaction(
         connection.transaction(),
         connection.cursor(row_factory=dict_row) as cursor,
     ):
-        await cursor.execute(_SET, [[*_SETTINGS], [*_SETTINGS.values()]])
+        await change_settings(cursor, _SETTINGS, for_transaction=True)
         yield cursor
 
 
 def in_utc(column: LiteralString) -> LiteralString:
     """Returns SQL for a time as text, in UTC and ISO 8601; NULL for an infinite one."""
     return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
-
-
-def statement(app: chancy.Chancy, text: LiteralString) -> sql.Composed:
-    """Returns an SQL statement with the names of its tables filled in."""
-    tables = {
-        name: sql.Identifier(f"{app.prefix}{name}")
-        for name in ("jobs", "queues", "workers", "leader", "cron")
-    }
-    return sql.SQL(text).format(**tables)

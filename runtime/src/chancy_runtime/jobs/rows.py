@@ -40,6 +40,9 @@ _COLUMNS = sql.SQL(", ").join(
 )
 
 
+_TABLES = ("jobs", "queues", "workers", "leader", "cron")
+
+
 @functools.cache
 def statement(text: LiteralString, prefix: str) -> bytes:
     """Returns an SQL statement, made once, with its names in braces filled in.
@@ -48,8 +51,7 @@ def statement(text: LiteralString, prefix: str) -> bytes:
         prefix: Of the service's tables.
     """
     names = {
-        "jobs": sql.Identifier(f"{prefix}jobs"),
-        "queues": sql.Identifier(f"{prefix}queues"),
+        **{name: sql.Identifier(f"{prefix}{name}") for name in _TABLES},
         "columns": _COLUMNS,
         "waits": sql.SQL(WAITS),
         "from_the_push": sql.SQL(FROM_THE_PUSH),

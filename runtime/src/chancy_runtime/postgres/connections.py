@@ -4,7 +4,7 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
@@ -41,8 +41,8 @@ _SESSION = {
     "idle_session_timeout": "0",
 }
 # A server does not have those of later versions.
-_CONFIGURE = """
-SELECT set_config(wanted.name, wanted.value, false)
+_CHANGE = """
+SELECT set_config(wanted.name, wanted.value, %s)
 FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
 JOIN pg_settings USING (name)
 """
@@ -203,6 +203,21 @@ async def configure(connection: AsyncConnection[TupleRow]) -> None:
     before it has one.
     """
     settings = {**_SESSION, "statement_timeout": f"{ANSWER_TIMEOUT - 1}s"}
-    await connection.execute(_CONFIGURE, [[*settings], [*settings.values()]])
+    await change_settings(connection, settings, for_transaction=False)
     if not connection.autocommit:
         await connection.commit()
+
+
+async def change_settings(
+    connection: AsyncConnection[Any] | AsyncCursor[Any],
+    settings: Mapping[str, str],
+    *,
+    for_transaction: bool,
+) -> None:
+    """Changes those of the server's settings that it has.
+
+    Args:
+        for_transaction: Whether they end with the transaction, and not with the session.
+    """
+    values = [for_transaction, [*settings], [*settings.values()]]
+    await connection.execute(_CHANGE, values)
