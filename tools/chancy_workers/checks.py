@@ -555,14 +555,19 @@ def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
     project = subject.project
     prefix = str(project.answers.get("prefix", f"{project.answers['service']}_"))
     root = _root_of(project)
-    for name in files_like(root, "env.py"):
-        for gap in gaps_in(_text(root / name), prefix):
-            if not gap.is_certain and any(
-                LIBRARY in _text(root / other) for other in files_like(root, "*.py")
-            ):
-                continue  # A function of the team's asks the library's.
-            level = "error" if gap.is_certain else "notice"
-            yield subject.found(root / name, gap.problem, gap.mend, gap.line, level)
+    found = [
+        (root / name, gap)
+        for name in files_like(root, "env.py")
+        for gap in gaps_in(_text(root / name), prefix)
+    ]
+    # A function of the team's may ask the library's.
+    if not all(gap.is_certain for _, gap in found) and any(
+        LIBRARY in _text(root / name) for name in files_like(root, "*.py")
+    ):
+        found = [(file, gap) for file, gap in found if gap.is_certain]
+    for file, gap in found:
+        level = "error" if gap.is_certain else "notice"
+        yield subject.found(file, gap.problem, gap.mend, gap.line, level)
 
 
 def _root_of(project: Project) -> Path:
