@@ -1,0 +1,208 @@
+"""Records the way from an empty folder to a job that ran, as docs/terminal.svg:
+
+    uv run --with pyte python benchmarks/recording.py
+
+It types into a real shell, in a scratch backend with a real PostgreSQL. The template is
+this repository's HEAD, at the URL that the pages use. Each line appears in the picture
+when it came, with pauses of at most a second; without animations all lines are there.
+"""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import pyte
+from chancy_runtime.embedded import EmbeddedServer
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "docs" / "terminal.svg"
+URL = "https://git.example.com/platform/chancy-workers"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+PROMPT = "$ "
+# What is typed, and what the screen shows when it is done.
+COMMANDS = [
+    (f"uvx copier copy -q --defaults --trust git+{URL} app/billing", None),
+    ("find app/billing -name '*.py' -size +0", None),
+    (
+        f'uv add -q --tag v{VERSION} "chancy-runtime[fastapi,sentry] @ '
+        f'git+{URL}#subdirectory=runtime"',
+        None,
+    ),
+    ('uv add -q "psycopg[binary]>=3.3.6" "uvicorn>=0.30"', None),
+    ("uv run python -m app.billing.workers migrate", None),
+    ("uv run uvicorn app.billing.main:app &", "Uvicorn running"),
+    ("curl -X POST 'localhost:8000/jobs/send_digest?note=hello'", "ran: hello"),
+    ("uv run python -m app.billing.workers jobs", None),
+    ("kill %1", "Finished server process"),
+]
+COLUMNS, ROWS = 92, 70
+WIDTH, HEIGHT, PADDING = 8.4, 19, 16
+COLOURS = {"default": "#d6deeb", "green": "#22c55e", "red": "#f87171"} | {
+    "brown": "#facc15",
+    "blue": "#60a5fa",
+    "magenta": "#e879f9",
+    "cyan": "#22d3ee",
+}
+
+
+class Terminal:
+    """A shell, what its screen shows, and when each line became what it is."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.screen = pyte.Screen(COLUMNS, ROWS)
+        self.came = [0.0] * ROWS
+        self._stream = pyte.ByteStream(self.screen)
+        self._began = time.monotonic()
+        self._ours, theirs = pty.openpty()
+        size = ["stty", "rows", str(ROWS), "columns", str(COLUMNS)]
+        subprocess.run(size, stdin=theirs, check=True)
+        self._shell = subprocess.Popen(
+            ["bash", "--noprofile", "--norc", "-i"],
+            cwd=folder,
+            env={**os.environ, **environment, "PS1": PROMPT, "TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def wait(self, shown: str | None, timeout: float = 120) -> None:
+        """Waits for a text, and for the prompt below everything else."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self._read():
+                continue
+            text = "\n".join(self.screen.display)
+            if (shown or "") in text and (shown or self._prompts()):
+                return
+        raise TimeoutError(f"{shown or PROMPT} did not come:\n{text.strip()}")
+
+    def _prompts(self) -> bool:
+        line = self.screen.display[self.screen.cursor.y]
+        return line.rstrip() == PROMPT.rstrip()
+
+    def _read(self) -> bool:
+        """Takes what comes within half a second."""
+        if not select.select([self._ours], [], [], 0.5)[0]:
+            return False
+        before = list(self.screen.display)
+        self._stream.feed(os.read(self._ours, 65536))
+        now = time.monotonic() - self._began
+        for row, text in enumerate(self.screen.display):
+            if text != before[row]:
+                self.came[row] = now
+        return True
+
+    def end(self) -> None:
+        self._shell.terminate()
+        self._shell.wait()
+        os.close(self._ours)
+
+
+@contextmanager
+def backend() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A repository without workers, and the environment in which it finds all it needs."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        scratch = Path(name)
+        template, folder = scratch / "template", scratch / "backend"
+        run("git", "clone", "--quiet", ROOT, template, cwd=scratch)
+        run("git", "tag", "--force", f"v{VERSION}", cwd=template)
+        run("uv", "init", "--quiet", "--bare", folder, cwd=scratch)
+        run("git", "init", "--quiet", cwd=folder)
+        run("uv", "add", "--quiet", "fastapi", cwd=folder)
+        (folder / "app").mkdir()
+        (folder / "app" / "__init__.py").touch()
+        server = EmbeddedServer(scratch / "postgresql")
+        (scratch / "gitconfig").write_text(
+            f'[url "file://{template}"]\n  insteadOf = {URL}\n'
+        )
+        try:
+            yield (
+                folder,
+                {
+                    "GIT_CONFIG_GLOBAL": str(scratch / "gitconfig"),
+                    "WORKERS_DATABASE_URL": server.url,
+                },
+            )
+        finally:
+            server.stop()
+
+
+def run(*command: str | Path, cwd: Path) -> None:
+    subprocess.run(command, cwd=cwd, check=True)
+
+
+def drawn(screen: pyte.Screen, came: list[float]) -> str:
+    """The screen as a picture whose lines appear one after the other."""
+    last = max(row for row in range(ROWS) if screen.display[row].strip())
+    rows, latest, at = [], 0.0, 0.5
+    for row in range(last + 1):
+        at += min(max(came[row] - latest, 0), 1)
+        latest = max(came[row], latest)
+        y = PADDING + HEIGHT * (row + 1)
+        cells = [screen.buffer[row][column] for column in range(COLUMNS)]
+        rows.append(f'<g style="animation-delay:{at:.2f}s">{line(cells, y)}</g>')
+    width = COLUMNS * WIDTH + 2 * PADDING
+    height = HEIGHT * (last + 2) + 2 * PADDING
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" '
+        f'width="{width:g}" height="{height}" role="img">\n'
+        "<title>From an empty folder to a job that ran</title>\n"
+        "<style>text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"
+        "'DejaVu Sans Mono',monospace;white-space:pre}"
+        "@keyframes come{from{opacity:0}to{opacity:1}}"
+        "@media (prefers-reduced-motion:no-preference){"
+        "g{animation:come 1ms both}}</style>\n"
+        f'<rect width="100%" height="100%" rx="8" fill="#0b1220"/>\n'
+        + "\n".join(rows)
+        + "\n</svg>\n"
+    )
+
+
+def line(cells: list[pyte.screens.Char], y: float) -> str:
+    """A line as texts of one colour each, which are as wide in every font."""
+    texts, column = [], 0
+    for (colour, bold), group in groupby(cells, lambda cell: (cell.fg, cell.bold)):
+        text = "".join(cell.data for cell in group)
+        if text.strip():
+            x = PADDING + column * WIDTH
+            weight = ' font-weight="bold"' if bold else ""
+            texts.append(
+                f'<text x="{x:g}" y="{y:g}" textLength="{len(text) * WIDTH:g}" '
+                f'fill="{COLOURS.get(colour, COLOURS["default"])}"{weight}>'
+                f"{escape(text)}</text>"
+            )
+        column += len(text)
+    return "".join(texts)
+
+
+def main() -> None:
+    with backend() as (folder, environment):
+        terminal = Terminal(folder, environment)
+        try:
+            terminal.wait(None)
+            for command, shown in COMMANDS:
+                terminal.type(f"{command}\n")
+                terminal.wait(shown)
+        finally:
+            terminal.end()
+        FILE.write_text(drawn(terminal.screen, terminal.came))
+        print("\n".join(terminal.screen.display).rstrip(), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
