@@ -1,8 +1,9 @@
 """Builds the documentation as a site in .site/html: uv run python tools/build_site.py
 
 The pages are the files of docs/ and a few that stand elsewhere in the repository. Their
-links are relative to the place of each file, as a viewer of the repository reads them;
-in the site they lead to the page that the file became.
+links are relative to the place of each file, as a viewer of the repository reads them.
+In the site they lead to the page that the file became, and a link that is named for a
+file has the title of its page.
 """
 
 import os
@@ -19,7 +20,7 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
+LINK = re.compile(r"\[([^]]*)\]\((?![a-z]+:|#)([^)\s#]+)")
 FENCE = re.compile(r"^( *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -52,12 +53,14 @@ def with_links(file: Path, places: dict[Path, Path]) -> str:
     """
 
     def in_site(link: re.Match[str]) -> str:
-        target = Path(os.path.normpath(file.parent / link[1]))
+        text, name = link.groups()
+        target = Path(os.path.normpath(file.parent / name))
         if target not in places:
-            raise LookupError(
-                f"{file}: the link to {link[1]} leads to no file of the site"
-            )
-        return Path(os.path.relpath(places[target], places[file].parent)).as_posix()
+            raise LookupError(f"{file}: {name} is not a file of the site")
+        if text.endswith(".md"):
+            text = target.read_text().partition("\n")[0].removeprefix("# ")
+        place = os.path.relpath(places[target], places[file].parent)
+        return f"[{text}]({Path(place).as_posix()}"
 
     parts = FENCE.split(file.read_text())
     # Every second part is a block of code.
