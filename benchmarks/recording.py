@@ -29,10 +29,10 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "terminal.svg"
 URL = "https://git.example.com/platform/chancy-workers"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-PROMPT = "$ "
+PROMPT = r"\[\e[32m\]$\[\e[0;1m\] "
 COMMANDS = [
     f"uvx copier copy -q --defaults --trust git+{URL} app/billing",
-    "find app/billing -name '*.py' -size +0 | sort",
+    "ls app/billing app/billing/workers",
     f'uv add -q --tag v{VERSION} "chancy-runtime[fastapi,sentry] @ '
     f'git+{URL}#subdirectory=runtime"',
     'uv add -q "psycopg[binary]>=3.3.6" "uvicorn>=0.30"',
@@ -66,7 +66,7 @@ class Terminal:
         self._shell = subprocess.Popen(
             ["bash", "--noprofile", "--norc", "-i"],
             cwd=folder,
-            env=environment | {"PS1": PROMPT, "TERM": "xterm"},
+            env=environment | {"PS1": PROMPT, "PS0": r"\e[0m", "TERM": "xterm"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -87,7 +87,7 @@ class Terminal:
 
     def _prompts(self) -> bool:
         line = self.screen.display[self.screen.cursor.y]
-        return line.rstrip() == PROMPT.rstrip()
+        return line.rstrip() == "$"
 
     def _read(self) -> bool:
         """Takes what comes within half a second."""
@@ -145,16 +145,16 @@ def run(*command: str | Path, cwd: Path) -> None:
 
 def drawn(screen: pyte.Screen, came: list[float]) -> str:
     """The screen as a picture whose lines appear one after the other."""
-    last = max(row for row in range(ROWS) if screen.display[row].strip())
+    last = screen.cursor.y  # The prompt, which nobody needs.
     rows, latest, at = [], 0.0, 0.5
-    for row in range(last + 1):
+    for row in range(last):
         at += min(max(came[row] - latest, 0), 1)
         latest = max(came[row], latest)
-        y = PADDING + HEIGHT * (row + 1)
+        y = PADDING + HEIGHT * row + 14
         cells = [screen.buffer[row][column] for column in range(COLUMNS)]
         rows.append(f'<g style="animation-delay:{at:.2f}s">{line(cells, y)}</g>')
     width = COLUMNS * WIDTH + 2 * PADDING
-    height = HEIGHT * (last + 2) + 2 * PADDING
+    height = HEIGHT * last + 2 * PADDING
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" '
         f'width="{width:g}" height="{height}" role="img">\n'
