@@ -46,17 +46,13 @@ def collect(root: Path, target: Path) -> None:
 
 
 def with_links(file: Path, places: dict[Path, Path]) -> str:
-    """The text of a page with its links as they are in the site.
-
-    Raises:
-        LookupError: A link leads to a file that the site does not have.
-    """
+    """The text of a page with its links as they are in the site."""
 
     def in_site(link: re.Match[str]) -> str:
         text, name = link.groups()
         target = Path(os.path.normpath(file.parent / name))
         if target not in places:
-            raise LookupError(f"{file}: {name} is not a file of the site")
+            sys.exit(f"{file}: {name} is not a file of the site")
         if text.endswith(".md"):
             text = target.read_text().partition("\n")[0].removeprefix("# ")
         place = os.path.relpath(places[target], places[file].parent)
