@@ -15,7 +15,7 @@ from .support import TEMPLATE, copy
 PAGES = sorted(
     [
         *TEMPLATE.glob("*.md"),
-        *TEMPLATE.glob("docs/*.md"),
+        *TEMPLATE.glob("docs/**/*.md"),
         TEMPLATE / "runtime" / "README.md",
         *TEMPLATE.glob("template/*README.md*.jinja"),
     ]
@@ -167,7 +167,7 @@ def test_each_question_has_a_row() -> None:
 
 def test_the_settings_have_their_defaults_and_ranges() -> None:
     told = {}
-    for names, defaults, ranges, _ in rows("README.md", "## Settings"):
+    for names, defaults, ranges, _ in rows("docs/settings.md", "# Settings"):
         values = (defaults.split(", "), ranges.split(", "))
         for name, default, span in zip(names.split(", "), *values, strict=False):
             low, high = (int(end.replace(",", "")) for end in span.split(" to "))

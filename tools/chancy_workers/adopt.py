@@ -538,7 +538,7 @@ def _next_steps(service: Path, root: Path, answers: dict[str, Any]) -> list[str]
         f"python -m {package}.workers status      # the tables, and what is due",
         f"python -m pytest {path}/workers",
         f"git add {path} && git commit             # copier update wants it committed",
-        "README.md of the template has the settings and /health.",
+        "The template has the settings in docs/settings.md, and /health in README.md.",
     ]
 
 

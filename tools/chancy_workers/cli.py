@@ -22,14 +22,7 @@ COMMANDS: tuple[ModuleType, ...] = (
 
 def main() -> NoReturn:
     """Runs the command that the person named and exits with its status."""
-    parser = argparse.ArgumentParser(
-        prog="chancy-workers",
-        description="Puts Chancy workers into FastAPI services and keeps them current.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
-    arguments = parser.parse_args()
+    arguments = make_parser().parse_args()
     leave_the_caller_s_repository()
     try:
         sys.exit(arguments.run(arguments))
@@ -39,3 +32,15 @@ def main() -> NoReturn:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="chancy-workers",
+        description="Puts Chancy workers into FastAPI services and keeps them current.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
