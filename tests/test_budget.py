@@ -13,7 +13,7 @@ from harness.servers import Cluster, cluster, pgbouncer
 
 from .support import Service, alarms, database, migrate, query, service, wait_for
 
-DEPLOYED = {"scope": "backend", "deploy": "azure-container-apps"}
+DEPLOYED: dict[str, object] = {"scope": "backend", "deploy": "azure-container-apps"}
 LIMIT = 15
 RUN = ("-m", "app.billing.workers", "run", "--port", "0")
 REQUESTS = 40
