@@ -214,7 +214,7 @@ class _Files:
         found: dict[str, int] = {}
         for path in sorted(self._project.folder.glob("deploy/*.bicep")):
             text = re.sub(r"(?m)^\s*//.*", "", path.read_text(errors="replace"))
-            for parameters in (path, *path.parent.glob("*.bicepparam")):
+            for parameters in (*path.parent.glob("*.bicepparam"), path):
                 told = parameters.read_text(errors="replace")
                 values = re.findall(
                     r"(?m)^(?:param|var) (\w+)(?: int)? *= *(\d+)", told
