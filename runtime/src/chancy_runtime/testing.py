@@ -28,6 +28,7 @@ from contextlib import (
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -140,7 +141,7 @@ def server_url() -> Iterator[str]:
 def database_url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of an empty database, which the workers of this test use."""
     name = f"workers_test_{uuid4().hex}"
-    url = make_conninfo(server_url, dbname=name)
+    url = _of_database(server_url, name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         monkeypatch.setenv("WORKERS_DATABASE_URL", url)
@@ -198,6 +199,14 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     monkeypatch.setenv(modes.VARIABLE, modes.Mode.OFF)
     monkeypatch.setattr(recording, "_pushed", jobs)
     return jobs
+
+
+def _of_database(server_url: str, name: str) -> str:
+    """Returns the URL of another database, which SQLAlchemy and asyncpg read as well."""
+    parts = urlsplit(server_url)
+    if not parts.scheme:
+        return make_conninfo(server_url, dbname=name)
+    return parts._replace(path=f"/{name}").geturl()
 
 
 @contextmanager
