@@ -15,7 +15,7 @@ from .support import TEMPLATE, copy
 PAGES = sorted(
     [
         *TEMPLATE.glob("*.md"),
-        *TEMPLATE.glob("docs/*.md"),
+        *TEMPLATE.glob("docs/**/*.md"),
         TEMPLATE / "runtime" / "README.md",
         *TEMPLATE.glob("template/*README.md*.jinja"),
     ]
