@@ -165,16 +165,12 @@ def _unload() -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in names}
 
 
-def cooks(page: str) -> Any:
+def cooks(page: str) -> pytest.MarkDecorator:
     """Marks a test whose kitchen has a page."""
-
-    def mark(test: Any) -> Any:
-        cook = pytest.mark.parametrize("kitchen", [page], indirect=True, ids=[""])
-        return pytest.mark.anyio(cook(test))
-
-    return mark
+    return pytest.mark.parametrize("kitchen", [page], indirect=True)
 
 
+@pytest.mark.anyio
 @cooks("unique-and-delayed-jobs.md")
 async def test_no_change_is_lost_and_many_are_one_job(kitchen: Kitchen) -> None:
     index = "SELECT name FROM search_index"
@@ -203,6 +199,7 @@ async def test_no_change_is_lost_and_many_are_one_job(kitchen: Kitchen) -> None:
         await kitchen.until("SELECT DISTINCT state FROM billing_jobs", "succeeded")
 
 
+@pytest.mark.anyio
 @cooks("priorities.md")
 async def test_urgent_jobs_start_first_and_old_ones_get_more_urgent(
     kitchen: Kitchen,
@@ -237,6 +234,7 @@ async def test_urgent_jobs_start_first_and_old_ones_get_more_urgent(
             ) == [1]
 
 
+@pytest.mark.anyio
 @cooks("fairness.md")
 async def test_tenants_take_turns(kitchen: Kitchen) -> None:
     kitchen.one_at_a_time()
@@ -288,6 +286,7 @@ async def test_tenants_take_turns(kitchen: Kitchen) -> None:
     assert "billing_runtime_jobs_now" in str(plan)
 
 
+@pytest.mark.anyio
 @cooks("timeouts.md")
 async def test_a_job_that_hangs_ends(kitchen: Kitchen) -> None:
     names = ["fetch_rates", "resize_images", "forecast"]
@@ -320,6 +319,7 @@ async def test_a_job_that_hangs_ends(kitchen: Kitchen) -> None:
     accepts.close()
 
 
+@pytest.mark.anyio
 @cooks("cancelling.md")
 async def test_what_is_cancelled_stops_and_what_has_ended_stays(
     kitchen: Kitchen, tmp_path: Path
@@ -368,6 +368,7 @@ async def false(value: object) -> bool:
     return not value
 
 
+@pytest.mark.anyio
 @cooks("long-jobs.md")
 async def test_a_long_job_goes_on_where_a_deploy_stopped_it(kitchen: Kitchen) -> None:
     kitchen.query(
@@ -398,6 +399,7 @@ async def test_a_long_job_goes_on_where_a_deploy_stopped_it(kitchen: Kitchen) ->
     assert steps == list(range(100, 1001, 100))
 
 
+@pytest.mark.anyio
 @cooks("shared-resources.md")
 async def test_jobs_share_an_engine_and_a_client(kitchen: Kitchen) -> None:
     connections: list[object] = []
@@ -549,6 +551,7 @@ def test_a_kill_at_the_worst_moment_does_nothing_twice(
     provider.shutdown()
 
 
+@pytest.mark.anyio
 @cooks("workflows.md")
 async def test_steps_follow_each_other_and_the_last_part_ends_it(
     kitchen: Kitchen,
