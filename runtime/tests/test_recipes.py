@@ -215,12 +215,13 @@ async def test_urgent_jobs_start_first_and_old_ones_get_more_urgent(
             await newsletter("first")
             await kitchen.until_held_up()
             await newsletter("bulk 1", "bulk 2")
+            job = kitchen.module("workers.send_mail.worker").send_mail.job
+            await running.chancy.push(job.with_kwargs(to="usual"))
             await running.request("POST", "/passwords", params={"to": "urgent"})
             open_gate()
-            await kitchen.until(sent, "first", "urgent", "bulk 1", "bulk 2")
+            await kitchen.until(sent, "first", "urgent", "usual", "bulk 1", "bulk 2")
 
             later = datetime.now(UTC) + timedelta(hours=1)
-            job = kitchen.module("workers.send_mail.worker").send_mail.job
             await running.chancy.push(job.with_scheduled_at(later))
             plugin = running.chancy.plugins["chancy.reprioritize"]
             assert isinstance(plugin, Reprioritize) and plugin.check_interval == 60
