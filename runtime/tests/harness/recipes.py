@@ -57,7 +57,7 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
-def backend(folder: Path) -> None:
+def make_backend(folder: Path) -> None:
     """Makes the backend that the pages start from."""
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "app/observability.py").write_text(_QUIET)
