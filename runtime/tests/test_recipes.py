@@ -30,7 +30,7 @@ from harness.commands import environment, wait_for
 from harness.databases import connections_to, query
 from harness.observed import until_none
 from harness.recipes import PAGES, apply, blocks, make_backend
-from harness.recorder import QUICK, Recorder, make_tables, states
+from harness.recorder import EXAMPLE, QUICK, Recorder, make_tables, states
 from harness.services import service
 
 CONFTEST = (
@@ -624,13 +624,23 @@ def test_each_page_has_its_test() -> None:
     assert [page for page in pages if f"({page})" not in index] == []
 
 
+@pytest.mark.parametrize("page", ["priorities.md", "workflows.md"])
+def test_create_chancy_has_one_plugin_more_than_as_rendered(page: str) -> None:
+    rendered = (EXAMPLE / "app/billing/workers/chancy_initialization.py").read_text()
+    (printed,) = (each.code for each in blocks(page) if "create_chancy()" in each.code)
+
+    lines = printed.splitlines()[3:]
+    (added,) = (line for line in lines if line not in rendered.splitlines())
+    assert "\n".join(line for line in lines if line != added) in rendered
+
+
 def test_the_code_is_typed_and_formatted(tmp_path: Path) -> None:
     """All pages in one backend: what they share is that of the last one."""
     make_backend(tmp_path / "backend")
     add_tests(tmp_path / "backend")
     for page in sorted(PAGES.glob("*.md")):
         for number, block in enumerate(blocks(page.name)):
-            if block.language == "python" and not block.code.startswith("plugins="):
+            if block.language == "python":
                 (tmp_path / f"{page.stem}_{number}.py").write_text(block.code)
         apply(page.name, tmp_path / "backend")
 

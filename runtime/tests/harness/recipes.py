@@ -3,7 +3,6 @@
 import ast
 import re
 import shutil
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from harness.recorder import EXAMPLE
 PAGES = Path(__file__).parents[3] / "docs/recipes"
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _FILE = re.compile(r"`([\w/]+\.py)`")
-_PLUGINS = re.compile(r"^ *plugins=\[\n.*?^ *\],\n", re.M | re.S)
 _QUIET = '''"""Logging and Sentry are left to the tests."""
 
 
@@ -88,12 +86,8 @@ def _add(file: Path, code: str) -> None:
         file.write_text(code)
         return
     text = file.read_text()
-    if code.startswith("plugins=["):
-        text, changed = _PLUGINS.subn(textwrap.indent(code, " " * 8), text)
-        assert changed == 1, f"{file} has no list of plugins"
-    else:
-        for node in ast.parse(code).body:
-            text = _merge(text, node, _source(code, node))
+    for node in ast.parse(code).body:
+        text = _merge(text, node, _source(code, node))
     file.write_text(text)
 
 
