@@ -28,7 +28,7 @@ from contextlib import (
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
@@ -203,10 +203,10 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 def _of_database(server_url: str, name: str) -> str:
     """Returns the URL of another database, which SQLAlchemy and asyncpg read as well."""
-    parts = urlsplit(server_url)
-    if not parts.scheme:
+    scheme, server, _, query, _ = urlsplit(server_url)
+    if not scheme:
         return make_conninfo(server_url, dbname=name)
-    return parts._replace(path=f"/{name}").geturl()
+    return urlunsplit((scheme, server, f"/{name}", query, ""))
 
 
 @contextmanager
