@@ -124,6 +124,7 @@ def test_a_parameter_of_postgresql_is_taken(
     [
         "postgresql://me:s%40cret@db:6432/postgres?sslmode=require",
         "postgres://me:s%40cret@db:6432?sslmode=require",
+        "postgresql:///?host=db&port=6432&user=me&password=s%40cret&sslmode=require",
         "host=db port=6432 user=me password=s@cret sslmode=require",
     ],
 )
@@ -136,6 +137,11 @@ def test_a_database_of_a_test_is_on_the_server_of_the_tests(server: str) -> None
         "sslmode": "require",
         "dbname": "a_test",
     }
+
+
+def test_a_server_without_parameters_has_databases_too() -> None:
+    url = _of_database("postgresql://me:a#b@db", "a_test")
+    assert url == "postgresql://me:a#b@db/a_test"
 
 
 @pytest.mark.anyio

@@ -28,7 +28,6 @@ from contextlib import (
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
@@ -203,10 +202,12 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 def _of_database(server_url: str, name: str) -> str:
     """Returns the URL of another database, which SQLAlchemy and asyncpg read as well."""
-    scheme, server, _, query, _ = urlsplit(server_url)
-    if not scheme:
+    scheme, is_url, rest = server_url.partition("://")
+    if not is_url:
         return make_conninfo(server_url, dbname=name)
-    return urlunsplit((scheme, server, f"/{name}", query, ""))
+    target, mark, query = rest.partition("?")
+    server = target.partition("/")[0]
+    return f"{scheme}://{server}/{name}{mark}{query}"
 
 
 @contextmanager
