@@ -1,8 +1,12 @@
 """URLs as hosters and other libraries write them: each is taken, or what is wrong is named."""
 
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 from chancy_runtime import WorkersError, database_url
+from chancy_runtime.testing import _of_database
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 GOOD = "postgresql://me:secret@db.example.com:6432/app"
 
@@ -113,3 +117,41 @@ def test_a_parameter_of_postgresql_is_taken(
     monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
 
     assert read(f"{GOOD}?{query}") == f"{GOOD}?{query}"
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        "postgresql://me:s%40cret@db:6432/postgres?sslmode=require",
+        "postgres://me:s%40cret@db:6432?sslmode=require",
+        "postgresql:///?host=db&port=6432&user=me&password=s%40cret&sslmode=require",
+        "host=db port=6432 user=me password=s@cret sslmode=require",
+    ],
+)
+def test_a_database_of_a_test_is_on_the_server_of_the_tests(server: str) -> None:
+    assert conninfo_to_dict(_of_database(server, "a_test")) == {
+        "host": "db",
+        "port": "6432",
+        "user": "me",
+        "password": "s@cret",
+        "sslmode": "require",
+        "dbname": "a_test",
+    }
+
+
+def test_a_server_without_parameters_has_databases_too() -> None:
+    url = _of_database("postgresql://me:a#b@db", "a_test")
+    assert url == "postgresql://me:a#b@db/a_test"
+
+
+@pytest.mark.anyio
+async def test_other_libraries_read_the_url_of_a_test(database_url: str) -> None:
+    url = make_url(database_url)
+    for driver in ("asyncpg", "psycopg"):
+        engine = create_async_engine(url.set(drivername=f"postgresql+{driver}"))
+        async with engine.connect() as connection:
+            name = await connection.scalar(text("SELECT current_database()"))
+        await engine.dispose()
+        assert name == url.database
+    connection = await asyncpg.connect(database_url)
+    await connection.close()

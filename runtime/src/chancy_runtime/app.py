@@ -26,6 +26,7 @@ from chancy import Job, Queue, QueuedJob, Reference
 from chancy.executors.base import Executor
 from chancy.utils import DatabaseConnection, chunked, get_database_dsn
 from psycopg import AsyncConnection, AsyncCursor, Cursor, sql
+from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from chancy_runtime.errors import (
@@ -36,7 +37,7 @@ from chancy_runtime.errors import (
 from chancy_runtime.execution.observers import observed_push
 from chancy_runtime.jobs import pushes, recording
 from chancy_runtime.jobs.registered import Registered
-from chancy_runtime.jobs.rows import UNREADABLE
+from chancy_runtime.jobs.rows import UNREADABLE, statement
 from chancy_runtime.modes import VARIABLE, Mode, workers_mode
 from chancy_runtime.postgres.connecting import (
     failed_start,
@@ -71,6 +72,10 @@ _WRITABLE_TIMEOUT = 5
 _FILL_INTERVAL = 0.005
 # The most connections of a process that only pushes.
 _PUSH_POOL_SIZE = 4
+_CANCEL = """
+UPDATE {jobs} SET state = 'failed', claim_id = NULL, completed_at = NOW()
+WHERE id = %s AND state NOT IN ('succeeded', 'failed')
+"""
 # Arguments of Chancy's class that have no effect here.
 _REPLACED = {
     "poll_reconnect_timeout": "leave it out; the pool tries again every few seconds for "
@@ -512,6 +517,17 @@ class Chancy(chancy.Chancy):
     def observed(self, jobs: list[Job]) -> AbstractContextManager[list[Job]]:
         """Returns the context manager to push jobs in, which yields those to push."""
         return observed_push(self.plugins.values(), jobs)
+
+    async def cancel_job_ex(self, cursor: AsyncCursor[DictRow], ref: Reference) -> int:
+        """Cancels a job that waits or runs; one that has ended stays as it ended.
+
+        Chancy 0.26 makes a failure of a job that has just succeeded.
+
+        Returns:
+            How many jobs it has cancelled: 0 or 1.
+        """
+        await cursor.execute(statement(_CANCEL, self.prefix), [ref.identifier])
+        return cursor.rowcount
 
     # --- what is reported ------------------------------------------------------------
 

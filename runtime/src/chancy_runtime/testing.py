@@ -140,7 +140,7 @@ def server_url() -> Iterator[str]:
 def database_url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of an empty database, which the workers of this test use."""
     name = f"workers_test_{uuid4().hex}"
-    url = make_conninfo(server_url, dbname=name)
+    url = _of_database(server_url, name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         monkeypatch.setenv("WORKERS_DATABASE_URL", url)
@@ -198,6 +198,16 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     monkeypatch.setenv(modes.VARIABLE, modes.Mode.OFF)
     monkeypatch.setattr(recording, "_pushed", jobs)
     return jobs
+
+
+def _of_database(server_url: str, name: str) -> str:
+    """Returns the URL of another database, which SQLAlchemy and asyncpg read as well."""
+    scheme, is_url, rest = server_url.partition("://")
+    if not is_url:
+        return make_conninfo(server_url, dbname=name)
+    target, mark, query = rest.partition("?")
+    server = target.partition("/")[0]
+    return f"{scheme}://{server}/{name}{mark}{query}"
 
 
 @contextmanager

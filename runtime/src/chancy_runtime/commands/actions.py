@@ -1,8 +1,8 @@
 """The commands `retry`, `cancel` and `purge`: what can be done with jobs.
 
-All of it goes through Chancy's own calls. These look at no state: one would fail a job
-that has just succeeded, another run it again. So the rows are locked first, and a job
-that is no longer in a state for the command is left alone.
+All of it goes through Chancy's own calls. Chancy's retry and purge look at no state: one
+would run a job again that has just succeeded. So the rows are locked first, and a job that
+is no longer in a state for the command is left alone.
 """
 
 import argparse
