@@ -1,4 +1,4 @@
-"""Who looks at a dashboard."""
+"""Who looks at a dashboard, and what that person may do."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,8 +7,8 @@ from enum import StrEnum
 class Role(StrEnum):
     """What a visitor may do.
 
-    VIEWER sees everything and changes nothing. OPERATOR may also pause and resume queues,
-    and retry and cancel jobs.
+    VIEWER sees jobs, queues, workers and schedules and changes nothing. OPERATOR may also
+    pause and resume queues, and retry and cancel jobs.
     """
 
     VIEWER = "viewer"
@@ -21,7 +21,13 @@ class Visitor:
 
     Args:
         name: Stands in the log with each change.
+        role: What this person may do.
     """
 
     name: str
     role: Role
+
+
+def is_visitor(answer: object) -> bool:
+    """Whether an answer of `who` is a visitor; everything else, also True, is nobody."""
+    return isinstance(answer, Visitor) and answer.role in tuple(Role)
