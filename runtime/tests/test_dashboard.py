@@ -186,7 +186,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_in_no_frame(site: Site) ->
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(
