@@ -1,7 +1,5 @@
 """Commands that tests run, and waiting for what they do."""
 
-import os
-import re
 import subprocess
 import tempfile
 import time
@@ -9,20 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.environments import environment
 from harness.forks import FORKS, Fork
 
-# What a person may have set, and what would lead a test to a database of theirs.
-PRIVATE = re.compile(
-    "WORKERS_|POSTGRES_|PG|SENTRY_|AZURE_|LOG_LEVEL|VIRTUAL_ENV|PYTEST_"
-)
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without anything that could lead to a real service."""
-    kept = {
-        name: value for name, value in os.environ.items() if not PRIVATE.match(name)
-    }
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **variables}
+__all__ = ["environment", "run", "start", "wait_for"]
 
 
 def run(

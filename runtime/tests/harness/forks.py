@@ -1,7 +1,7 @@
 """Programs that start as forks of a process which has imported what they need.
 
 `python -m copier`, uvicorn and the others below run as they do in a process of their own,
-but without the CPU time of their imports, which is half of what all tests take together.
+but without the CPU time of their imports, which is most of what a small one takes.
 With --slow, and where the environment changes Python itself, they start the plain way.
 """
 
@@ -17,7 +17,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# What each program imports in any case, so that its forks have nothing else.
+from harness.environments import environment
+
+# What each program imports in any case, so that its forks have nothing else. (A service from
+# before v0.5.0 does without the library, which does nothing when it is imported.)
 MODULES = {
     "copier": ("copier._cli", "jinja2_ansible_filters"),
     "chancy-workers": ("chancy_workers.cli",),
@@ -29,8 +32,10 @@ MODULES = {
     "workers": ("chancy_runtime.cli",),
     "pytest": ("pytest", "chancy_runtime.testing"),
 }
-# Python and its libraries read these when they start.
+# Python and the C library read these when they start.
 _AT_THE_START = re.compile("PYTHON|LD_|LC_|LANG|TZ$|MALLOC_")
+# Copier runs git in the environment that it was imported in.
+_KEEP_THEIRS = ("copier", "chancy-workers")
 _PROGRAM = Path(sys.executable).with_name("chancy-workers")
 _SERVER = Path(__file__).with_name("forking.py")
 
@@ -82,6 +87,7 @@ class Forks:
     def __init__(self) -> None:
         self.on = True
         self._folder: Path | None = None
+        self._environments: dict[str, dict[str, str]] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
@@ -96,7 +102,10 @@ class Forks:
     ) -> Fork | None:
         """Starts a program as a fork; None where only a process of its own will do."""
         name = _name(command)
-        if not (self.on and name) or _at_the_start(env) != _at_the_start(os.environ):
+        if not (self.on and name):
+            return None
+        ours = self._environments.setdefault(name, environment())
+        if _read_once(name, ours) != _read_once(name, env):
             return None
         request = {
             "command": command if name == "chancy-workers" else command[1:],
@@ -121,6 +130,7 @@ class Forks:
                 [sys.executable, str(_SERVER), str(path), *MODULES[name]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                env=self._environments[name],
                 start_new_session=True,
             )
             stdout = self._running[name].stdout
@@ -152,6 +162,8 @@ def _name(command: Sequence[str]) -> str | None:
     return name if name in MODULES else None
 
 
-def _at_the_start(env: Mapping[str, str]) -> dict[str, str]:
-    found = {name: value for name, value in env.items() if _AT_THE_START.match(name)}
-    return {**found, "PYTHONDONTWRITEBYTECODE": "1"}
+def _read_once(name: str, env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a program has read before it is forked."""
+    if name in _KEEP_THEIRS:
+        return dict(env)
+    return {name: value for name, value in env.items() if _AT_THE_START.match(name)}
