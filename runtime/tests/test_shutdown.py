@@ -99,7 +99,7 @@ def test_running_jobs_finish_and_no_other_is_taken(
             push(url, note, seconds=3)
         wait_until_executed(backend, "first", "second")
         # Not when the queue polls, which it does once a minute.
-        with seconds_between(0, 15):
+        with seconds_between(0, 6):
             running.process.terminate()
             wait_for(
                 lambda: "Shutting down" in running.output, timeout=5, what="the stop"
