@@ -80,7 +80,7 @@ def test_an_idle_service_is_gone_long_before_its_grace(
 
     with backend.service(url) as running:
         wait_until_ready(running)
-        with seconds_between(0, 5):
+        with seconds_between(0, 10):
             running.stop()
 
     assert query(url, "SELECT * FROM billing_workers") == []
@@ -98,8 +98,8 @@ def test_running_jobs_finish_and_no_other_is_taken(
         for note in ("first", "second", "third", "fourth"):
             push(url, note, seconds=3)
         wait_until_executed(backend, "first", "second")
-        # Not when the queue polls, which it does once a minute.
-        with seconds_between(0, 6):
+        # Within the grace, and not when the queue polls, which it does once a minute.
+        with seconds_between(0, 20):
             running.process.terminate()
             wait_for(
                 lambda: "Shutting down" in running.output, timeout=5, what="the stop"

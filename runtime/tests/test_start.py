@@ -179,7 +179,7 @@ def test_a_library_that_is_too_old_ends_the_service_and_its_tests_with_one_line(
             cwd=backend.folder,
             env=environment(),
             check=False,
-            timeout=30,
+            timeout=120,
         )
 
     for command in (("uvicorn", APP), ("app.billing.workers", "status")):

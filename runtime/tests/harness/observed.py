@@ -103,9 +103,9 @@ async def until_none(found: Callable[[], Awaitable[object]]) -> None:
     """Waits until nothing is found.
 
     Raises:
-        TimeoutError: Not within 30 s.
+        TimeoutError: Not within 120 s.
     """
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while await found():
             await asyncio.sleep(0.02)
 

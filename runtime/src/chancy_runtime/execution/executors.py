@@ -384,7 +384,16 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
         with contextlib.suppress(OSError, EOFError):  # The manager is gone.
             for job in self.get_running_jobs():
                 await self.cancel_execution(job)
-        await finish(asyncio.to_thread(self.end_children))
+        await finish(self._end_cut_short())
+
+    async def _end_cut_short(self) -> None:
+        await asyncio.to_thread(self._children.end, _CANCEL_TIMEOUT)
+        # The end of a run asks the manager, which therefore ends after it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANCEL_TIMEOUT):
+                while self.jobs:
+                    await asyncio.sleep(_START_INTERVAL)
+        await asyncio.to_thread(self.manager.shutdown)
 
     @classmethod
     def on_initialize_worker(cls) -> None:
