@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +12,15 @@ from pytest_copie.plugin import Copie
 from harness.servers import embedded_server
 
 from .releases import make_next_release, make_template, pack
-from .support import GIT, SCHEDULED, TEMPLATE, commit, copy, database, run
+from .shared import Shared
+from .support import GIT, MYPY, SCHEDULED, TEMPLATE, commit, copy, database, run
 
 pytest_plugins = ["harness.options"]
+
+# What takes mypy long in a rendered service.
+IMPORTS = """\
+import chancy_runtime.testing, chancy_runtime.web, fastapi, psycopg_pool, sentry_sdk
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,9 +56,18 @@ def database_url(server_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    base = tmp_path_factory.getbasetemp()
+    return Shared(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+@pytest.fixture(scope="session")
+def released(shared: Shared) -> Path:
     """The working tree as a repository with the releases v0.1.0 and, the same, v0.1.1."""
-    folder = tmp_path_factory.mktemp("released") / "template"
+    return shared.folder("released/template", make_released)
+
+
+def make_released(folder: Path) -> None:
     listed = run(
         "git", "ls-files", "-z", "-co", "--exclude-standard", cwd=TEMPLATE
     ).stdout
@@ -64,19 +80,18 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(*GIT, "commit", "--quiet", "--allow-empty", "--message=next", cwd=folder)
     run("git", "tag", "v0.1.1", cwd=folder)
     pack(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(shared: Shared) -> Path:
     """The template with all of its releases, and the working tree as the newest one."""
-    return make_template(tmp_path_factory.mktemp("template") / "template")
+    return shared.folder("releases/template", make_template)
 
 
 @pytest.fixture(scope="session")
-def next_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def next_release(shared: Shared) -> Path:
     """The same with a release after the working tree, which changes a line of INSTANCE."""
-    return make_next_release(tmp_path_factory.mktemp("next_release") / "template")
+    return shared.folder("next release/template", make_next_release)
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +103,17 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mypy_cache(shared: Shared) -> Path:
     """One cache for all renders: the packages that they use are the same."""
-    return tmp_path_factory.mktemp("mypy_cache")
+    return shared.folder("mypy cache", fill_mypy_cache)
+
+
+def fill_mypy_cache(folder: Path) -> None:
+    """Checks a file that imports those packages."""
+    folder.mkdir()
+    (folder / "mypy.ini").write_text(MYPY)
+    options = ("--config-file=mypy.ini", "--cache-dir=.")
+    run(sys.executable, "-m", "mypy", *options, "-c", IMPORTS, cwd=folder)
 
 
 @pytest.fixture(scope="session")

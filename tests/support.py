@@ -13,9 +13,11 @@ __all__ = [
     "GIT",
     "MYPY",
     "PROGRAM",
+    "PYTEST",
     "SCHEDULED",
     "SECRET_VARIABLE",
     "TEMPLATE",
+    "WITHOUT_ASYNCIO",
     "Service",
     "alarms",
     "commit",
@@ -35,6 +37,12 @@ TEMPLATE = Path(__file__).parents[1]
 COPIER = [sys.executable, "-m", "copier"]
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
 GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
+# A service's tests, without the plugins that are only in the environment of this suite.
+PYTEST = [
+    *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
+    *("-p", "no:copie", "-p", "no:hypothesispytest"),
+]
+WITHOUT_ASYNCIO = ("-p", "no:asyncio")
 MYPY = """\
 [mypy]
 strict = True

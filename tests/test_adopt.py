@@ -19,7 +19,9 @@ from .support import (
     COPIER,
     MYPY,
     PROGRAM,
+    PYTEST,
     SECRET_VARIABLE,
+    WITHOUT_ASYNCIO,
     Service,
     commit,
     database,
@@ -291,8 +293,9 @@ def test_what_is_written_is_typed_as_strictly_as_it_was(
 
 def test_the_rendered_tests_and_the_team_s_pass(story: Story, server_url: str) -> None:
     result = run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-        *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio", BILLING / "workers"),
+        *PYTEST,
+        *WITHOUT_ASYNCIO,
+        BILLING / "workers",
         cwd=story.root,
         env=environment(WORKERS_TEST_DATABASE_URL=server_url),
     )

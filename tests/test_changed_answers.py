@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,18 @@ from .releases import (
     read_files,
     update,
 )
-from .support import COPIER, PROGRAM, SCHEDULED, commit, copy, environment, run
+from .shared import Shared
+from .support import (
+    COPIER,
+    PROGRAM,
+    PYTEST,
+    SCHEDULED,
+    WITHOUT_ASYNCIO,
+    commit,
+    copy,
+    environment,
+    run,
+)
 from .updates import ANSWERS, KEPT, kept_answers, make_backend
 
 WORKERS = "app/billing/workers"
@@ -26,19 +36,14 @@ RENAMED = [{"name": "send_digest"}, {"name": "summary", "queue": "slow"}]
 
 
 @pytest.fixture(scope="session")
-def render(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
+def render(template: Path, shared: Shared) -> Callable[..., Path]:
     """Renders a backend with one service, committed; the same answers once only."""
-    renders: dict[str, Path] = {}
 
     def render(scope: str, release: str = WORKING_TREE, **answers: object) -> Path:
-        name = f"{scope} {release} {answers}"
-        if name not in renders:
-            root = tmp_path_factory.mktemp("render") / "backend"
-            make_backend(root, scope, template, release, **answers)
-            renders[name] = root
-        return renders[name]
+        return shared.folder(
+            f"{scope} {release} {answers}/backend",
+            lambda root: make_backend(root, scope, template, release, **answers),
+        )
 
     return render
 
@@ -116,14 +121,14 @@ def test_one_command_adds_a_job_with_its_test(
     expected[f"{WORKERS}/report/worker.py"] = worker.read_bytes()
     assert read_files(root) == expected
     run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-        *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio"),
         *(
+            *PYTEST,
+            *WITHOUT_ASYNCIO,
             f"{WORKERS}/tests/test_job_archive.py",
             f"{WORKERS}/tests/test_workers.py",
         ),
         cwd=root,
-        env=environment(WORKERS_TEST_DATABASE_URL=server_url, PYTHONPATH="."),
+        env=environment(WORKERS_TEST_DATABASE_URL=server_url),
     )
 
 

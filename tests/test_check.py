@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from .releases import NEXT, RELEASES, WORKING_TREE, commit_all
+from .shared import Shared
 from .support import (
     GIT,
     PROGRAM,
@@ -35,15 +36,17 @@ ANSWERS = ".copier-answers.yml"
 
 
 @pytest.fixture(scope="session")
-def two_services(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_services(template: Path, shared: Shared) -> Path:
     """A rendered backend with billing, and a second service."""
-    root = tmp_path_factory.mktemp("two") / "backend"
-    version = f"--vcs-ref={WORKING_TREE}"
-    backend = ("--data=scope=backend", "--data=service=billing")
-    copy(root, version, *backend, cwd=root.parent, template=template)
-    copy("app/shipping", version, cwd=root, template=template)
-    commit(root)
-    return root
+
+    def make(root: Path) -> None:
+        version = f"--vcs-ref={WORKING_TREE}"
+        backend = ("--data=scope=backend", "--data=service=billing")
+        copy(root, version, *backend, cwd=root.parent, template=template)
+        copy("app/shipping", version, cwd=root, template=template)
+        commit(root)
+
+    return shared.folder("two services/backend", make)
 
 
 @pytest.fixture

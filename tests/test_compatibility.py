@@ -10,6 +10,7 @@ from harness.probes import wait_until_ready
 
 from .releases import RELEASES, WORKING_TREE
 from .support import (
+    PYTEST,
     Service,
     alarms,
     copy,
@@ -130,7 +131,7 @@ def test_a_service_of_a_release_works_on_the_library_of_the_working_tree(
 ) -> None:
     backend = render(release, template, tmp_path / "backend")
     tests = run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "app"),
+        *(*PYTEST, "app"),
         cwd=backend,
         env=environment(WORKERS_TEST_DATABASE_URL=server_url),
     )

@@ -10,21 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from .support import SECRET_VARIABLE, database, environment, query, run, tables
-
-PYTEST = (
-    sys.executable,
-    "-m",
-    "pytest",
-    "-q",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:copie",
-    "-p",
-    "no:xdist",
+from .support import (
+    PYTEST,
+    SECRET_VARIABLE,
+    WITHOUT_ASYNCIO,
+    database,
+    environment,
+    query,
+    run,
+    tables,
 )
-WITHOUT_ASYNCIO = ("-p", "no:asyncio")
 
 
 @contextmanager

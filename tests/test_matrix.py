@@ -12,7 +12,18 @@ import pytest
 
 from harness.probes import wait_until_ready
 
-from .support import MYPY, database, environment, migrate, query, run, service, wait_for
+from .support import (
+    MYPY,
+    PYTEST,
+    WITHOUT_ASYNCIO,
+    database,
+    environment,
+    migrate,
+    query,
+    run,
+    service,
+    wait_for,
+)
 
 BACKEND = {"scope": "backend"}
 LONG_JOB = "a_job_with_quite_a_long_name_of_forty_ch"
@@ -237,20 +248,8 @@ def test_the_code_is_typed(render: Render, mypy_cache: Path, tmp_path: Path) -> 
 
 def test_its_own_tests_pass(render: Render, server_url: str) -> None:
     result = run(
-        sys.executable,
-        *(
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            "-p",
-            "no:copie",
-            "-p",
-            "no:asyncio",
-        ),
+        *PYTEST,
+        *WITHOUT_ASYNCIO,
         *(["--import-mode=importlib"] if render.code[0] != "app" else []),
         *render.code,
         cwd=render.root,

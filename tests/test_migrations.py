@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from .releases import WORKING_TREE, commit_all, list_files, make_template, update
+from .shared import Shared
 from .support import PROGRAM, commit, copy, run
 
 NEXT = "v99.1.0"
@@ -42,9 +43,13 @@ _migrations:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(shared: Shared) -> Path:
     """The working tree, and a release after it that renames an answer and a module."""
-    folder = make_template(tmp_path_factory.mktemp("releases") / "template")
+    return shared.folder("renamed/template", make_renamed)
+
+
+def make_renamed(folder: Path) -> None:
+    make_template(folder)
     for name in list_files(folder):
         path = folder / name
         if name.startswith(("copier.yml", "questions/", "template/")):
@@ -60,7 +65,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tasks" / "rename.py").write_text(MIGRATION)
     commit_all(folder)
     run("git", "tag", NEXT, cwd=folder)
-    return folder
 
 
 @pytest.mark.parametrize("program", ["copier", "chancy-workers"])

@@ -1,7 +1,6 @@
 """The tests that a service had before its workers pass without a database afterwards too."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from chancy_workers.answers import Project
 from chancy_workers.own_tests import that_start_workers
 
 from .legacy import backend_with
-from .support import PROGRAM, TEMPLATE, commit, copy, run
+from .support import PROGRAM, PYTEST, TEMPLATE, commit, copy, run
 
 # A shop as it is written for SQLite: settings, a lifespan with a database, routes, tests.
 SETTINGS = '''\
@@ -144,8 +143,7 @@ def test_a_search_sends_none(client, pushed):
 
 def run_tests(root: Path) -> list[str]:
     """What the shop's own tests print; the last line counts them."""
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
-    return run(*command, cwd=root, check=False).stdout.splitlines()
+    return run(*PYTEST, "tests", cwd=root, check=False).stdout.splitlines()
 
 
 def check(root: Path) -> list[str]:

@@ -1,13 +1,22 @@
 """What a rendered service reports: to Sentry over HTTP, and to its log stream."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from harness.sentry import sentry
 
-from .support import copy, environment, migrate, query, run, service, wait_for
+from .support import (
+    PYTEST,
+    WITHOUT_ASYNCIO,
+    copy,
+    environment,
+    migrate,
+    query,
+    run,
+    service,
+    wait_for,
+)
 
 
 def test_the_rendered_tests_send_nothing_to_the_sentry_of_a_person(
@@ -15,9 +24,7 @@ def test_the_rendered_tests_send_nothing_to_the_sentry_of_a_person(
 ) -> None:
     with sentry() as (dsn, events):
         run(
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio"),
-            "app/billing/workers/tests",
+            *(*PYTEST, *WITHOUT_ASYNCIO, "app/billing/workers/tests"),
             cwd=backend,
             env=environment(WORKERS_TEST_DATABASE_URL=server_url, SENTRY_DSN=dsn),
         )

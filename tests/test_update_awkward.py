@@ -16,13 +16,19 @@ from .releases import (
     commit_all,
     read_files,
 )
+from .shared import Shared
 from .support import COPIER, GIT, PROGRAM, copy, run
 from .updates import KEPT
 
 
 @pytest.fixture(scope="session")
-def one_service(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("one"), next_release, WORKING_TREE)
+def one_service(next_release: Path, shared: Shared) -> Path:
+    return (
+        shared.folder(
+            "one service", lambda folder: make_root(folder, next_release, WORKING_TREE)
+        )
+        / "backend"
+    )
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from .releases import (
     make_template,
     read_files,
 )
+from .shared import Shared
 from .support import run
 from .updates import ANSWERS as RENDERED
 from .updates import Update, kept_answers, make_backend, switch_imports
@@ -152,15 +153,14 @@ class Renders:
     """Services as the template's releases render them, below a folder."""
 
     template: Path
-    folder: Path
+    shared: Shared
 
     def backend(self, release: str, scope: str, **kept: object) -> Path:
         """Rendered once; to be copied."""
-        of_answers = "".join(f" {name} {value}" for name, value in kept.items())
-        root = self.folder / f"{release}{of_answers}" / scope / "backend"
-        if not root.exists():
-            make_backend(root, scope, self.template, release, **kept)
-        return root
+        return self.shared.folder(
+            f"{self.template} {scope} {release} {kept}/backend",
+            lambda root: make_backend(root, scope, self.template, release, **kept),
+        )
 
     def fresh(
         self, release: str, scope: str, answers: dict[str, Any]
@@ -177,8 +177,8 @@ class Renders:
 
 
 @pytest.fixture(scope="session")
-def renders(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Renders:
-    return Renders(template, tmp_path_factory.mktemp("edits"))
+def renders(template: Path, shared: Shared) -> Renders:
+    return Renders(template, shared)
 
 
 def hold(example: Example, renders: Renders, folder: Path) -> None:
@@ -280,7 +280,8 @@ def repeat(example: Example) -> None:
     print(
         f"{folder}/backend is what becomes of it; git diff HEAD there shows the update"
     )
-    hold(example, Renders(make_template(folder / "template"), folder), folder)
+    renders = Renders(make_template(folder / "template"), Shared(folder))
+    hold(example, renders, folder)
 
 
 # Those between run with --slow; tests/test_updates.py updates from every release.

@@ -14,6 +14,7 @@ import pytest
 
 from . import edits
 from .releases import INSTANCE, WORKING_TREE, commit_all, read_files
+from .shared import Shared
 from .support import COPIER, PROGRAM, TEMPLATE, commit, copy, environment, run, wait_for
 
 UNDO = re.compile(r"git checkout HEAD -- (\S+) && git clean -fd \1(?=`)")
@@ -56,27 +57,16 @@ tempfile.mkdtemp = mkdtemp
 
 
 @pytest.fixture(scope="session")
-def rendered_root(
-    next_release: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    roots: dict[str, Path] = {}
-
+def rendered_root(next_release: Path, shared: Shared) -> Callable[[str], Path]:
     def render(scope: str) -> Path:
-        if scope not in roots:
-            root = tmp_path_factory.mktemp(scope) / "root"
+        def make(root: Path) -> None:
             root.mkdir()
             project = root if scope == "backend" else root / "app" / "billing"
-            version = f"--vcs-ref={WORKING_TREE}"
-            copy(
-                project,
-                version,
-                f"--data=scope={scope}",
-                cwd=root,
-                template=next_release,
-            )
+            told = (f"--vcs-ref={WORKING_TREE}", f"--data=scope={scope}")
+            copy(project, *told, cwd=root, template=next_release)
             commit(root)
-            roots[scope] = root
-        return roots[scope]
+
+        return shared.folder(f"{scope}/root", make)
 
     return render
 

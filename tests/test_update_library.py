@@ -21,6 +21,7 @@ from .releases import (
     read_files,
     update,
 )
+from .shared import Shared
 from .support import PROGRAM, commit, copy, environment, run
 from .updates import make_backend
 
@@ -46,20 +47,25 @@ chancy-runtime = {{ git = "{url}", subdirectory = "runtime", tag = "{tag}" }}
 
 
 @pytest.fixture(scope="session")
-def whole_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole_release(shared: Shared) -> Path:
     """The template with a next release, and with the library that uv builds from it."""
-    return make_next_release(tmp_path_factory.mktemp("whole") / "template", without=())
+    return shared.folder(
+        "whole release/template", lambda folder: make_next_release(folder, without=())
+    )
 
 
 @pytest.fixture
-def root(whole_release: Path, tmp_path: Path) -> Path:
+def root(whole_release: Path, shared: Shared, tmp_path: Path) -> Path:
     """A backend with one service of the working tree, committed."""
-    root = tmp_path / "backend"
-    root.mkdir()
-    (root / "pyproject.toml").touch()
-    copy(BILLING, f"--vcs-ref={WORKING_TREE}", cwd=root, template=whole_release)
-    commit(root)
-    return root
+
+    def make(root: Path) -> None:
+        root.mkdir()
+        (root / "pyproject.toml").touch()
+        copy(BILLING, f"--vcs-ref={WORKING_TREE}", cwd=root, template=whole_release)
+        commit(root)
+
+    rendered = shared.folder("of the whole release/backend", make)
+    return Path(shutil.copytree(rendered, tmp_path / "backend"))
 
 
 def write_pyproject(root: Path, template: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from . import edits
 from .checkouts import ANSWERS, BILLING, FIRST, UPDATES, make_root
 from .releases import INSTANCE, NEXT, WORKING_TREE, commit_all, read_files
+from .shared import Shared
 from .support import (
     COPIER,
     GIT,
@@ -27,15 +28,18 @@ MODULE = f"{BILLING}/workers/__main__.py"
 
 
 @pytest.fixture(scope="module")
-def edited(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def edited(next_release: Path, shared: Shared) -> Path:
     """A service with edits, one of them in the lines that the next release changes."""
-    root = make_root(tmp_path_factory.mktemp("edited"), next_release, WORKING_TREE)
-    with (root / MODULE).open("a") as stream:
-        stream.write('\n\nTEXT = """blanks at the end   \n"""\n')
-    (root / BILLING / "NOTES.md").write_text("blanks at the end   \n")
-    edits.edit_what_the_next_release_changes(root / BILLING)
-    commit_all(root)
-    return root
+
+    def make(folder: Path) -> None:
+        root = make_root(folder, next_release, WORKING_TREE)
+        with (root / MODULE).open("a") as stream:
+            stream.write('\n\nTEXT = """blanks at the end   \n"""\n')
+        (root / BILLING / "NOTES.md").write_text("blanks at the end   \n")
+        edits.edit_what_the_next_release_changes(root / BILLING)
+        commit_all(root)
+
+    return shared.folder("edited service", make) / "backend"
 
 
 @pytest.fixture
@@ -370,12 +374,13 @@ def link_tests(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("whole") / "backend"
-    told = ("--data=scope=backend", f"--vcs-ref={WORKING_TREE}")
-    copy(root, *told, cwd=root.parent, template=next_release)
-    commit(root)
-    return root
+def whole(next_release: Path, shared: Shared) -> Path:
+    def make(root: Path) -> None:
+        told = ("--data=scope=backend", f"--vcs-ref={WORKING_TREE}")
+        copy(root, *told, cwd=root.parent, template=next_release)
+        commit(root)
+
+    return shared.folder("whole/backend", make)
 
 
 @pytest.mark.parametrize(

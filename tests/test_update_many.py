@@ -14,22 +14,25 @@ from .releases import (
     commit_all,
     read_files,
 )
+from .shared import Shared
 from .support import PROGRAM, commit, copy, run
 
 SERVICES = ("billing", "orders", "shipping", "users")
 
 
 @pytest.fixture(scope="session")
-def four_services(next_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def four_services(next_release: Path, shared: Shared) -> Path:
     """A backend with four services, one of them current already."""
-    root = tmp_path_factory.mktemp("four") / "backend"
-    root.mkdir()
-    (root / "pyproject.toml").touch()
-    for name in SERVICES:
-        version = NEXT if name == "users" else WORKING_TREE
-        copy(f"app/{name}", f"--vcs-ref={version}", cwd=root, template=next_release)
-    commit(root)
-    return root
+
+    def make(root: Path) -> None:
+        root.mkdir()
+        (root / "pyproject.toml").touch()
+        for name in SERVICES:
+            version = NEXT if name == "users" else WORKING_TREE
+            copy(f"app/{name}", f"--vcs-ref={version}", cwd=root, template=next_release)
+        commit(root)
+
+    return shared.folder("four services/backend", make)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from .releases import (
     update,
 )
 from .support import (
+    PYTEST,
+    WITHOUT_ASYNCIO,
     database,
     environment,
     migrate,
@@ -164,11 +166,11 @@ def test_the_updated_service_passes_its_own_tests(
     edited: Update, server_url: str
 ) -> None:
     run(
-        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-        *("-p", "no:xdist", "-p", "no:copie", "-p", "no:asyncio"),
+        *PYTEST,
+        *WITHOUT_ASYNCIO,
         edited.service.relative_to(edited.root),
         cwd=edited.root,
-        env=environment(WORKERS_TEST_DATABASE_URL=server_url, PYTHONPATH="."),
+        env=environment(WORKERS_TEST_DATABASE_URL=server_url),
     )
 
 

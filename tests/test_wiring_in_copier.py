@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from .legacy import HEAD, LIFESPAN, backend_with, lines_with, run_a_job
+from .shared import Shared
 from .support import (
     COPIER,
     GIT,
@@ -436,9 +437,12 @@ def test_the_task_touches_the_one_file_and_nothing_else(old_backend: Path) -> No
 
 
 @pytest.fixture(scope="session")
-def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def older(shared: Shared) -> Path:
     """The template with two of its releases, and the working tree as the next one."""
-    folder = tmp_path_factory.mktemp("since") / "template"
+    return shared.folder("older releases/template", make_older)
+
+
+def make_older(folder: Path) -> None:
     run("git", "clone", "--quiet", "--no-tags", TEMPLATE, folder, cwd=folder.parent)
     for version in ("v0.2.0", "v0.4.1"):
         (release,) = run(
@@ -454,7 +458,6 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("git", "add", "--all", cwd=folder)
     run(*GIT, "commit", "--quiet", "--allow-empty", "--message=next", cwd=folder)
     run("git", "tag", "v0.4.2", cwd=folder)
-    return folder
 
 
 @pytest.mark.parametrize("main", ["rendered", "by hand", "in own words", "not at all"])

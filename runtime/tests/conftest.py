@@ -75,11 +75,18 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     return recorder(folder, settings="Settings()")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Cluster]:
-    """A server of the module's own on TCP, whose databases have the example's tables."""
+@pytest.fixture(scope="session")
+def running_server() -> Iterator[Cluster]:
     with migrated_cluster() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def server(running_server: Cluster) -> Cluster:
+    """A server on TCP that a test may stop; its databases have the example's tables."""
+    if not running_server.is_up:
+        running_server.start()
+    return running_server
 
 
 @pytest.fixture

@@ -1,25 +1,16 @@
 """Commands that tests run, and waiting for what they do."""
 
-import os
-import re
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# What a person may have set, and what would lead a test to a database of theirs.
-PRIVATE = re.compile(
-    "WORKERS_|POSTGRES_|PG|SENTRY_|AZURE_|LOG_LEVEL|VIRTUAL_ENV|PYTEST_"
-)
+from harness.environments import environment
+from harness.forks import FORKS, Fork
 
-
-def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without anything that could lead to a real service."""
-    kept = {
-        name: value for name, value in os.environ.items() if not PRIVATE.match(name)
-    }
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **variables}
+__all__ = ["environment", "run", "start", "wait_for"]
 
 
 def run(
@@ -30,21 +21,59 @@ def run(
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command without a terminal; with `check`, its output is in the failure."""
-    result = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=dict(env) if env is not None else environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    parts = [str(part) for part in command]
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        process = start(
+            parts,
+            cwd,
+            env if env is not None else environment(),
+            stdout=stdout.fileno(),
+            stderr=stderr.fileno(),
+        )
+        try:
+            status = process.wait(timeout)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        stdout.seek(0)
+        stderr.seek(0)
+        result = subprocess.CompletedProcess(
+            parts, status, stdout.read(), stderr.read()
+        )
     if check and result.returncode != 0:
         raise AssertionError(
             f"{' '.join(map(str, command))} ended with {result.returncode}:\n"
             f"{result.stdout}\n{result.stderr}"
         )
     return result
+
+
+def start(
+    command: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    *,
+    stdout: int,
+    stderr: int,
+    session: bool = False,
+) -> "subprocess.Popen[bytes] | Fork":
+    """Starts a command without a terminal: a fork where it may be one, else a process.
+
+    Args:
+        session: Whether it gets a session of its own.
+    """
+    return FORKS.start(
+        command, folder, env, stdout=stdout, stderr=stderr, session=session
+    ) or subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=session,
+    )
 
 
 def wait_for(condition: Callable[[], Any], *, timeout: float, what: str) -> Any:

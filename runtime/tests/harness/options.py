@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from harness.forks import FORKS
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run what takes minutes")
@@ -12,9 +14,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """One seed for hypothesis in all workers, a new one in each run."""
+    """Chooses how programs start, and one seed for hypothesis in all workers."""
+    FORKS.on = not config.option.slow
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.randrange(2**32))
+
+
+def pytest_unconfigure() -> None:
+    FORKS.stop()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from harness.commands import environment, run, wait_for
+from harness.commands import environment, run, start, wait_for
+from harness.forks import Fork
 
 
 class Service:
@@ -21,7 +22,7 @@ class Service:
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: subprocess.Popen[bytes] | Fork,
         log: Path,
         clean_status: int = -signal.SIGTERM,
     ) -> None:
@@ -104,14 +105,13 @@ def service(
     """
     log = folder / f"uvicorn-{uuid4().hex}.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(
+        process = start(
             [str(python), *(run or ("-m", "uvicorn", app, "--port", "0"))],
-            cwd=folder,
-            env=environment(**variables),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            folder,
+            environment(**variables),
+            stdout=stream.fileno(),
+            stderr=stream.fileno(),
+            session=True,
         )
     running = Service(process, log, 0 if run else -signal.SIGTERM)
     try:
