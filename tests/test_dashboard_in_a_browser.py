@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, WebSocket, expect
 
 from harness.probes import wait_until_ready
 
@@ -59,20 +60,47 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-def opened(browser: Browser, running: Service, har: Path | None = None) -> Page:
-    """A page of a browser that nobody has used; `har` gets what it loads."""
+@dataclass
+class Visit:
+    """A browser that nobody has used, and what it met.
+
+    Args:
+        errors: Of the page's own scripts, and what its policy kept it from.
+        events: What came over the WebSocket.
+    """
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    def note(self, message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            self.errors.append(message.text)
+
+    def hear(self, socket: WebSocket) -> None:
+        socket.on("framereceived", lambda text: self.events.append(str(text)))
+
+    def has_heard(self) -> bool:
+        self.page.evaluate("0")  # Events come while Playwright is at work.
+        return bool(self.events)
+
+    def end(self) -> None:
+        self.page.context.close()
+        self.page.context.close()
+        assert self.errors == []
+
+
+def visit(browser: Browser, running: Service, har: Path | None = None) -> Visit:
+    """Opens a page; `har` gets all that it loads."""
     context = browser.new_context(
         base_url=running.address, record_har_path=har, record_har_content="embed"
     )
     context.set_default_timeout(TIMEOUT)
-    page = context.new_page()
-    page.on("pageerror", lambda error: pytest.fail(str(error)))
-    page.on("console", refuse_what_the_policy_blocks)
-    return page
-
-
-def refuse_what_the_policy_blocks(message: object) -> None:
-    assert "Content Security Policy" not in str(getattr(message, "text", ""))
+    found = Visit(context.new_page())
+    found.page.on("pageerror", lambda error: found.errors.append(str(error)))
+    found.page.on("console", found.note)
+    found.page.on("websocket", found.hear)
+    return found
 
 
 def log_in(page: Page, dashboard: str, password: str = PASSWORD) -> None:
@@ -148,28 +176,24 @@ def test_an_operator_sees_mends_and_leaves(
             wait_for_state(url, failed, "failed")
             wait_for_state(url, parcel, "succeeded", "shipping_")
 
-            outsider_gets_nothing(opened(browser, running), failed)
+            outsider = visit(browser, running)
+            outsider_gets_nothing(outsider.page, failed)
+            outsider.end()
 
             har = tmp_path / "operator.har"
-            page = opened(browser, running, har)
-            frames: list[str] = []
-            page.on(
-                "websocket",
-                lambda socket: socket.on(
-                    "framereceived", lambda text: frames.append(str(text))
-                ),
-            )
-            operator_pauses_a_queue(page, url)
-            operator_retries_a_job(page, url, failed, two_services / "mended")
-            wait_for(lambda: frames or page.title() == "", timeout=60, what="an event")
-            cookie = operator_logs_out(page)
-            page.context.close()
-            seen = har.read_text() + "".join(frames)
-            assert "send_digest" in seen
+            operator = visit(browser, running, har)
+            operator_pauses_a_queue(operator.page, url)
+            operator_retries_a_job(operator.page, url, failed, two_services / "mended")
+            wait_for(operator.has_heard, timeout=60, what="an event")
+            cookie = operator_logs_out(operator.page)
+            operator.end()
+            seen = har.read_text() + "".join(operator.events)
+            assert "api/v1/jobs/functions" in seen and "send_digest" in seen
             assert "hunter2" not in seen and "pack_parcel" not in seen
 
-            page = opened(browser, running)
-            viewer_changes_nothing(page, running.address, url, cookie)
+            viewer = visit(browser, running)
+            viewer_changes_nothing(viewer.page, running.address, url, cookie)
+            viewer.end()
             running.stop()
 
     told = [line for line in running.output.splitlines() if "dashboard: " in line]
@@ -193,7 +217,6 @@ def outsider_gets_nothing(page: Page, id: str) -> None:
     assert answer and answer.status == 401
     log_in(page, "/dashboard/billing", "a wrong password")
     expect(page.get_by_text("The password is wrong.")).to_be_visible()
-    page.context.close()
 
 
 def operator_pauses_a_queue(page: Page, url: str) -> None:
@@ -219,7 +242,7 @@ def operator_retries_a_job(page: Page, url: str, id: str, mended: Path) -> None:
     assert press(page, "Retry Job", f"/{id}/retry")[0] == 200
     wait_for_state(url, id, "succeeded")
     page.goto(f"/dashboard/billing/jobs/{id}")
-    expect(page.get_by_text("succeeded")).to_be_visible()
+    expect(page.get_by_text("Succeeded").first).to_be_visible()
 
 
 def operator_logs_out(page: Page) -> str:
@@ -256,4 +279,33 @@ def viewer_changes_nothing(
         dialog.get_by_role("button", name=re.compile("Pause")).click()
     assert paused.value.status == 403
     assert query(url, "SELECT state FROM shipping_queues") == [("active",)]
-    page.context.close()
+
+
+def test_the_workers_own_process_serves_it_and_the_api_does_not(
+    browser: Browser, server_url: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    answers = ("scope=backend", "run_workers=own_process", "dashboard=own_process")
+    data = [f"--data={answer}" for answer in (*answers, f"dashboard_secret={SECRET}")]
+    copy(root, *data, cwd=tmp_path)
+    run = ("-m", "app.billing.workers", "run", "--port", "0")
+    with database(server_url) as url:
+        variables = {"WORKERS_DATABASE_URL": url, **VARIABLES}
+        migrate(root, "app.billing", url)
+        with (
+            service(root, "app.billing.main:app", variables) as api,
+            service(root, "", variables, run=run) as own,
+        ):
+            wait_until_ready(api)
+            id = api.request("/jobs/send_digest", "POST")["id"]
+            wait_for_state(url, id, "succeeded")
+            operator = visit(browser, own)
+            page = operator.page
+            assert page.request.get(f"{api.address}/dashboard/billing").status == 404
+            log_in(page, "/dashboard/billing/jobs")
+            page.get_by_role("link", name=re.compile("send_digest")).click()
+            expect(page.get_by_text("Succeeded").first).to_be_visible()
+            operator.end()
+            own.stop()
+            api.stop()
+    assert "dashboard: operator logged in" in own.output
