@@ -1,11 +1,14 @@
 """Two services in one process, each with its dashboard, under the real uvicorn."""
 
-import logging
+import asyncio
+import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
+import httpx
+import pytest
 import uvicorn
 from chancy.plugins.metrics import Metrics
 from chancy.plugins.workflow import WorkflowPlugin
@@ -20,15 +23,22 @@ from chancy_runtime import (
     Worker,
     declare_queues,
     job,
+    migrate,
     schedule_cron_jobs,
 )
 from chancy_runtime.dashboard import Role, Visitor, dashboard_router, password_login
+from chancy_runtime.dashboard.passwords import PasswordLogin
 from fastapi import Depends, FastAPI, Request
+from websockets.sync.client import ClientConnection, connect
 
 from harness.commands import wait_for
+from harness.databases import database, query
 
 OPERATOR_PASSWORD = "correct horse battery"
 VIEWER_PASSWORD = "staple of the viewers"
+BILLING = "/dashboard/billing"
+MAIL = "/dashboard/mail"
+SECRET = "hunter2@example.com"
 USERS = {"ada": Role.OPERATOR, "vera": Role.VIEWER}
 
 
@@ -132,12 +142,12 @@ class Secrets(dict[str, str]):
         super().__init__(operator=OPERATOR_PASSWORD, viewer=VIEWER_PASSWORD)
         self.asked = 0
 
-    def get(self, name: str) -> str:  # type: ignore[override]
+    def read(self, name: str) -> str:
         self.asked += 1
         return self[name]
 
 
-def app_of(billing: Service, mail: Service, secrets: Secrets) -> FastAPI:
+def app_of(billing: Service, mail: Service, logins: Sequence[PasswordLogin]) -> FastAPI:
     """The API: billing has a `who` of the team's, mail asks for a password.
 
     `/behind` has both again, as behind a proxy with a prefix, and stands for a replica.
@@ -149,8 +159,7 @@ def app_of(billing: Service, mail: Service, secrets: Secrets) -> FastAPI:
             yield
 
     app, behind = FastAPI(lifespan=lifespan), FastAPI()
-    for each in (app, behind):
-        login = password_login("operator", secrets.get, viewer_secret="viewer")
+    for each, login in zip((app, behind), logins, strict=True):
         each.include_router(
             dashboard_router(
                 billing.get_chancy,
@@ -166,4 +175,112 @@ def app_of(billing: Service, mail: Service, secrets: Secrets) -> FastAPI:
     return app
 
 
-logging.getLogger("app").setLevel(logging.INFO)
+class Site:
+    """The two services under uvicorn, and what is in their database."""
+
+    login: PasswordLogin
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.address = ""
+        self.billing = Service(url, "billing_")
+        self.mail = Service(url, "mail_")
+        self.secrets = Secrets()
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        user: str | None = None,
+        *,
+        base: str = BILLING,
+        **options: Any,
+    ) -> httpx.Response:
+        """Sends a request as the page of the dashboard would send it."""
+        headers = {"content-type": "application/json"}
+        if method != "GET":
+            headers["origin"] = self.address
+        if user:
+            headers["x-user"] = user
+        headers |= options.pop("headers", {})
+        dropped = [name for name, value in headers.items() if value is None]
+        for name in dropped:
+            del headers[name]
+        url = f"{self.address}{base}{path}"
+        return httpx.request(method, url, headers=headers, timeout=30, **options)
+
+    def websocket(self, user: str | None, **options: Any) -> ClientConnection:
+        """Opens the WebSocket of live events."""
+        headers = {"x-user": user} if user else {}
+        connection: ClientConnection = connect(
+            f"{self.address.replace('http', 'ws')}{BILLING}/api/v1/ws",
+            additional_headers=headers,
+            **{"origin": self.address, **options},
+        )
+        return connection
+
+    def job(self, prefix: str = "billing_", **columns: Any) -> str:
+        """Adds a job to the queue from which nobody takes; returns its id."""
+        values = {
+            "queue": "kept",
+            "func": greet.job.func,
+            "kwargs": json.dumps({"name": SECRET, "times": 3}),
+            "meta": json.dumps({"trace": SECRET}),
+            **columns,
+        }
+        names, places = ", ".join(values), ", ".join(["%s"] * len(values))
+        ((id,),) = query(
+            self.url,
+            f"INSERT INTO {prefix}jobs (id, {names}) "
+            f"VALUES (gen_random_uuid(), {places}) RETURNING id::text",
+            *values.values(),
+        )
+        return str(id)
+
+    def state(self, id: str) -> str:
+        ((state,),) = query(
+            self.url, "SELECT state FROM billing_jobs WHERE id = %s::uuid", id
+        )
+        return str(state)
+
+    def queue(self, name: str) -> dict[str, Any]:
+        rows = query(
+            self.url,
+            "SELECT row_to_json(q) FROM billing_queues q WHERE name = %s",
+            name,
+        )
+        return dict(rows[0][0]) if rows else {}
+
+
+@contextmanager
+def running_site(server_url: str) -> Iterator[Site]:
+    with database(server_url) as url:
+        site = Site(url)
+        for each in (site.billing, site.mail):
+            asyncio.run(migrate(each.create()))
+        logins = [
+            password_login("operator", site.secrets.read, viewer_secret="viewer")
+            for _ in range(2)
+        ]
+        site.login = logins[0]
+        with served(lambda: app_of(site.billing, site.mail, logins)) as address:
+            site.address = address
+            yield site
+
+
+def of_dashboard(log: pytest.LogCaptureFixture) -> list[str]:
+    """The lines of the dashboard, with their levels."""
+    return [
+        f"{each.levelname} {each.getMessage()}"
+        for each in log.records
+        if "dashboard" in each.getMessage()
+    ]
+
+
+def log_in(browser: httpx.Client, password: str, *, base: str = MAIL) -> httpx.Response:
+    """Fills the form in, as a browser would."""
+    return browser.post(
+        f"{base}/login",
+        data={"password": password, "page": "jobs"},
+        headers={"origin": str(browser.base_url).rstrip("/")},
+    )

@@ -175,8 +175,11 @@ class PasswordLogin:
         """
         assert self._get_chancy
         chancy = self._get_chancy()
-        if token := request.cookies.get(COOKIE):
-            await sessions.end(chancy, [*await self._ids(chancy, token)])
+        visitor = await self(request)
+        if visitor is not None:
+            ids = await self._ids(chancy, request.cookies[COOKIE])
+            await sessions.end(chancy, [*ids])
+            chancy.log.info("dashboard: %s logged out", visitor.role)
 
     async def page(self, base: str, page: str) -> Response:
         """Answers somebody who is not logged in."""

@@ -218,15 +218,22 @@ class Source:
 async def _get(app: ASGIApp, scope: dict[str, Any]) -> Answer:
     start: Message = {}
     body: list[bytes] = []
+    has_ended = asyncio.Event()
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if messages:
+            return messages.pop()
+        await has_ended.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
             start.update(message)
-        else:
-            body.append(message.get("body", b""))
+            return
+        body.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            has_ended.set()
 
     await app(scope, receive, send)
     headers = dict(start["headers"])
