@@ -29,7 +29,7 @@ WRONG = "wrong password here"
 
 @pytest.fixture
 def browser(site: Site) -> Iterator[httpx.Client]:
-    site.login._throttle._attempts.clear()
+    site.login._throttle = passwords._Throttle()
     site.login._read_again = 0
     with httpx.Client(base_url=site.address) as browser:
         yield browser
@@ -150,13 +150,14 @@ def test_attempts_are_limited(
 ) -> None:
     statuses = [log_in(browser, WRONG).status_code for _ in range(6)]
     blocked = log_in(browser, OPERATOR_PASSWORD)
+    of_attempts = of_dashboard(app_log)
     assert statuses == [401] * 5 + [429]
     assert (blocked.status_code, blocked.headers["retry-after"]) == (429, "60")
     assert not browser.cookies
     assert WRONG not in app_log.text
-    assert of_dashboard(app_log)[0] == (
+    assert of_attempts == [
         "WARNING dashboard: an attempt to log in failed: wrong password (127.0.0.1)"
-    )
+    ] * 5 + ["WARNING dashboard: too many attempts to log in (127.0.0.1)"]
 
 
 @pytest.mark.parametrize(
@@ -260,3 +261,12 @@ def test_a_login_is_of_one_dashboard() -> None:
     dashboard_router(Service("", "billing_").get_chancy, who=login)
     with pytest.raises(WorkersError, match="call it once for each"):
         dashboard_router(Service("", "mail_").get_chancy, who=login)
+
+
+@pytest.mark.parametrize("root", ["", "/x", "/dashboard"])
+def test_the_form_is_sent_to_where_the_browser_is(site: Site, root: str) -> None:
+    app = FastAPI(root_path=root)
+    login = password_login("operator", site.secrets.read)
+    app.include_router(dashboard_router(site.mail.get_chancy, who=login, path="/mail"))
+    page = TestClient(app).get("/mail/jobs")
+    assert f'action="{root}/mail/login"' in page.text
