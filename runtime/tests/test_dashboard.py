@@ -11,7 +11,8 @@ import pytest
 from chancy.plugins.api import Api, SimpleAuthBackend
 from chancy.plugins.workflow import Workflow, WorkflowPlugin
 from chancy_runtime import WorkersError
-from chancy_runtime.dashboard import Role, dashboard_router, gate
+from chancy_runtime.dashboard import Role, Visitor, dashboard_router, gate
+from chancy_runtime.dashboard.visitors import is_visitor
 from dashboard_service import (
     BILLING,
     MAIL,
@@ -445,6 +446,38 @@ def test_without_a_worker_in_the_process_there_is_one_sentence(
                 answer = browser.get(f"/dashboard{path}", headers=user)
                 assert answer.status_code == 503
                 assert "No worker of the service runs in this process" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Visitor("ada", Role.VIEWER), True),
+        (Visitor("ada", "operator"), True),  # type: ignore[arg-type]
+        (Visitor("ada", "admin"), False),  # type: ignore[arg-type]
+        (Visitor("ada", None), False),  # type: ignore[arg-type]
+        (Visitor("", Role.VIEWER), False),
+        (Visitor(7, Role.VIEWER), False),  # type: ignore[arg-type]
+        *(
+            (each, False)
+            for each in (None, True, "ada", {"name": "ada"}, Role.OPERATOR)
+        ),
+    ],
+)
+def test_nobody_is_a_visitor_without_a_name_and_a_role(
+    answer: object, expected: bool
+) -> None:
+    assert is_visitor(answer) is expected
+
+
+def test_a_failure_of_the_database_is_told_without_its_words(
+    site: Site, app_log: pytest.LogCaptureFixture
+) -> None:
+    filters = [["priority", "=", SECRET]]
+    query = {"filters": json.dumps(filters)}
+    answer = site("GET", "/api/v1/jobs", "vera", params=query)
+    assert answer.status_code == 503
+    assert answer.json()["title"].startswith("The database did not answer, or refused")
+    assert "invalid input syntax" in app_log.text
 
 
 @pytest.mark.parametrize("path", ["", "/", "dashboard", "/dashboard/", "/{service}"])

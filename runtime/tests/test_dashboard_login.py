@@ -58,6 +58,7 @@ def test_an_outsider_sees_the_form_and_nothing_else(
     assert 'value="jobs/1"' in page.text
     assert "script" not in page.text
     assert "'sha256-" in page.headers["content-security-policy"]
+    assert 'value=""' in browser.get(f"{MAIL}/login").text
     for path in ("/gate.js", "/logo_small.png", JOBS, "/api/v1/configuration"):
         assert browser.get(f"{MAIL}{path}").status_code == 401
     assert change(browser, "queues/kept/pause") == 401
@@ -265,8 +266,23 @@ def test_a_login_is_of_one_dashboard() -> None:
 
 @pytest.mark.parametrize("root", ["", "/x", "/dashboard"])
 def test_the_form_is_sent_to_where_the_browser_is(site: Site, root: str) -> None:
-    app = FastAPI(root_path=root)
+    app = FastAPI()
     login = password_login("operator", site.secrets.read)
     app.include_router(dashboard_router(site.mail.get_chancy, who=login, path="/mail"))
-    page = TestClient(app).get("/mail/jobs")
+    page = TestClient(app, root_path=root).get("/mail/jobs")
     assert f'action="{root}/mail/login"' in page.text
+
+
+def test_while_the_database_does_not_answer_nobody_gets_in(
+    browser: httpx.Client, site: Site, app_log: pytest.LogCaptureFixture
+) -> None:
+    log_in(browser, OPERATOR_PASSWORD)
+    table = "ALTER TABLE mail_{}dashboard_sessions RENAME TO mail_{}dashboard_sessions"
+    query(site.url, table.format("", "old_"))
+    try:
+        answer = browser.get(f"{MAIL}{JOBS}")
+    finally:
+        query(site.url, table.format("old_", ""))
+    assert (answer.status_code, "the log of the service" in answer.text) == (503, True)
+    assert "relation" not in answer.text
+    assert 'relation "mail_dashboard_sessions" does not exist' in app_log.text
