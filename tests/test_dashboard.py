@@ -70,9 +70,7 @@ def test_a_password_is_no_secret_s_name(
 def test_a_secret_without_a_dashboard_is_refused(tmp_path: Path) -> None:
     line = refusal(tmp_path, "-d", "dashboard_secret=DASHBOARD-PASSWORD")
 
-    says(
-        line, "dashboard_secret is used with a dashboard only: add -d dashboard"
-    )
+    says(line, "dashboard_secret is used with a dashboard only: add -d dashboard")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +125,8 @@ def test_check_and_update_say_what_the_app_has_to_include(
     says(not_included["problem"], "does not include the dashboard")
     says(without_extra["problem"], "the dashboard needs the extra dashboard")
     says(
-        without_extra["mend"], 'add it (uv add … "chancy-runtime[dashboard,fastapi,sentry]'
+        without_extra["mend"],
+        'add it (uv add … "chancy-runtime[dashboard,fastapi,sentry]',
     )
 
     lines = re.search(
@@ -143,26 +142,42 @@ def test_check_and_update_say_what_the_app_has_to_include(
     says(printed, "no longer in the API: take its import … out of main.py")
     assert not (root / "app/billing/workers/dashboard.py").exists()
     (left,) = check(root)
-    says(
-        left["problem"], "includes the dashboard, which the answers do not have"
-    )
+    says(left["problem"], "includes the dashboard, which the answers do not have")
 
 
-def test_an_update_leaves_a_module_of_that_name_alone(
+def test_an_update_brings_the_dashboard_but_not_over_a_module_of_that_name(
     released: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
     (root / "app/billing").mkdir(parents=True)
     (root / "pyproject.toml").write_text(PROJECT)
     copy("app/billing", "--vcs-ref=v0.1.0", cwd=root, template=released)
+    main = root / "app/billing/main.py"
     (root / "app/billing/workers/dashboard.py").write_text("MINE = True\n")
     commit(root)
-    change_answers(root, dashboard="in_api")
+    change_answers(root, dashboard="in_api", dashboard_secret="DASHBOARD-PASSWORD")
 
     refused = run(PROGRAM, "update", cwd=root, check=False)
 
     assert refused.returncode == 1
-    says(refused.stdout + refused.stderr, "workers/dashboard is there already … move it away")
+    says(
+        refused.stdout + refused.stderr,
+        "workers/dashboard is there already … move it away",
+    )
+    assert "billing_dashboard" not in main.read_text()
+
+    run(*GIT, "rm", "--quiet", "app/billing/workers/dashboard.py", cwd=root)
+    main.write_text(APP)
+    run(*GIT, "commit", "--quiet", "--all", "--message=away", cwd=root)
+    printed = run(PROGRAM, "update", cwd=root).stdout
+
+    says(printed, "The dashboard is in the API now: include it in … billing/main.py")
+    says(
+        printed,
+        "app.include_router(billing_dashboard) … table: run python -m app.billing",
+    )
+    says(printed, "add the extra dashboard: uv add")
+    assert (root / "app/billing/workers/dashboard.py").is_file()
 
 
 def says(text: str, words: str) -> None:
