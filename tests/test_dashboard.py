@@ -171,7 +171,7 @@ def test_an_update_brings_the_dashboard_but_not_over_a_module_of_that_name(
     run(*GIT, "commit", "--quiet", "--all", "--message=away", cwd=root)
     printed = run(PROGRAM, "update", cwd=root).stdout
 
-    says(printed, "The dashboard is in the API now: include it in … billing/main.py")
+    says(printed, "The dashboard is in the API now: include it in main.py, after")
     says(
         printed,
         "app.include_router(billing_dashboard) … table: run python -m app.billing",
