@@ -72,7 +72,8 @@ def dashboard_router(
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
         who: A FastAPI dependency that returns a Visitor, or None for everybody else. It
             is asked for each request, and for the WebSocket of live events when it opens
-            and every few seconds. password_login() makes one.
+            and every few seconds: with the headers and the cookies of the WebSocket's own
+            request, also where it takes a Request. password_login() makes one.
         hide_arguments: Gets the function and the arguments of a job and returns what may
             be shown. Without it the values of all arguments are hidden.
         path: Where the dashboard is; each service of a process needs its own.
