@@ -305,7 +305,11 @@ def test_the_workers_own_process_serves_it_and_the_api_does_not(
             log_in(page, "/dashboard/billing/jobs")
             page.get_by_role("link", name=re.compile("send_digest")).click()
             expect(page.get_by_text("Succeeded").first).to_be_visible()
-            operator.end()
+            # An open page does not hold up the stop.
+            expect(page.get_by_title("Live updates connected")).to_be_attached()
+            api.request("/jobs/send_digest", "POST")
+            wait_for(operator.has_heard, timeout=60, what="an event")
             own.stop()
+            operator.end()
             api.stop()
     assert "dashboard: operator logged in" in own.output
