@@ -9,7 +9,6 @@ from typing import Any
 import dashboard_service
 import httpx
 import pytest
-from chancy.plugins.api import Api, SimpleAuthBackend
 from chancy.plugins.workflow import Workflow, WorkflowPlugin
 from chancy_runtime import WorkersError
 from chancy_runtime.dashboard import Role, Visitor, dashboard_router, gate
@@ -18,6 +17,7 @@ from dashboard_service import (
     BILLING,
     MAIL,
     OPERATOR_PASSWORD,
+    ROUTES,
     SECRET,
     Service,
     Site,
@@ -27,7 +27,6 @@ from dashboard_service import (
 )
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -36,61 +35,6 @@ from harness.databases import query
 pytestmark = pytest.mark.xdist_group("dashboard")
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
-# By method and path of Chancy's: what an outsider, a viewer and an operator get.
-CLOSED_READ = (401, 404, 404)
-READ = (401, 200, 200)
-CLOSED = (401, 403, 403)
-CHANGE = (401, 403, 200)
-ROUTES = {
-    ("GET", "/health"): CLOSED_READ,
-    ("GET", "/api/v1/configuration"): READ,
-    ("WEBSOCKET", "/api/v1/ws"): (403, 101, 101),
-    ("POST", "/api/v1/login"): CLOSED,
-    ("POST", "/api/v1/logout"): CLOSED,
-    ("GET", "/api/v1/queues"): READ,
-    ("POST", "/api/v1/queues"): CLOSED,
-    ("GET", "/api/v1/workers"): READ,
-    ("GET", "/api/v1/jobs"): READ,
-    ("POST", "/api/v1/jobs"): CHANGE,
-    ("GET", "/api/v1/jobs/functions"): READ,
-    ("GET", "/api/v1/jobs/{id}"): READ,
-    ("DELETE", "/api/v1/jobs/{id}"): CLOSED,
-    ("POST", "/api/v1/jobs/{id}/retry"): CHANGE,
-    ("POST", "/api/v1/jobs/{id}/cancel"): CHANGE,
-    ("PATCH", "/api/v1/queues/{name}"): CLOSED,
-    ("DELETE", "/api/v1/queues/{name}"): CLOSED,
-    ("POST", "/api/v1/queues/{name}/pause"): CHANGE,
-    ("POST", "/api/v1/queues/{name}/resume"): CHANGE,
-    ("GET", "/api/v1/system"): READ,
-    ("GET", "/api/v1/plugins"): READ,
-    ("GET", "/api/v1/crons"): READ,
-    ("GET", "/api/v1/workflows"): READ,
-    ("GET", "/api/v1/workflows/{id}"): READ,
-    ("GET", "/api/v1/metrics"): READ,
-    ("GET", "/api/v1/metrics/{prefix}"): READ,
-}
-
-
-def routes_of_chancy(service: Service) -> set[tuple[str, str]]:
-    """The routes of Chancy's own app, with those of its plugins."""
-    chancy: Any = service.create()
-    api = Api(authentication_backend=SimpleAuthBackend({}))
-    routes: list[BaseRoute] = api.build_starlette_app(None, chancy).routes  # type: ignore[arg-type]
-    found = set()
-    for route in routes:
-        if isinstance(route, Route):
-            found |= {
-                (method, route.path)
-                for method in route.methods or ()
-                if method != "HEAD"
-            }
-        elif isinstance(route, WebSocketRoute):
-            found.add(("WEBSOCKET", route.path))
-        else:
-            # The page, whose files the gate has a list of.
-            assert isinstance(route, Mount)
-            assert (route.path, route.name) == ("", "ui")
-    return found
 
 
 def answer(site: Site, user: str | None, method: str, path: str, id: str) -> int:

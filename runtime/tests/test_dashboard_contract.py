@@ -11,8 +11,7 @@ import pytest
 from chancy_runtime.dashboard import reading
 from chancy_runtime.dashboard.changing import CHANGES, CLOSED
 from chancy_runtime.dashboard.events import _PARTS
-from dashboard_service import Service
-from test_dashboard import ROUTES, routes_of_chancy
+from dashboard_service import ROUTES, Service, routes_of_chancy
 
 from harness.contract import found, uses
 from harness.recorder import plain_chancy

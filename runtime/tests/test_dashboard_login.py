@@ -117,8 +117,9 @@ def test_another_password_ends_all_sessions(
     assert browser.get(f"{MAIL}{JOBS}").status_code == 200
     assert site.secrets.asked == asked
     monkeypatch.setattr(site.login, "_read_again", 0)
-    monkeypatch.setitem(site.secrets, "operator", "another long password")
+    monkeypatch.setitem(site.secrets, "operator", "another long password\n")
     assert browser.get(f"{MAIL}{JOBS}").status_code == 401
+    assert log_in(browser, "another long password").status_code == 303
 
 
 def test_a_session_ends_after_its_time(browser: httpx.Client, site: Site) -> None:

@@ -264,8 +264,8 @@ class _Gate:
         if not is_open or source is None:
             await websocket.close(1008)
             return
-        await websocket.accept()
         async with heard(source.worker.hub) as texts, asyncio.TaskGroup() as tasks:
+            await websocket.accept()
             sending = tasks.create_task(self._send(websocket, texts))
             # Chancy's page says nothing: what comes is the end of the connection.
             while (await websocket.receive())["type"] != "websocket.disconnect":

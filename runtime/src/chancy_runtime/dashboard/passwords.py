@@ -227,7 +227,7 @@ class PasswordLogin:
         passwords: dict[Role, str] = {}
         for role, name in self._secrets.items():
             try:
-                password = self._get_secret_value(name)
+                password = _without_line_end(self._get_secret_value(name))
             except Exception as error:  # noqa: BLE001  # whatever a secret store raises
                 reason = f"the secret {name} cannot be read ({error}): set it"
             else:
@@ -235,13 +235,18 @@ class PasswordLogin:
             if reason:
                 self._say(chancy, f"for {role}s", reason)
             else:
-                passwords[role] = password
+                passwords[role] = str(password)
         return passwords
 
     def _say(self, chancy: Chancy, whom: str, reason: str) -> None:
         if reason not in self._said:
             self._said.add(reason)
             chancy.log.warning("the dashboard is closed %s: %s", whom, reason)
+
+
+def _without_line_end(value: object) -> object:
+    """Returns a secret without the line end that files and editors add."""
+    return value.rstrip("\r\n") if isinstance(value, str) else value
 
 
 def _weakness(name: str, password: object, others: dict[Role, str]) -> str:
