@@ -19,7 +19,8 @@ pytest_plugins = ["harness.options"]
 
 # What takes mypy long in a rendered service.
 IMPORTS = """\
-import chancy_runtime.testing, chancy_runtime.web, fastapi, psycopg_pool, sentry_sdk
+import azure.identity, azure.keyvault.secrets, chancy_runtime.cli, chancy_runtime.testing
+import chancy_runtime.web, fastapi.testclient, httpx, psycopg_pool, sentry_sdk, uvicorn
 """
 
 

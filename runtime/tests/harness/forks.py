@@ -19,17 +19,17 @@ from pathlib import Path
 
 from harness.environments import environment
 
-# What each program imports in any case, so that its forks have nothing else. (A service from
-# before v0.5.0 does without the library, which does nothing when it is imported.)
+# What each program imports in any case, so that its forks have nothing else. Only few of the
+# tests' services do without the library or Sentry, which do nothing when they are imported.
+_SENTRY = "chancy_runtime.plugins.sentry"
 MODULES = {
-    "copier": ("copier._cli", "jinja2_ansible_filters"),
+    "copier": ("copier._cli", "jinja2_ansible_filters", "compiled_templates"),
     "chancy-workers": ("chancy_workers.cli",),
     "uvicorn": (
-        "chancy_runtime.web",
-        "uvicorn.main",
-        "uvicorn.protocols.http.h11_impl",
+        *("chancy_runtime.web", _SENTRY),
+        *("uvicorn.main", "uvicorn.protocols.http.h11_impl"),
     ),
-    "workers": ("chancy_runtime.cli",),
+    "workers": ("chancy_runtime.cli", _SENTRY),
     "pytest": ("pytest", "chancy_runtime.testing"),
 }
 # Python and the C library read these when they start.
