@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .answers import Project, Unreadable, choose, rendered_answers
 from .checks import CHECKS, Finding, Subject, has_tables_to_migrate, is_behind
+from .connections import sum_of
 from .renewal import absent, scratch_folder
 from .repository import Refused, top_of
 from .template import Template, template_of
@@ -64,8 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
             _check_all(projects, scratch, arguments.strict, arguments.database)
         )
     _print(findings, len(projects), arguments.format)
-    if findings and arguments.format == "text":
-        _say_from_where(projects)
+    if arguments.format == "text":
+        _say_connections(projects)
+        if findings:
+            _say_from_where(projects)
     return 1 if _errors(findings) else 0
 
 
@@ -146,6 +149,20 @@ def _print(findings: Sequence[Finding], services: int, format: str) -> None:
     if format == "text" and not _errors(findings):
         are = "services are" if services > 1 else "service is"
         print(f"{services} {are} {'whole' if findings else 'current and whole'}")
+
+
+def _say_connections(projects: Sequence[Project | Unreadable]) -> None:
+    """Says what each service needs of its pooler; only `deploy` makes it an error."""
+    for project in projects:
+        if isinstance(project, Project) and project.service.is_dir():
+            total = sum_of(project)
+            fits = total.size() <= total.limit
+            if total.is_known:
+                print(
+                    f"chancy-workers check: {project.name}: {total}"
+                    + ("" if fits else ": see docs/running.md of the template"),
+                    file=sys.stderr,
+                )
 
 
 def _say_from_where(projects: Sequence[Project | Unreadable]) -> None:

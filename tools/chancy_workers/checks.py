@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .alembic_env import LIBRARY, gaps_in
 from .answers import Answers, Project, fingerprint, jobs_of
+from .connections import sum_of
 from .in_the_way import in_the_way
 from .library import (
     NAME,
@@ -550,6 +551,37 @@ def has_another_library(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def needs_too_many_connections(subject: Subject) -> Iterator[Finding]:
+    """What `deploy` deploys does not fit into the pooler: smaller pools, fewer replicas.
+
+    An error where the sizes that the files state are too much without any other.
+    """
+    project = subject.project
+    if project.answers.get("deploy", "none") == "none":
+        return
+    total = sum_of(project)
+    if total.size() <= total.limit:
+        return
+    file = subject.workers / "chancy_initialization.py"
+    line = (
+        next(
+            (n for n, text in _lines(file) if text.startswith("CHANCY_MAX_POOL_SIZE")),
+            1,
+        )
+        if file.is_file()
+        else 1
+    )
+    yield subject.found(
+        file,
+        str(total),
+        "lower a pool here or where it is named, or maxReplicas in deploy; or raise the "
+        f"pooler's pool size and pooler_connections in {project.path}, commit, then "
+        + subject.update,
+        line,
+        "error" if total.size(stated=True) > total.limit else "notice",
+    )
+
+
 def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
     """Alembic's autogenerate would drop Chancy's tables: leave them out in env.py."""
     project = subject.project
@@ -656,6 +688,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     has_jobs_without_queue,
     has_queues_apart,
     has_another_library,
+    needs_too_many_connections,
     has_models_without_its_tables,
     has_tests_that_start_workers,
 )

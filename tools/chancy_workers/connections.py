@@ -1,0 +1,308 @@
+"""How many of a pooler's connections a service takes, as its files and answers say."""
+
+import ast
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .answers import Project
+from .python_files import (
+    Backend,
+    Bound,
+    Module,
+    Scope,
+    absolute,
+    arguments,
+    bindings_of,
+    called,
+    evaluate,
+)
+
+# A release runs beside the one before while it is deployed.
+RELEASES = 2
+# `migrate`, or a command by hand.
+COMMANDS = 1
+# What the library takes at most in a process that only pushes.
+_PUSHING = 4
+# What Supabase gives a small project, and Settings assume.
+_POOLER_CONNECTIONS = 15
+_ELSEWHERE = "other database"
+# Chancy's own default.
+_CHANCY = 10
+_SYNC = ("sync_push", "sync_push_many")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Connections of one replica.
+
+    Args:
+        size: How many; None where only a run would tell.
+        is_stated: Whether the files say the size, or leave it to a default.
+    """
+
+    what: str
+    size: int | None
+    is_stated: bool = True
+
+    def __str__(self) -> str:
+        return f"{'?' if self.size is None else self.size} {self.what}"
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """The replicas of one kind, which all have the same parts."""
+
+    what: str
+    number: int
+    parts: list[Part]
+
+    def size(self, *, stated: bool = False) -> int:
+        sizes = [each.size or 0 for each in self.parts if each.is_stated or not stated]
+        return self.number * sum(sizes)
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.what} × ({' + '.join(map(str, self.parts))})"
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What the processes of a service take while a release is deployed.
+
+    Args:
+        limit: What the pooler has for the service.
+        is_known: Whether there is a pooler at all, as far as the files tell.
+    """
+
+    replicas: list[Replicas]
+    scale_rules: int
+    limit: int
+    is_known: bool
+
+    def size(self, *, stated: bool = False) -> int:
+        """The connections of all; with `stated`, of what the files state."""
+        once = sum(each.size(stated=stated) for each in self.replicas)
+        return RELEASES * once + self.scale_rules + COMMANDS
+
+    def __str__(self) -> str:
+        rule = f" + {self.scale_rules} scale rule" if self.scale_rules else ""
+        return (
+            f"{RELEASES} × ({' + '.join(map(str, self.replicas))}){rule} + {COMMANDS} "
+            f"migrate = {self.size()} connections while a release is deployed, and the "
+            f"pooler has {self.limit}"
+        )
+
+
+def sum_of(project: Project) -> Sum:
+    """Adds up the connections of a service."""
+    files = _Files(project)
+    answers = project.answers
+    settings = files.given("Settings")
+    bicep = files.bicep
+    replicas = settings.get("replicas", 1)
+    replicas = replicas if isinstance(replicas, int) else 1
+    numbers = {
+        "API": 1 if files.kind == "own_process" else replicas,
+        "worker": replicas if files.kind == "own_process" else 1,
+    }
+    told = settings.get("pooler_connections", answers.get("pooler_connections"))
+    limit = told if isinstance(told, int) else None
+    return Sum(
+        [
+            Replicas(what, bicep.get(what, numbers[what]), files.parts(what))
+            for what in ("API", "worker")
+            if what == "API" or files.kind != "in_api"
+        ],
+        bicep.get("scale rule", 0),
+        limit or _POOLER_CONNECTIONS,
+        bool(limit) or "POOLER" in str(answers["database_secret"]).upper(),
+    )
+
+
+class _Files:
+    """The files of a service that say something about connections."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        depth = len(project.package.split("."))
+        self._backend = Backend(project.service.parents[depth - 1])
+        self._initialization = f"{project.package}.workers.chancy_initialization"
+        self.kind = str(project.answers.get("run_workers", "in_api"))
+
+    def given(self, function: str) -> dict[str, Any]:
+        """The values of the arguments of the first such call, a Bound if not known."""
+        for call in self._calls_of(function):
+            _, named = arguments(call) or ([], {})
+            return {name: evaluate(value) for name, value in named.items()}
+        return {}
+
+    def _calls_of(self, function: str) -> Iterator[Bound]:
+        """The calls in chancy_initialization.py of a function or class."""
+        module = self._backend.module(self._initialization)
+        for call in _calls(module) if module else ():
+            if called(call).rpartition(".")[2] == function:
+                yield call
+
+    def parts(self, what: str) -> list[Part]:
+        """What a replica of the API or of the workers' process connects with."""
+        pushes = what == "API" and self.kind == "own_process"
+        given = self.given("Chancy").get("max_connection_pool_size", _CHANCY)
+        size = given if isinstance(given, int) else None
+        if size and pushes:
+            size = min(size, _PUSHING)
+        parts = [Part("pool", size)]
+        if not pushes and (
+            listening := self._workers("own" if what == "API" else "api")
+        ):
+            parts.append(Part("LISTEN", listening))
+        modules = self._modules_of(what)
+        if any(_pushes_in_threads(module) for module in modules):
+            parts.append(Part("sync_push", size))
+        return parts + [part for module in modules for part in self._pools(module)]
+
+    def _workers(self, elsewhere: str) -> int:
+        """How many Workers a process runs: those that are not for the other one."""
+        named = [(arguments(call) or ([], {}))[1] for call in self._calls_of("Worker")]
+        if self.kind != "both":
+            return len(named)
+        processes = [evaluate(each["process"]) for each in named if "process" in each]
+        return len(named) - processes.count(elsewhere)
+
+    def _modules_of(self, what: str) -> list[Module]:
+        """The modules of the backend that the app imports, or that the jobs import."""
+        workers = [
+            f"{self._project.package}.workers.{path.parent.name}.worker"
+            for path in sorted(self._project.service.glob("workers/*/worker.py"))
+        ]
+        waiting = [self._initialization]
+        if what == "worker" or self.kind != "own_process":
+            waiting += workers
+        main, root = self._project.main, self._backend.root
+        if what == "API" and root in main.parents:
+            waiting.append(".".join(main.relative_to(root).with_suffix("").parts))
+        found: dict[str, Module] = {}
+        while waiting:
+            module = self._backend.module(waiting.pop())
+            if module is not None and module.dotted not in found:
+                found[module.dotted] = module
+                waiting += _imported(module)
+        return [found[dotted] for dotted in sorted(found)]
+
+    def _pools(self, module: Module) -> Iterator[Part]:
+        """The pools that a module opens itself."""
+        where = os.path.relpath(module.path, self._project.top)
+        for call in _calls(module):
+            given = arguments(call)
+            size = _SIZES.get(called(call))
+            if size is None or _ELSEWHERE in module.line(call.node.lineno):
+                continue
+            if given is None:
+                yield Part(f"{where}:{call.node.lineno}", None)
+                continue
+            positional, named = given
+            first = evaluate(positional[0]) if positional else None
+            if isinstance(first, str) and first.startswith("sqlite"):
+                continue
+            values = {name: evaluate(value) for name, value in named.items()}
+            number, is_stated = size(values)
+            is_known = isinstance(number, int) and number > 0
+            yield Part(
+                f"{where}:{call.node.lineno}", number if is_known else None, is_stated
+            )
+
+    @cached_property
+    def bicep(self) -> dict[str, int]:
+        """The most replicas of the API and the worker, and how many scale rules there are."""
+        found: dict[str, int] = {}
+        for path in sorted(self._project.folder.glob("deploy/*.bicep")):
+            text = re.sub(r"(?m)^\s*//.*", "", path.read_text(errors="replace"))
+            for parameters in (path, *path.parent.glob("*.bicepparam")):
+                told = parameters.read_text(errors="replace")
+                values = re.findall(
+                    r"(?m)^(?:param|var) (\w+)(?: int)? *= *(\d+)", told
+                )
+                for name, value in values:
+                    text = re.sub(
+                        rf"(\bmaxReplicas: *){name}\b", rf"\g<1>{value}", text
+                    )
+            for block in re.split(r"(?m)^(?=resource |module )", text):
+                name = re.match(r"(?:resource|module) (\w+)", block)
+                most = re.search(r"\bmaxReplicas: *(\d+)", block)
+                if name and most:
+                    what = "worker" if "worker" in name[1].lower() else "API"
+                    found[what] = int(most[1])
+                    rules = len(re.findall(r"\btype: *'postgresql'", block))
+                    found["scale rule"] = found.get("scale rule", 0) + rules
+        return found
+
+
+def _calls(module: Module) -> Iterator[Bound]:
+    """The calls in a module; what any of its imports binds is known to all of them."""
+    names = {
+        name: binding
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name, binding in bindings_of(node, module.scope)
+    }
+    scope = Scope(module, names)
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call):
+            yield Bound(node, scope)
+
+
+def _imported(module: Module) -> Iterator[str]:
+    """What a module imports, and the packages that this is in."""
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.ImportFrom(names=aliases):
+                base = absolute(node, module.package)
+                paths = [base, *(f"{base}.{each.name}" for each in aliases)]
+            case ast.Import(names=aliases):
+                paths = [each.name for each in aliases]
+            case _:
+                continue
+        for path in paths:
+            parts = path.split(".")
+            if parts[0]:
+                yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _pushes_in_threads(module: Module) -> bool:
+    """Whether a module pushes without asyncio, for which Chancy opens a second pool."""
+    return any(
+        isinstance(call.node, ast.Call)
+        and isinstance(call.node.func, ast.Attribute)
+        and call.node.func.attr in _SYNC
+        for call in _calls(module)
+    )
+
+
+def _of_psycopg(given: Mapping[str, Any]) -> tuple[Any, bool]:
+    size = given.get("max_size")
+    return given.get("min_size", 4) if size is None else size, size is not None
+
+
+def _of_sqlalchemy(given: Mapping[str, Any]) -> tuple[Any, bool]:
+    if "poolclass" in given:
+        return None, False
+    size, more = given.get("pool_size", 5), given.get("max_overflow", 10)
+    is_known = isinstance(size, int) and isinstance(more, int) and size and more >= 0
+    return size + more if is_known else None, "pool_size" in given
+
+
+def _of_asyncpg(given: Mapping[str, Any]) -> tuple[Any, bool]:
+    return given.get("max_size", 10), "max_size" in given
+
+
+# What makes a pool, and how many connections it may have with these arguments.
+_SIZES = {
+    "psycopg_pool.AsyncConnectionPool": _of_psycopg,
+    "psycopg_pool.ConnectionPool": _of_psycopg,
+    "sqlalchemy.create_engine": _of_sqlalchemy,
+    "sqlalchemy.ext.asyncio.create_async_engine": _of_sqlalchemy,
+    "sqlmodel.create_engine": _of_sqlalchemy,
+    "asyncpg.create_pool": _of_asyncpg,
+}
