@@ -110,6 +110,12 @@ def assert_says(line: str, words: str) -> None:
         ("sentry=nope", "'sentry' … \"nope\" … neither yes nor no … write true or"),
         ("runtime=pypi", "'scope' … runtime \"pypi\" is unknown … template or index"),
         ("runtime=index", "'runtime_index' … \"\" is not the URL … write one such as"),
+        ("deploy=k8s", '"k8s" is unknown: write none or azure-container-apps'),
+        (
+            "pooler_connections=20",
+            "'deploy' … used with deploy only … or leave pooler_connections out",
+        ),
+        ("pooler_connections=many", '"many" is no whole number … such as 15'),
         (
             "runtime_index=http://x",
             "'runtime' … runtime=index only … or leave runtime_index out",
@@ -220,6 +226,10 @@ def test_where_the_app_is_cannot_be_seen_the_answer_main_is_asked_for(
         (
             {"runtime": ["index"]},
             "runtime \"['index']\" is no text … leave runtime out",
+        ),
+        (
+            {"deploy": "azure-container-apps", "pooler_connections": 8},
+            'pooler_connections "8" is too few … need 9 … Pool Size) and write it',
         ),
         (
             {"runtime": "index", "runtime_index": "packages"},

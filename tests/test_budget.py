@@ -1,22 +1,43 @@
-"""What `deploy` renders fits into the pooler's connections, also while a release is deployed."""
+"""What `deploy` renders fits into the pooler's connections, and `check` adds up what a team has."""
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from chancy_workers.answers import Project, read
+from chancy_workers.checks import Subject, needs_too_many_connections
+from chancy_workers.connections import sum_of
+from copier._main import Worker
 
 from harness.databases import connections_to
 from harness.probes import wait_until_ready
 from harness.servers import Cluster, cluster, pgbouncer
 
-from .support import Service, alarms, database, migrate, query, service, wait_for
+from .support import (
+    PROGRAM,
+    TEMPLATE,
+    Service,
+    alarms,
+    commit,
+    database,
+    migrate,
+    query,
+    run,
+    service,
+    wait_for,
+)
 
 DEPLOYED: dict[str, object] = {"scope": "backend", "deploy": "azure-container-apps"}
 LIMIT = 15
 RUN = ("-m", "app.billing.workers", "run", "--port", "0")
-REQUESTS = 40
+REQUESTS = 20
+WORKERS = "app/billing/workers"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +49,7 @@ def server() -> Iterator[Cluster]:
 def use(*apis: Service) -> None:
     """Requests to every API at once, each of which takes a connection or pushes a job."""
     requests = [("/", "GET"), ("/jobs/send_digest", "POST")] * REQUESTS
-    with ThreadPoolExecutor(16) as threads:
+    with ThreadPoolExecutor(8) as threads:
         for api in apis:
             list(threads.map(lambda request, api=api: api.request(*request), requests))
 
@@ -76,11 +97,249 @@ def test_two_releases_at_once_fit_into_the_pooler(
         for each in new:
             each.stop()
         log = (pooler.folder / "pgbouncer.log").read_text()
-        print("PEAK", connections_to(direct))
+        # PgBouncer keeps what was once open.
+        most = connections_to(direct)
 
+    project = read(folder / ".copier-answers.yml")
+    assert project is not None
+    assert most <= sum_of(project).size() <= LIMIT
     assert "no more connections allowed" not in log
     assert [line for each in [*old, *new] for line in alarms(each)] == []
 
 
 def jobs_in(url: str) -> dict[str, int]:
     return dict(query(url, "SELECT state, count(*) FROM billing_jobs GROUP BY state"))
+
+
+# --- the sizes that are rendered ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def budget(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The macros of questions/budget.jinja, in the environment that Copier gives them."""
+    folder = tmp_path_factory.mktemp("budget") / "billing"
+    with Worker(src_path=str(TEMPLATE), dst_path=folder, vcs_ref="HEAD") as worker:
+        return worker.jinja_env.get_template("questions/budget.jinja").module
+
+
+WORKER_SETS: dict[str, list[list[dict[str, object]]]] = {
+    "in_api": [[{}], [{}] * 3],
+    "own_process": [[{}], [{"tags": ["a"]}, {}]],
+    "both": [[{}], [{"process": "api"}, {"process": "own"}, {}, {"process": "own"}]],
+}
+
+
+@pytest.mark.parametrize("run_workers", WORKER_SETS)
+def test_the_sizes_fit_into_any_pooler_that_is_not_refused(
+    run_workers: str, budget: Any
+) -> None:
+    for workers, limit in product(WORKER_SETS[run_workers], range(5, 300)):
+        kinds = [each.get("process") for each in workers]
+        if limit < int(budget.fewest(run_workers, workers)):
+            continue
+        sizes = json.loads(
+            budget.budget_of("azure-container-apps", limit, run_workers, workers)
+        )
+        pool, api = sizes["worker_pool_max"], sizes["api_pool_max"]
+        if run_workers != "own_process":
+            api += pool + len(workers) - kinds.count("own")
+        else:
+            api += sizes["push_pool_max"]
+        own = pool + len(workers) - kinds.count("api")
+        replicas = sizes["api_max_replicas"], sizes["worker_max_replicas"]
+        total = 2 * (replicas[0] * api + replicas[1] * own) + sizes["scaler"] + 1
+
+        assert total <= limit
+        assert total + 2 * api > limit or replicas[0] == 10
+        assert sizes["worker_pool_min"] <= pool
+        assert replicas[0] >= 1
+        assert (replicas[1] > 0) is (run_workers != "in_api")
+        # The rule itself takes a connection, and has nothing to scale with one replica.
+        assert bool(sizes["scaler"]) is (replicas[1] > 1)
+
+
+def test_without_deploy_the_sizes_are_those_of_older_releases(budget: Any) -> None:
+    sizes = json.loads(budget.budget_of("none", None, "in_api", [{}]))
+
+    assert (sizes["worker_pool_min"], sizes["worker_pool_max"]) == (5, 10)
+    assert (sizes["api_pool_max"], sizes["push_pool_max"]) == (3, 4)
+
+
+# --- the sum of check -----------------------------------------------------------------------
+
+
+INITIALIZATION = """\
+from chancy_runtime import Chancy, Settings, Worker
+
+CHANCY_MAX_POOL_SIZE = 4
+SETTINGS = Settings(replicas=1, pooler_connections=15)
+
+
+def create_chancy():
+    return Chancy("", max_connection_pool_size=CHANCY_MAX_POOL_SIZE, settings=SETTINGS)
+
+
+async def initialize_workers():
+    async with Worker(create_chancy()):
+        yield
+"""
+BICEP = """\
+param apis int = 2
+resource api 'Microsoft.App/containerApps@2025-01-01' = {
+  properties: { template: { scale: {
+    // maxReplicas: 9
+    maxReplicas: apis
+  } } }
+}
+resource worker 'Microsoft.App/containerApps@2025-01-01' = {
+  properties: { template: { scale: {
+    maxReplicas: 3
+    rules: [ { custom: { type: 'postgresql' } } ]
+  } } }
+}
+"""
+ENGINE = "from sqlalchemy.ext.asyncio import create_async_engine\n"
+POOL = "from psycopg_pool import AsyncConnectionPool\n"
+MAIN = "app/billing/main.py"
+
+
+def service_with(root: Path, files: dict[str, str], **answers: object) -> Project:
+    """A service with these files, which its app imports where they are modules."""
+    every = {
+        f"{WORKERS}/chancy_initialization.py": INITIALIZATION,
+        MAIN: "from ..database import engine\n",
+        "app/orders/main.py": f"{POOL}AsyncConnectionPool('', max_size=99)\n",
+        **files,
+    }
+    told = {
+        **{
+            "scope": "service",
+            "service": "billing",
+            "jobs": [],
+            "run_workers": "in_api",
+        },
+        **{"database_secret": "DATABASE-URL", "deploy": "azure-container-apps"},
+    }
+    every["app/billing/.copier-answers.yml"] = yaml.safe_dump({**told, **answers})
+    for name, text in every.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    project = read(root / "app/billing/.copier-answers.yml")
+    assert project is not None
+    return project
+
+
+@pytest.mark.parametrize(
+    ("files", "answers", "words"),
+    [
+        ({}, {}, "11 of the pooler's 15 … 2 × (1 API × (4 pool + 1 LISTEN)) + 1 migrate"),
+        (
+            {},
+            {"run_workers": "own_process"},
+            "19 of … (1 API × (4 pool) + 1 worker × (4 pool + 1 LISTEN))",
+        ),
+        (
+            {"app/billing/deploy/main.bicep": BICEP},
+            {"run_workers": "both"},
+            "52 of … (2 API × (4 pool + 1 LISTEN) + 3 worker × (…)) + 1 scale rule + 1",
+        ),
+        (
+            {
+                "app/billing/deploy/main.bicep": BICEP,
+                "app/billing/deploy/production.bicepparam": "param apis = 5\n",
+            },
+            {"run_workers": "both"},
+            "(5 API × ",
+        ),
+        (
+            {"app/database.py": f"{ENGINE}engine = create_async_engine(URL)\n"},
+            {},
+            "41 of … + 15 app/database.py:2))",
+        ),
+        (
+            {
+                "app/database.py": f"{ENGINE}engine = create_async_engine(\n"
+                "    URL, pool_size=3, max_overflow=0\n)\n"
+            },
+            {"run_workers": "own_process"},
+            "25 of … (1 API × (4 pool + 3 app/database.py:2) + 1 worker × (4 pool + 1",
+        ),
+        (
+            {
+                "app/database.py": f"{ENGINE}engine = create_async_engine(U, pool_size=3)\n",
+                f"{WORKERS}/send_digest/worker.py": "from app.database import engine\n",
+            },
+            {"run_workers": "own_process"},
+            "1 worker × (4 pool + 1 LISTEN + 13 app/database.py:2)",
+        ),
+        (
+            {MAIN: f"{POOL}SIZE = 6\nasync def lifespan(app):\n"
+             "    pool = AsyncConnectionPool(url, max_size=SIZE)\n"},
+            {},
+            "23 of … + 6 app/billing/main.py:4))",
+        ),
+        (
+            {MAIN: f"import os\n{POOL}AsyncConnectionPool(url, max_size=int(os.environ['N']))\n"},
+            {},
+            "11 of … + ? app/billing/main.py:3))",
+        ),
+        (
+            {MAIN: f"{POOL}AsyncConnectionPool(reports, max_size=9)  # other database\n"},
+            {},
+            "11 of … (4 pool + 1 LISTEN))",
+        ),
+        (
+            {MAIN: "async def f():\n    import asyncpg\n    await asyncpg.create_pool(URL)\n"},
+            {},
+            "31 of … + 10 app/billing/main.py:3))",
+        ),
+        (
+            {f"{WORKERS}/crunch/worker.py": "def crunch():\n    get_chancy().sync_push(job)\n"},
+            {},
+            "19 of … (4 pool + 1 LISTEN + 4 sync_push))",
+        ),
+    ],
+)  # fmt: skip
+def test_check_adds_up_what_the_files_say(
+    files: dict[str, str], answers: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    told = str(sum_of(service_with(tmp_path, files, **answers)))
+
+    for part in words.split(" … "):
+        before, found, told = told.partition(part.replace("(…)", "(4 pool + 1 LISTEN)"))
+        assert found, before
+
+
+@pytest.mark.parametrize(
+    ("main", "deploy", "levels"),
+    [
+        (f"{POOL}AsyncConnectionPool(url, max_size=2)\n", "azure-container-apps", []),
+        (f"{POOL}AsyncConnectionPool(url, max_size=3)\n", "azure-container-apps", ["error"]),
+        (f"{POOL}AsyncConnectionPool(url)\n", "azure-container-apps", ["notice"]),
+        (f"{POOL}AsyncConnectionPool(url, max_size=3)\n", "none", []),
+    ],
+)  # fmt: skip
+def test_what_cannot_fit_is_an_error_only_where_deploy_and_every_size_are_told(
+    main: str, deploy: str, levels: list[str], tmp_path: Path
+) -> None:
+    project = service_with(tmp_path, {MAIN: main}, deploy=deploy)
+    commit(tmp_path)
+
+    found = [*needs_too_many_connections(Subject(project, {}, None, None))]
+
+    assert [each.level for each in found] == levels
+    for each in found:
+        assert (each.file, each.line) == (f"{WORKERS}/chancy_initialization.py", 3)
+        assert "of the pooler's 15 connections" in each.problem
+        assert "pooler_connections in app/billing/.copier-answers.yml" in each.mend
+
+
+def test_check_says_the_sum_also_where_it_is_no_error(tmp_path: Path) -> None:
+    """Without `deploy` nobody knows how many replicas there are, or what the pooler has."""
+    service_with(tmp_path, {}, deploy="none")
+    commit(tmp_path)
+
+    result = run(PROGRAM, "check", cwd=tmp_path, check=False)
+
+    assert "chancy-workers check: app/billing needs up to 11 of the" in result.stderr
+    assert "of the pooler" not in result.stdout

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     _print(findings, len(projects), arguments.format)
     if arguments.format == "text":
-        _say_connections(projects)
+        _say_connections(projects, {finding.problem for finding in findings})
         if findings:
             _say_from_where(projects)
     return 1 if _errors(findings) else 0
@@ -151,16 +151,18 @@ def _print(findings: Sequence[Finding], services: int, format: str) -> None:
         print(f"{services} {are} {'whole' if findings else 'current and whole'}")
 
 
-def _say_connections(projects: Sequence[Project | Unreadable]) -> None:
-    """Says what each service needs of its pooler; only `deploy` makes it an error."""
+def _say_connections(
+    projects: Sequence[Project | Unreadable], problems: Collection[str]
+) -> None:
+    """Says what each service needs of its pooler, unless that was found to be wrong."""
     for project in projects:
         if isinstance(project, Project) and project.service.is_dir():
             total = sum_of(project)
-            fits = total.size() <= total.limit
-            if total.is_known:
+            if total.is_known and str(total) not in problems:
+                fits = total.size() <= total.limit
                 print(
-                    f"chancy-workers check: {project.name}: {total}"
-                    + ("" if fits else ": see docs/running.md of the template"),
+                    f"chancy-workers check: {project.name} {total}"
+                    + ("" if fits else ' ("Connections" in docs/running.md)'),
                     file=sys.stderr,
                 )
 

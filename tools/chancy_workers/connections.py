@@ -1,7 +1,6 @@
 """How many of a pooler's connections a service takes, as its files and answers say."""
 
 import ast
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -90,9 +89,9 @@ class Sum:
     def __str__(self) -> str:
         rule = f" + {self.scale_rules} scale rule" if self.scale_rules else ""
         return (
-            f"{RELEASES} × ({' + '.join(map(str, self.replicas))}){rule} + {COMMANDS} "
-            f"migrate = {self.size()} connections while a release is deployed, and the "
-            f"pooler has {self.limit}"
+            f"needs up to {self.size()} of the pooler's {self.limit} connections while a "
+            f"release is deployed: {RELEASES} × ({' + '.join(map(str, self.replicas))})"
+            f"{rule} + {COMMANDS} migrate"
         )
 
 
@@ -104,10 +103,12 @@ def sum_of(project: Project) -> Sum:
     bicep = files.bicep
     replicas = settings.get("replicas", 1)
     replicas = replicas if isinstance(replicas, int) else 1
-    numbers = {
-        "API": 1 if files.kind == "own_process" else replicas,
-        "worker": replicas if files.kind == "own_process" else 1,
-    }
+    # All processes that run workers are counted in `replicas`.
+    numbers = {"API": replicas, "worker": 1}
+    if files.kind == "own_process":
+        numbers = {"API": 1, "worker": replicas}
+    elif files.kind == "both":
+        numbers["API"] = max(1, replicas - 1)
     told = settings.get("pooler_connections", answers.get("pooler_connections"))
     limit = told if isinstance(told, int) else None
     return Sum(
@@ -193,25 +194,19 @@ class _Files:
 
     def _pools(self, module: Module) -> Iterator[Part]:
         """The pools that a module opens itself."""
-        where = os.path.relpath(module.path, self._project.top)
+        file = module.path.relative_to(self._backend.root).as_posix()
         for call in _calls(module):
-            given = arguments(call)
-            size = _SIZES.get(called(call))
-            if size is None or _ELSEWHERE in module.line(call.node.lineno):
+            size_of = _SIZES.get(called(call))
+            line = call.node.lineno
+            if size_of is None or _ELSEWHERE in module.line(line):
                 continue
-            if given is None:
-                yield Part(f"{where}:{call.node.lineno}", None)
-                continue
-            positional, named = given
-            first = evaluate(positional[0]) if positional else None
-            if isinstance(first, str) and first.startswith("sqlite"):
+            positional, named = arguments(call) or ([], {"**": call})
+            if positional and str(evaluate(positional[0])).startswith("sqlite"):
                 continue
             values = {name: evaluate(value) for name, value in named.items()}
-            number, is_stated = size(values)
-            is_known = isinstance(number, int) and number > 0
-            yield Part(
-                f"{where}:{call.node.lineno}", number if is_known else None, is_stated
-            )
+            size, is_stated = (None, False) if "**" in values else size_of(values)
+            is_known = isinstance(size, int) and size > 0
+            yield Part(f"{file}:{line}", size if is_known else None, is_stated)
 
     @cached_property
     def bicep(self) -> dict[str, int]:
@@ -219,7 +214,7 @@ class _Files:
         found: dict[str, int] = {}
         for path in sorted(self._project.folder.glob("deploy/*.bicep")):
             text = re.sub(r"(?m)^\s*//.*", "", path.read_text(errors="replace"))
-            for parameters in (path, *path.parent.glob("*.bicepparam")):
+            for parameters in (*path.parent.glob("*.bicepparam"), path):
                 told = parameters.read_text(errors="replace")
                 values = re.findall(
                     r"(?m)^(?:param|var) (\w+)(?: int)? *= *(\d+)", told
