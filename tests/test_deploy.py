@@ -15,6 +15,14 @@ import psycopg
 import pytest
 import yaml
 from azure.mgmt.appcontainers.models import JobExecutionRunningState
+from chancy_runtime import Settings
+from chancy_workers.answers import read
+from chancy_workers.checks import (
+    Subject,
+    has_probes_without_routes,
+    is_killed_too_soon,
+)
+from chancy_workers.deploy_files import SHUTDOWN_GRACE
 
 from harness.probes import wait_until_ready
 from harness.servers import cluster, free_port, pgbouncer
@@ -247,6 +255,10 @@ def test_the_apps_keep_what_the_workers_need(deployment: Path) -> None:
     assert default["function"]["type"] == "utc_now"
 
 
+def test_the_default_grace_is_the_library_s() -> None:
+    assert Settings().shutdown_grace == SHUTDOWN_GRACE
+
+
 def test_no_name_of_an_app_is_too_long(deployment: Path) -> None:
     for path in (deployment / "main.bicep", deployment / "migrate.bicep"):
         name = Bicep(path).parameters["name"]["default"]
@@ -330,6 +342,55 @@ def test_the_script_knows_each_state_of_a_run(deployment: Path) -> None:
     assert {state.value for state in JobExecutionRunningState} - set(
         waiting.split(" | ")
     ) == {"Succeeded", "Failed", "Stopped", "Degraded"}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "problem"),
+    [
+        ("README.md", "", "", ""),
+        (
+            "app/billing/workers/chancy_initialization.py",
+            "Settings(",
+            "Settings(shutdown_grace=60, ",
+            "30 s after SIGTERM, and its shutdown_grace and the end of the service take 65",
+        ),
+        ("deploy/main.bicep", "var graceSeconds = 30", "var graceSeconds = 24", "24 s"),
+        (
+            "deploy/main.bicep",
+            "Seconds: graceSeconds",
+            "Seconds: 5",
+            "gives a process 5 s",
+        ),
+        ("app/billing/main.py", "health_router", "router", "has no /health/live and"),
+    ],
+)
+def test_check_finds_what_does_not_fit_the_deployment(
+    name: str,
+    old: str,
+    new: str,
+    problem: str,
+    rendered: Callable[[str, dict[str, object]], Path],
+    tmp_path: Path,
+) -> None:
+    root = shutil.copytree(
+        rendered("deploy-in-api", ANSWERS["in-api"]), tmp_path / "backend"
+    )
+    assert old in (root / name).read_text()
+    (root / name).write_text((root / name).read_text().replace(old, new))
+    commit(root)
+    project = read(root / ".copier-answers.yml")
+    assert project is not None
+    subject = Subject(project, {}, None, None)
+
+    found = [*is_killed_too_soon(subject), *has_probes_without_routes(subject)]
+
+    assert len(found) == bool(problem)
+    for each in found:
+        assert (each.file, each.level) in [
+            ("deploy/main.bicep", "error"),
+            ("app/billing/main.py", "error"),
+        ]
+        assert problem in each.problem
 
 
 def scale_rules(folder: Path) -> list[dict[str, Any]]:
