@@ -52,8 +52,9 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     """Puts the files of the current folder right and says what became of them."""
     read_paths_as_usual()
     merge_anew(workers)
-    before = jobs_of(git("show", f"HEAD:./{answers_file}"))
-    after = jobs_of(Path(answers_file).read_text(encoding="utf-8"))
+    old = answers_of(git("show", f"HEAD:./{answers_file}"))
+    new = answers_of(Path(answers_file).read_text(encoding="utf-8"))
+    before, after = jobs_of(old), jobs_of(new)
     files = tree_of("HEAD", ".")
     removed = [job for job in before if job not in after]
     added = [job for job in after if job not in before]
@@ -63,6 +64,7 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
             delete_what_came_back(job, workers, files)
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
+    report_dashboard(old, new, workers)
     rendered = rendered_files(tree_of(release, "template", "-C", template), workers)
     restore_edited(files, rendered, template)
     report_links(files, rendered)
@@ -104,9 +106,14 @@ def rendered_files(tree: Mapping[str, Blob], workers: str) -> dict[str, Blob]:
     return found
 
 
-def jobs_of(text: str) -> dict[str, tuple[str, str]]:
-    """The jobs in an answers file, each with its queue and how its function begins."""
+def answers_of(text: str) -> dict[str, Any]:
+    """What an answers file says."""
     answers: dict[str, Any] = yaml.safe_load(text) or {}
+    return answers
+
+
+def jobs_of(answers: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The jobs in the answers, each with its queue and how its function begins."""
     queues = dict(map(named, answers.get("queues") or []))
     found = {}
     for name, job in map(named, answers.get("jobs") or []):
@@ -181,6 +188,32 @@ def report_moved(
             f"{'coroutines' if kind == 'async def' else 'plain functions'}, and its file is "
             f'yours: write @job(queue="{queue}") and {kind} in {workers}/{job}/worker.py.'
         )
+
+
+def report_dashboard(
+    before: Mapping[str, Any], after: Mapping[str, Any], workers: str
+) -> None:
+    """Says what an app that is the team's has to include, or no longer to include."""
+    was, now = (answers.get("dashboard", "none") for answers in (before, after))
+    main = Path(workers).parent / after.get("main", "main.py")
+    if was == now or not main.is_file():
+        return
+    name = f"{after['service']}_dashboard"
+    package = after.get("package", f"app.{after['service']}")
+    includes = b"workers.dashboard" in main.read_bytes()
+    if now == "in_api" and not includes:
+        print(
+            f"The dashboard is in the API now: include it in {main}, after the app is made:\n\n"
+            f"    from {package}.workers.dashboard import router as {name}\n\n"
+            f"    app.include_router({name})\n"
+        )
+    elif was == "in_api" and includes:
+        print(
+            f"The dashboard is no longer in the API: take its import and include_router() out "
+            f"of {main}."
+        )
+    if now != "none" and after.get("dashboard_secret"):
+        print(f"Its sessions need a table: run python -m {package}.workers migrate.")
 
 
 def restore_edited(

@@ -77,8 +77,14 @@ MATRIX: dict[str, dict[str, Any]] = {
         "run_workers": "own_process",
         "metrics": True,
         "workflow": True,
+        "dashboard": "own_process",
     },
-    "start-without-database": {**BACKEND, "start_without_database": True},
+    "start-without-database": {
+        **BACKEND,
+        "start_without_database": True,
+        "dashboard": "in_api",
+        "dashboard_secret": "DASHBOARD-PASSWORD",
+    },
     "long-names": {
         **BACKEND,
         "queues": [{"name": "q" * 63, "tags": [LONG_TAG, "b", "c"]}],
@@ -87,6 +93,8 @@ MATRIX: dict[str, dict[str, Any]] = {
         "prefix": "a_prefix_of_thirty_three_letters_",
         "jobs": [LONG_JOB, {"name": f"{LONG_JOB[:-1]}2", "schedule": "@daily"}],
         "database_secret": "A-SECRET-WITH-A-NAME-OF-FORTY-CHARACTERS",
+        "dashboard": "in_api",
+        "dashboard_secret": "ANOTHER-WITH-A-NAME-OF-FORTY-CHARACTERS1",
     },
 }
 # What a team's own linters may find, each for its reason; docs/questions.md names them.

@@ -121,13 +121,16 @@ def test_a_url_is_expanded_and_loses_its_credentials(
     place = json.loads(macros.template_place(typed, "v0.5.0", HASH, False))
 
     assert macros.installable(typed) == f"git+{url}"
-    assert macros.requirement(place, True) == (
+    assert macros.requirement(place, "fastapi,sentry") == (
         f"{LIBRARY} @ git+{url}@v0.5.0#subdirectory=runtime"
     )
     assert macros.uv_source(place) == (
         f'{{ git = "{url}", subdirectory = "runtime", tag = "v0.5.0" }}'
     )
-    lines = {name: macros.library_lines(name, place, True) for name in ("uv", "poetry")}
+    lines = {
+        name: macros.library_lines(name, place, "fastapi,sentry")
+        for name in ("uv", "poetry")
+    }
     assert lines == {
         "uv": f'uv add --tag v0.5.0 "{LIBRARY} @ git+{url}#subdirectory=runtime"',
         "poetry": f'poetry add "git+{url}@v0.5.0#subdirectory=runtime[fastapi,sentry]"',
@@ -147,7 +150,7 @@ def test_only_a_release_is_named_by_its_tag(commit: str, tag: str, macros: Any) 
 
     url = "https://github.com/acme/workers.git"
     assert (place["tag"], place["rev"]) == (tag, "" if tag else HASH)
-    assert macros.requirement(place, False) == (
+    assert macros.requirement(place, "fastapi") == (
         f"chancy-runtime[fastapi] @ git+{url}@{tag or HASH}#subdirectory=runtime"
     )
 
@@ -577,7 +580,7 @@ def test_the_rule_for_renovate_finds_what_is_written_and_printed(macros: Any) ->
     place = json.loads(macros.template_place("gh:acme/w", "v0.5.0", HASH, False))
     written = (
         f"chancy-runtime = {macros.uv_source(place)}",
-        str(macros.requirement(place, True)),
+        str(macros.requirement(place, "fastapi,sentry")),
     )
 
     for pattern, text in zip(rule["matchStrings"], written, strict=True):

@@ -1,6 +1,8 @@
 """The library is tested on real servers, through the fixtures that it gives to services."""
 
+import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import billing_service
 import pytest
@@ -21,6 +23,9 @@ from harness.program import workers
 from harness.recorder import Recorder, make_tables, migrated_cluster, recorder
 from harness.servers import Cluster, embedded_server
 from harness.spans import exporter, spans
+
+if TYPE_CHECKING:
+    from dashboard_service import Site
 
 __all__ = [
     "anyio_backend",
@@ -82,3 +87,18 @@ def url(server: Cluster) -> Iterator[str]:
     """A database of that server, with the tables and nothing in them."""
     with database(server.url()) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def site(server_url: str) -> "Iterator[Site]":
+    """Two services with dashboards; what they import costs nothing in other tests."""
+    from dashboard_service import running_site
+
+    with running_site(server_url) as site:
+        yield site
+
+
+@pytest.fixture
+def app_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, logger="app")
+    return caplog

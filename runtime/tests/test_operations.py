@@ -19,10 +19,10 @@ import psycopg
 import pytest
 import sentry_sdk
 from chancy_runtime import Chancy
-from chancy_runtime.commands import filters, listings, session
+from chancy_runtime.commands import filters, listings
 from chancy_runtime.jobs import depths
 from chancy_runtime.jobs.rows import statement
-from chancy_runtime.postgres import connections
+from chancy_runtime.postgres import connections, operations
 from operated_service import (
     end_of_threads,
     succeeds,
@@ -262,7 +262,7 @@ def buffers_of(url: str, text: Any, most: int) -> int:
 def buffers(url: str, query: bytes, values: dict[str, Any]) -> int:
     """The buffers that a statement of a command touches."""
     with psycopg.connect(url) as connection:
-        settings = session._SETTINGS
+        settings = operations.SETTINGS
         change = [True, [*settings], [*settings.values()]]
         connection.execute(connections._CHANGE, change)
         explained = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query
@@ -808,7 +808,7 @@ def test_a_statement_that_takes_too_long_says_what_to_do(
     migrated_url: str, workers: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = add(migrated_url, state="failed")
-    monkeypatch.setitem(session._SETTINGS, "statement_timeout", "50ms")
+    monkeypatch.setitem(operations.SETTINGS, "statement_timeout", "50ms")
     with held(migrated_url, f"SELECT FROM billing_jobs WHERE id = '{id}' FOR UPDATE"):
         ended = workers("retry", id, url=migrated_url)
 

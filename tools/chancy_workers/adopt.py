@@ -37,7 +37,7 @@ from .house_pattern import (
 )
 from .house_users import Users, users_of
 from .in_the_way import refuse_what_is_in_the_way
-from .library import NAME, pin_of
+from .library import NAME, extras_of, pin_of
 from .python_files import Backend
 from .repository import Refused
 
@@ -547,9 +547,8 @@ def _install(project: Project) -> list[str]:
     try:
         library = pin_of(project).uv
     except Refused:  # The template is a folder whose commit nobody can fetch.
-        extras = "fastapi,sentry" if project.answers["sentry"] else "fastapi"
         folder = Path(project.answers["_src_path"]).resolve() / "runtime"
-        library = f'uv add "{NAME}[{extras}] @ {folder.as_uri()}"'
+        library = f'uv add "{NAME}[{extras_of(project.answers)}] @ {folder.as_uri()}"'
     return [
         library,
         'uv add "psycopg[binary]>=3.3.6"',

@@ -8,13 +8,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 
 from .alembic_env import LIBRARY, gaps_in
 from .answers import Answers, Project, fingerprint, jobs_of
 from .connections import sum_of
+from .dashboards import includes_dashboard, passes_dashboard
 from .deploy_files import probes_without_routes, short_graces
 from .in_the_way import in_the_way
 from .library import (
@@ -22,6 +23,7 @@ from .library import (
     folders_of,
     has_dependency,
     is_older,
+    missing_extras,
     needed_version,
     pin_of,
     versions_near,
@@ -269,6 +271,50 @@ def _is_sample(subject: Subject) -> bool:
     fresh = subject.rendered / main
     return fresh.is_file() and bool(
         task("layout").differ_in_layout_only(_text(fresh), _text(subject.project.main))
+    )
+
+
+def has_no_way_to_the_dashboard(subject: Subject) -> Iterator[Finding]:
+    """The dashboard is rendered and nothing serves it, or it is gone and still imported."""
+    project = subject.project
+    where = str(subject.answers.get("dashboard", "none"))
+    file = subject.workers / "dashboard.py"
+    its = {path for path in project.modules() if subject.workers not in path.parents}
+    apps = sorted(filter(Path.is_file, {project.main, *its}))
+    including = filter(partial(_includes_dashboard, subject), apps)
+    if where == "none" and not file.is_file():
+        for path in including:
+            yield subject.found(
+                path,
+                "includes the dashboard, which the answers do not have",
+                f"take its lines out, or set dashboard in {project.path}, commit, then "
+                + subject.update,
+            )
+    elif where == "in_api" and not next(including, None):
+        root = _root_of(project)
+        others = (root / name for name in files_like(root, "*.py"))
+        if not any(_includes_dashboard(subject, path) for path in others):
+            name = f"{project.answers['service']}_dashboard"
+            yield subject.found(
+                project.main,
+                "does not include the dashboard, which nobody can see then",
+                f"write from {project.package}.workers.dashboard import router as {name}, "
+                f"and app.include_router({name}) after the app is made",
+            )
+    elif where == "own_process":
+        program = subject.workers / "__main__.py"
+        if program.is_file() and not passes_dashboard(_parsed(_text(program))):
+            yield subject.found(
+                program,
+                "does not pass the dashboard to main(), so that run does not serve it",
+                "write from .dashboard import router, and main(…, dashboard=router)",
+            )
+
+
+def _includes_dashboard(subject: Subject, path: Path) -> bool:
+    text = _text(path)
+    return "dashboard" in text and includes_dashboard(
+        _parsed(text), path, subject.workers, subject.project.package
     )
 
 
@@ -542,7 +588,14 @@ def has_another_library(subject: Subject) -> Iterator[Finding]:
             f"{NAME} is not among the dependencies",
             f"add {needed} or newer{command}",
         )
-    elif not found:
+    for extra in missing_extras(project):
+        yield subject.found(
+            answers,
+            f"the dashboard needs the extra {extra} of {NAME}, which the dependencies do "
+            "not name",
+            f"add it{command}",
+        )
+    if has_dependency(project) is not False and not found:
         yield subject.found(
             answers,
             f"which {NAME} the service has cannot be told: no lock file, no pinned "
@@ -710,6 +763,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     has_ignored_files,
     has_old_imports,
     is_not_wired,
+    has_no_way_to_the_dashboard,
     has_conflicts,
     has_jobs_without_files,
     has_files_without_jobs,

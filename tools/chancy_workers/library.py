@@ -10,7 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from .answers import Project
+from .answers import Answers, Project
 from .repository import Refused, git
 from .template import SHORT, template_of, version_of
 
@@ -20,6 +20,7 @@ PINNED = re.compile(
     r"chancy[-_.]runtime(?:\[[\w, -]*\])?(?:\s*==\s*([\w.+!-]+)|\s*@\s*\S+@v?(\d[\w.+!-]*))",
     re.I,
 )
+EXTRAS = re.compile(r"^chancy[-_.]runtime\s*\[([^\]]*)\]", re.M | re.I)
 HASH = re.compile("[0-9a-f]{40}")
 # Copier's name of a commit without a tag.
 UNTAGGED = re.compile(r"(?:.*-g)?([0-9a-f]{7,40})")
@@ -90,7 +91,7 @@ def pin_of(project: Project) -> Pin:
         Refused: The template is no repository, or its commit is not in it.
     """
     answers = project.answers
-    extras = "[fastapi,sentry]" if answers.get("sentry", True) else "[fastapi]"
+    extras = f"[{extras_of(answers)}]"
     version = needed_version(project.service / "workers") or Version("0.5")
     range = f">={version.major}.{version.minor},<{version.major + 1}"
     if answers.get("runtime") == "index":
@@ -98,6 +99,16 @@ def pin_of(project: Project) -> Pin:
         return Pin(extras, "", "", range, str(index))
     source = template_of(project)
     return Pin(extras, url_of(source), _ref_of(source, project.release), range)
+
+
+def extras_of(answers: Answers) -> str:
+    """The extras of the library that the answers need, as `extras` in copier.yml has them."""
+    wanted = {
+        "dashboard": answers.get("dashboard", "none") != "none",
+        "fastapi": True,
+        "sentry": answers.get("sentry", True),
+    }
+    return ",".join(extra for extra, needed in wanted.items() if needed)
 
 
 def url_of(source: str) -> str:
@@ -193,8 +204,30 @@ def has_dependency(project: Project) -> bool | None:
     return found
 
 
-def declared(pyproject: Path) -> set[str] | None:
-    """The names of the dependencies of a project; None when it declares none."""
+def declared_extras(project: Project) -> set[str]:
+    """The extras of the library that the dependencies name."""
+    found: set[str] = set()
+    for folder in folders_of(project):
+        for path in folder.glob("requirements*.*"):
+            for told in EXTRAS.findall(path.read_text(errors="replace")):
+                found.update(
+                    canonicalize_name(extra.strip()) for extra in told.split(",")
+                )
+        found |= (declared(folder / "pyproject.toml") or {}).get(NAME, set())
+    return found
+
+
+def missing_extras(project: Project) -> list[str]:
+    """The extras that the dependencies lack, where they have the library.
+
+    Only of what was always an extra: a service may have the packages of the others itself.
+    """
+    needed = {"dashboard"} & {*extras_of(project.answers).split(",")}
+    return sorted(needed - declared_extras(project)) if has_dependency(project) else []
+
+
+def declared(pyproject: Path) -> dict[str, set[str]] | None:
+    """The dependencies of a project with their extras; None when it declares none."""
     try:
         content = tomllib.loads(pyproject.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
@@ -204,12 +237,17 @@ def declared(pyproject: Path) -> set[str] | None:
     lists += project.get("optional-dependencies", {}).values()
     lists += content.get("dependency-groups", {}).values()
     poetry = content.get("tool", {}).get("poetry", {}).get("dependencies", {})
-    names: set[str] = {canonicalize_name(name) for name in poetry}
+    names: dict[str, set[str]] = {}
+    for name, told in poetry.items():
+        extras = told.get("extras", []) if isinstance(told, dict) else []
+        names.setdefault(canonicalize_name(name), set()).update(extras)
     for each in (each for told in lists for each in told if isinstance(each, str)):
         try:
-            names.add(canonicalize_name(Requirement(each).name))
+            requirement = Requirement(each)
         except InvalidRequirement:
             continue
+        name = canonicalize_name(requirement.name)
+        names.setdefault(name, set()).update(requirement.extras)
     return names if "dependencies" in project or poetry else None
 
 

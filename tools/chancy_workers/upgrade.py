@@ -18,6 +18,7 @@ from .library import (
     folders_of,
     has_dependency,
     is_older,
+    missing_extras,
     needed_version,
     newer_ref,
     pin_of,
@@ -85,6 +86,8 @@ class Upgrade:
                     f"{self._there(file.parent)}uv lock --upgrade-package {NAME}"
                 )
                 return
+        if missing := missing_extras(project):
+            yield f"add the extra {', '.join(missing)}: {add_command(project, pin)}"
         homes = [file for file in files if NAME in (declared(file) or ())]
         if homes and not _is_poetry(homes[0].parent):
             locks = [version for path, version in found if path.suffix == ".lock"]

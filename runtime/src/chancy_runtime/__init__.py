@@ -1,6 +1,6 @@
 """Chancy for services that have to keep running: what rendered workers import.
 
-The names below are public; `chancy_runtime.web`, `.testing`, `.cli` and `.alembic` are too.
+The names below are public; `chancy_runtime.web`, `.dashboard`, `.testing`, `.cli` and `.alembic` are too.
 Every other module is internal and may change in any release.
 """
 
@@ -19,6 +19,7 @@ from chancy_runtime.execution.executors import (
     ThreadedExecutor,
 )
 from chancy_runtime.plugins.cron import Cron, CronJob, schedule_cron_jobs
+from chancy_runtime.plugins.dashboard_sessions import DashboardSessions
 from chancy_runtime.plugins.leadership import Leadership
 from chancy_runtime.plugins.maintenance import Pruner, Recovery
 from chancy_runtime.plugins.trigger import Trigger
@@ -42,6 +43,7 @@ __all__ = [
     "Chancy",
     "Cron",
     "CronJob",
+    "DashboardSessions",
     "Job",
     "Leadership",
     "Limit",

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import chancy
 
@@ -15,6 +15,9 @@ from chancy_runtime.commands import actions, listings, pauses, running, tables
 from chancy_runtime.commands.program import Program
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.modes import Process, become
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
 # Each adds its commands, in the order of the help.
 _MODULES = (tables, running, listings, actions, pauses)
@@ -27,6 +30,7 @@ def main(
     initialize_workers: Callable[[], AbstractAsyncContextManager[None]] | None = None,
     get_chancy: Callable[[], Chancy] | None = None,
     app_module: str | None = None,
+    dashboard: "APIRouter | None" = None,
 ) -> NoReturn:
     """Runs the command that was typed and exits with its status.
 
@@ -49,6 +53,7 @@ def main(
         get_chancy: Returns the running Chancy; `run` needs it.
         app_module: The module with the API's app. `run` imports it first, so that logs and
             Sentry are set up as there.
+        dashboard: What dashboard_router() returns, for `run` to serve beside the workers.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {package}",
@@ -68,6 +73,7 @@ def main(
         initialize_workers=initialize_workers,
         get_chancy=get_chancy,
         app_module=app_module,
+        dashboard=dashboard,
     )
     sys.exit(_run(program, arguments))
 

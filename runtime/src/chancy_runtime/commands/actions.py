@@ -1,252 +1,75 @@
-"""The commands `retry`, `cancel` and `purge`: what can be done with jobs.
-
-All of it goes through Chancy's own calls. These look at no state: one would fail a job
-that has just succeeded, another run it again. So the rows are locked first, and a job
-that is no longer in a state for the command is left alone.
-"""
+"""The commands `retry`, `cancel` and `purge`: what can be done with jobs."""
 
 import argparse
 import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import LiteralString, TypeAlias
 
 import chancy
-from chancy import Reference
-from chancy.utils import lock_order_key
-from psycopg import AsyncCursor
-from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 
 from chancy_runtime.commands.filters import add_filters, check_filters, select
-from chancy_runtime.commands.listings import EXECUTORS
 from chancy_runtime.commands.output import counted, printable
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
-from chancy_runtime.commands.session import session, transaction
+from chancy_runtime.commands.session import session
 from chancy_runtime.errors import WorkersError
-from chancy_runtime.jobs.rows import statement
+from chancy_runtime.jobs.changes import (
+    CANCEL,
+    COLUMNS,
+    PURGE,
+    RETRY,
+    Action,
+    Outcome,
+    act,
+    find_changeable,
+)
 from chancy_runtime.postgres.target import target_of
 
 _LIMIT = 1000
-_BATCH = 500
-_COLUMNS: LiteralString = "j.id, j.state, j.claim_id, j.queue, j.unique_key"
-# In the order of Chancy's pushes and of the saving of results, so that none of them can
-# deadlock. A row that changed while this waited for it is looked at again.
-_LOCK: LiteralString = f"""
-SELECT {_COLUMNS} FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS wanted (id, position)
-JOIN {{jobs}} j ON j.id = wanted.id WHERE j.state = ANY(%(states)s)
-ORDER BY wanted.position FOR UPDATE OF j
-"""
-_HOLDER: LiteralString = """
-SELECT id FROM {jobs} WHERE unique_key = %s AND state NOT IN ('succeeded', 'failed')
-"""
-# A job that was given up after so many rescues would be given up again at the next one.
-_FORGET_RESCUES: LiteralString = """
-UPDATE {jobs} SET meta = meta - 'rescues'
-WHERE id = ANY(%s) AND jsonb_typeof(meta) = 'object' AND meta ? 'rescues'
-"""
-# Chancy's call leaves a failed job without a reason.
-_REASON = "cancelled by the command cancel"
-_SAY_WHY: LiteralString = """
-UPDATE {jobs} SET errors = errors || jsonb_build_array(
-    jsonb_build_object('traceback', %s::text, 'attempt', attempts))
-WHERE id = ANY(%s) AND jsonb_typeof(errors) = 'array'
-"""
-_EXECUTORS: LiteralString = "SELECT name, executor FROM {queues} WHERE name = ANY(%s)"
-# What becomes of a job that runs when it is cancelled, by the executor of its queue.
-_ENDS = {
-    "async": "is interrupted at its next await",
-    "process": "is interrupted",
-    "thread": "runs to its end, since a thread cannot be interrupted; its result is not "
-    "saved",
-}
-_ENDS_ITSELF = (
-    "runs to its end unless its executor can interrupt it; its result is not saved"
-)
-_NO_NOTIFICATIONS = (
-    "runs to its end, since notifications are off; its result is not saved"
-)
-
-
-@dataclass
-class Outcome:
-    """What a command has done so far.
-
-    Args:
-        done: The ids of the jobs.
-        left: Why other jobs were left alone, by their ids.
-        ran: How many of the cancelled jobs ran, by what becomes of them.
-    """
-
-    done: list[str] = field(default_factory=list)
-    left: dict[str, str] = field(default_factory=dict)
-    ran: Counter[str] = field(default_factory=Counter)
-
-
-# Changes the locked jobs, and returns those that it changed.
-Change: TypeAlias = Callable[
-    [chancy.Chancy, AsyncCursor[DictRow], list[DictRow], Outcome],
-    Awaitable[list[DictRow]],
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Action:
-    """A command that changes jobs.
-
-    Args:
-        participle: What it has done, in its messages.
-        states: Of the jobs that it is about.
-        usual: Those of a filter without --state.
-        as_found: Whether a job has to be as it was when the command looked for it, or
-            only in one of these states.
-        keys_apart: Whether each job with a unique key has a transaction of its own.
-    """
-
-    participle: str
-    states: Sequence[str]
-    usual: Sequence[str]
-    change: Change
-    as_found: bool = True
-    keys_apart: bool = False
-
-
-async def _retry(
-    app: chancy.Chancy,
-    cursor: AsyncCursor[DictRow],
-    jobs: list[DictRow],
-    outcome: Outcome,
-) -> list[DictRow]:
-    """Lets jobs run again, except where another one has their unique key by now."""
-    free = []
-    for job in jobs:
-        if job["state"] == "failed" and job["unique_key"] is not None:
-            await cursor.execute(statement(_HOLDER, app.prefix), [job["unique_key"]])
-            if other := await cursor.fetchone():
-                outcome.left[str(job["id"])] = (
-                    f"the job {other['id']} waits or runs with its unique key "
-                    f"{job['unique_key']}"
-                )
-                continue
-        free.append(job)
-    queues = await app.retry_jobs_ex(cursor, _references(free))
-    await cursor.execute(statement(_FORGET_RESCUES, app.prefix), [_ids(free)])
-    await app.notify_many(
-        cursor, [("queue.pushed", {"q": queue}) for queue in sorted(queues)]
-    )
-    return free
-
-
-async def _cancel(
-    app: chancy.Chancy,
-    cursor: AsyncCursor[DictRow],
-    jobs: list[DictRow],
-    outcome: Outcome,
-) -> list[DictRow]:
-    """Fails jobs that are not done, and has the workers interrupt those that run."""
-    for reference in _references(jobs):
-        await app.cancel_job_ex(cursor, reference)
-    await cursor.execute(statement(_SAY_WHY, app.prefix), [_REASON, _ids(jobs)])
-    await app.notify_many(
-        cursor, [("job.cancelled", {"j": str(job["id"])}) for job in jobs]
-    )
-    running = [job["queue"] for job in jobs if job["state"] == "running"]
-    if running:
-        await cursor.execute(statement(_EXECUTORS, app.prefix), [running])
-        executors = {
-            row["name"]: EXECUTORS.get(row["executor"], "")
-            for row in await cursor.fetchall()
-        }
-        for queue in running:
-            end = _ENDS.get(executors.get(queue, ""), _ENDS_ITSELF)
-            outcome.ran[end if app.notifications else _NO_NOTIFICATIONS] += 1
-    return jobs
-
-
-async def _purge(
-    app: chancy.Chancy,
-    cursor: AsyncCursor[DictRow],
-    jobs: list[DictRow],
-    _outcome: Outcome,
-) -> list[DictRow]:
-    await app.purge_jobs_ex(cursor, _references(jobs))
-    return jobs
-
-
-def _ids(jobs: list[DictRow]) -> list[object]:
-    return [job["id"] for job in jobs]
-
-
-def _references(jobs: list[DictRow]) -> list[Reference]:
-    return [Reference(job["id"]) for job in jobs]
-
-
-_RETRY = Action(
-    participle="retried",
-    states=("failed", "retrying"),
-    usual=("failed",),
-    change=_retry,
-    keys_apart=True,
-)
-_CANCEL = Action(
-    participle="cancelled",
-    states=("pending", "retrying", "running"),
-    usual=("pending", "retrying", "running"),
-    change=_cancel,
-    as_found=False,
-)
-_PURGE = Action(
-    participle="purged",
-    states=("failed", "succeeded", "pending", "retrying"),
-    usual=("failed", "succeeded"),
-    change=_purge,
-)
 
 
 def add_commands(parsers: Parsers) -> None:
     """Adds `retry`, `cancel` and `purge`."""
     for name, run, action, text in (
-        ("retry", run_retry, _RETRY, "run failed jobs again, from their first attempt"),
-        ("cancel", run_cancel, _CANCEL, "fail jobs that wait or run"),
-        ("purge", run_purge, _PURGE, "delete jobs that are done, after a question"),
+        ("retry", run_retry, RETRY, "run failed jobs again, from their first attempt"),
+        ("cancel", run_cancel, CANCEL, "fail jobs that wait or run"),
+        ("purge", run_purge, PURGE, "delete jobs that are done, after a question"),
     ):
         parser = add_command(parsers, name, run, text)
         usual = " or ".join(action.usual)
         add_filters(parser, states=action.states, usual=usual, limit=_LIMIT)
         add_json(parser)
-        if action is _PURGE:
+        if action is PURGE:
             parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def run_retry(program: Program, arguments: argparse.Namespace) -> int:
-    return _run(program, arguments, _RETRY)
+    return _run(program, arguments, RETRY)
 
 
 def run_cancel(program: Program, arguments: argparse.Namespace) -> int:
-    return _run(program, arguments, _CANCEL)
+    return _run(program, arguments, CANCEL)
 
 
 def run_purge(program: Program, arguments: argparse.Namespace) -> int:
-    return _run(program, arguments, _PURGE)
+    return _run(program, arguments, PURGE)
 
 
 def _run(program: Program, arguments: argparse.Namespace, action: Action) -> int:
     check_filters(arguments, needed=True)
-    if action is _PURGE and not arguments.yes and not sys.stdin.isatty():
+    if action is PURGE and not arguments.yes and not sys.stdin.isatty():
         raise WorkersError(
             "purge asks before it deletes, and there is no terminal to answer on: add --yes"
         )
     app = program.create_chancy()
-    outcome = Outcome()
+    outcome = Outcome(by=f"the command {arguments.command}")
     jobs, has_more = asyncio.run(_find(program, app, arguments, action, outcome))
-    if action is _PURGE and jobs and not arguments.yes:
+    if action is PURGE and jobs and not arguments.yes:
         _ask(app, jobs)
     is_done = False
     try:
-        asyncio.run(_act(program, app, action, jobs, outcome))
+        asyncio.run(_change(program, app, action, jobs, outcome))
         is_done = True
     finally:
         if is_done or outcome.done:
@@ -264,18 +87,9 @@ async def _find(
     """Returns the jobs to change, and whether there are more."""
     async with session(program, app) as connection:
         found, has_more = await select(
-            connection, app, arguments, _COLUMNS, states=action.usual
+            connection, app, arguments, COLUMNS, states=action.usual
         )
-    for id in arguments.ids:
-        outcome.left[str(id)] = "there is no such job"
-    jobs = []
-    for job in found:
-        if job["state"] in action.states:
-            outcome.left.pop(str(job["id"]), None)
-            jobs.append(job)
-        else:
-            outcome.left[str(job["id"])] = f"its state is {job['state']}"
-    return jobs, has_more
+    return find_changeable(action, arguments.ids, found, outcome), has_more
 
 
 def _ask(app: chancy.Chancy, jobs: list[DictRow]) -> None:
@@ -297,7 +111,7 @@ def _ask(app: chancy.Chancy, jobs: list[DictRow]) -> None:
         raise WorkersError("nothing was deleted, since the answer was not yes")
 
 
-async def _act(
+async def _change(
     program: Program,
     app: chancy.Chancy,
     action: Action,
@@ -305,45 +119,7 @@ async def _act(
     outcome: Outcome,
 ) -> None:
     async with session(program, app) as connection:
-        for batch in _batches(jobs, keys_apart=action.keys_apart):
-            found = {job["id"]: job for job in batch}
-            values = {"ids": [*found], "states": [*action.states]}
-            try:
-                async with transaction(connection) as cursor:
-                    await cursor.execute(statement(_LOCK, app.prefix), values)
-                    locked = [
-                        job
-                        for job in await cursor.fetchall()
-                        if job == found[job["id"]] or not action.as_found
-                    ]
-                    changed = await action.change(app, cursor, locked, outcome)
-            except UniqueViolation:
-                for job in batch:
-                    outcome.left[str(job["id"])] = (
-                        f"a job with its unique key {job['unique_key']} was pushed just now"
-                    )
-                continue
-            outcome.done += [str(job["id"]) for job in changed]
-            for id in found.keys() - {*_ids(locked)}:
-                outcome.left[str(id)] = "it has changed meanwhile"
-
-
-def _batches(jobs: list[DictRow], *, keys_apart: bool) -> Iterator[list[DictRow]]:
-    """Yields the jobs in parts, a transaction each, in the order of their locks.
-
-    Args:
-        keys_apart: Each job with a unique key is a part, the newest first: of several
-            with one key only the first can run again.
-    """
-    together = []
-    for job in jobs:
-        if keys_apart and job["unique_key"] is not None:
-            yield [job]
-        else:
-            together.append(job)
-    together.sort(key=lambda job: (lock_order_key(job["unique_key"]), job["id"].int))
-    for start in range(0, len(together), _BATCH):
-        yield together[start : start + _BATCH]
+        await act(app, connection, action, jobs, outcome)
 
 
 def _show(

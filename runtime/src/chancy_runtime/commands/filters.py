@@ -12,8 +12,8 @@ import chancy
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, TupleRow
 
-from chancy_runtime.commands.session import transaction
 from chancy_runtime.jobs.rows import statement
+from chancy_runtime.postgres.operations import transaction
 
 _LARGEST_LIMIT = 1_000_000
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -28,18 +28,15 @@ from chancy_runtime.commands.output import (
     printable,
 )
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
-from chancy_runtime.commands.session import in_utc, session, transaction
+from chancy_runtime.commands.session import in_utc, session
 from chancy_runtime.errors import WorkersError
+from chancy_runtime.jobs.changes import EXECUTORS
 from chancy_runtime.jobs.depths import MOST, Depth, read_depths
 from chancy_runtime.jobs.rows import statement
+from chancy_runtime.postgres.operations import transaction
 
 _LIMIT = 50
 _STATES = [state.value for state in QueuedJob.State]
-EXECUTORS = {
-    chancy.Chancy.Executor.Async: "async",
-    chancy.Chancy.Executor.Threaded: "thread",
-    chancy.Chancy.Executor.Process: "process",
-}
 # Tags that every worker has by itself.
 _OWN_TAGS = ("hostname=", "worker_id=", "python=", "os=", "arch=")
 

@@ -8,21 +8,13 @@ from datetime import timedelta
 from typing import LiteralString
 
 import chancy
-from psycopg import AsyncCursor
-from psycopg.rows import DictRow
 
 from chancy_runtime.commands.filters import moment
 from chancy_runtime.commands.program import Parsers, Program, add_command, add_json
-from chancy_runtime.commands.session import in_utc, session, transaction
-from chancy_runtime.errors import WorkersError
-from chancy_runtime.jobs.rows import statement
-from chancy_runtime.postgres.target import target_of
+from chancy_runtime.commands.session import in_utc, session
+from chancy_runtime.postgres.operations import transaction
+from chancy_runtime.queues.pausing import pause, resume
 
-# In the order of declare_queues(), which may run at the same time.
-_LOCK: LiteralString = (
-    "SELECT name FROM {queues} WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
-)
-_NAMES: LiteralString = "SELECT name FROM {queues} ORDER BY name LIMIT 21"
 _END: LiteralString = (
     f"SELECT at, {in_utc('at')} AS text FROM (SELECT NOW() + %s::interval AS at) AS _"
 )
@@ -86,16 +78,13 @@ async def _pause(
         session(program, app) as connection,
         transaction(connection) as cursor,
     ):
-        await _lock(app, cursor, names)
         at, text = None, None
         if span:
             await cursor.execute(_END, [span])
             row = await cursor.fetchone()
             assert row
             at, text = row["at"], row["text"]
-        for name in names:
-            await app.pause_queue_ex(cursor, name, resume_at=at)
-            await app.notify(cursor, "queue.paused", {"q": name})
+        await pause(app, cursor, names, until=at)
         return text
 
 
@@ -104,30 +93,4 @@ async def _resume(program: Program, app: chancy.Chancy, names: list[str]) -> Non
         session(program, app) as connection,
         transaction(connection) as cursor,
     ):
-        await _lock(app, cursor, names)
-        for name in names:
-            await app.resume_queue_ex(cursor, name)
-            await app.notify(cursor, "queue.resumed", {"q": name})
-
-
-async def _lock(
-    app: chancy.Chancy, cursor: AsyncCursor[DictRow], names: list[str]
-) -> None:
-    """Locks the rows of queues.
-
-    Raises:
-        WorkersError: One of them is not there, and no queue is changed.
-    """
-    await cursor.execute(statement(_LOCK, app.prefix), [names])
-    missing = {*names} - {row["name"] for row in await cursor.fetchall()}
-    if not missing:
-        return
-    await cursor.execute(statement(_NAMES, app.prefix))
-    known = [str(row["name"]) for row in await cursor.fetchall()]
-    if len(known) > 20:
-        known[20] = "…"
-    raise WorkersError(
-        f"there is no queue {' and no queue '.join(sorted(missing))} of {app.prefix}* at "
-        f"{target_of(app.dsn)}, and nothing was changed: the queues are "
-        f"{', '.join(known) or 'declared at the first start'}"
-    )
+        await resume(app, cursor, names)

@@ -4,11 +4,14 @@ import argparse
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import chancy
 
 from chancy_runtime.app import Chancy
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -24,6 +27,7 @@ class Program:
         initialize_workers: Runs the workers while it is entered.
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
         app_module: The module with the API's app; importing it sets up logs and Sentry.
+        dashboard: The dashboard's routes, which `run` serves.
     """
 
     create_chancy: Callable[[], chancy.Chancy]
@@ -32,6 +36,7 @@ class Program:
     initialize_workers: Callable[[], AbstractAsyncContextManager[None]] | None = None
     get_chancy: Callable[[], Chancy] | None = None
     app_module: str | None = None
+    dashboard: "APIRouter | None" = None
 
 
 # Runs a command and returns its exit status; it may raise a WorkersError.

@@ -18,7 +18,7 @@ from chancy_runtime.modes import Process, become, this_process
 
 if TYPE_CHECKING:
     import uvicorn
-    from fastapi import FastAPI
+    from fastapi import APIRouter, FastAPI
 
 # Seconds for an open request; the workers stop at the signal, and not after it.
 _REQUEST_TIMEOUT = 5
@@ -84,10 +84,10 @@ def run(program: Program, arguments: argparse.Namespace) -> int:
         return _run_again_on_changes(command, Path.cwd())
     become(Process(kind="own", tags=arguments.tags))
     workers = _Workers(program.initialize_workers, program.get_chancy)
-    return _serve(workers, program.app_module, arguments.host, arguments.port)
+    return _serve(workers, program, arguments.host, arguments.port)
 
 
-def _serve(workers: "_Workers", app_module: str | None, host: str, port: int) -> int:
+def _serve(workers: "_Workers", program: Program, host: str, port: int) -> int:
     try:
         import fastapi  # noqa: F401
         import uvicorn
@@ -97,7 +97,7 @@ def _serve(workers: "_Workers", app_module: str | None, host: str, port: int) ->
             "uv add fastapi uvicorn"
         ) from error
     config = uvicorn.Config(
-        lambda: _app(workers, app_module),
+        lambda: _app(workers, program.app_module, program.dashboard),
         factory=True,
         host=host,
         port=port,
@@ -117,7 +117,9 @@ def _serve(workers: "_Workers", app_module: str | None, host: str, port: int) ->
     return 0 if workers.ended_well else 1
 
 
-def _app(workers: "_Workers", app_module: str | None) -> "FastAPI":
+def _app(
+    workers: "_Workers", app_module: str | None, dashboard: "APIRouter | None"
+) -> "FastAPI":
     """Returns what is served, after the API's module has set up logs and Sentry."""
     from fastapi import FastAPI
 
@@ -129,6 +131,8 @@ def _app(workers: "_Workers", app_module: str | None) -> "FastAPI":
     app.include_router(health_router(workers.get_chancy))
     if find_spec("prometheus_client"):
         app.include_router(metrics_router(workers.get_chancy))
+    if dashboard:
+        app.include_router(dashboard)
     return app
 
 

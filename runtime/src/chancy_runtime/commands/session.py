@@ -6,35 +6,24 @@ from typing import LiteralString
 
 import chancy
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, IsolationLevel, errors
-from psycopg.rows import DictRow, TupleRow, dict_row
+from psycopg import AsyncConnection, IsolationLevel, errors
+from psycopg.rows import TupleRow
 
 from chancy_runtime.commands.program import Program
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres.connecting import RIGHTS, connect, reason_of
-from chancy_runtime.postgres.connections import change_settings
 from chancy_runtime.postgres.migrations import version_table
+from chancy_runtime.postgres.operations import TIMEOUT
 from chancy_runtime.postgres.security import refuse_hidden_table
 from chancy_runtime.postgres.target import target_of
 
-_TIMEOUT = 14
-# The tables may have millions of rows: nothing reads them from end to end where an index
-# can serve, whatever the planner's statistics say. For the transaction only, since a
-# pooler may lend its connection to others afterwards.
-_SETTINGS = {
-    "DateStyle": "ISO",
-    "statement_timeout": f"{_TIMEOUT}s",
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "jit": "off",
-}
 _WAYS_OUT: dict[type[psycopg.Error], str] = {
     errors.UndefinedTable: "run {name} migrate",
     errors.UndefinedColumn: "run {name} migrate",
     errors.InsufficientPrivilege: RIGHTS,
     errors.ReadOnlySqlTransaction: "point the URL at the primary, or end its "
     "read-only mode",
-    errors.QueryCanceled: f"it took longer than {_TIMEOUT} s; name fewer jobs with "
+    errors.QueryCanceled: f"it took longer than {TIMEOUT} s; name fewer jobs with "
     "--queue, --state or --limit, or wait until the table is less busy",
     psycopg.Error: "look at its log and its load, and try again",
 }
@@ -65,19 +54,6 @@ async def session(
                 f"the database at {target_of(app.dsn)} refused ({reason}): "
                 f"{way_out.format(name=program.name)}"
             ) from error
-
-
-@asynccontextmanager
-async def transaction(
-    connection: AsyncConnection[TupleRow],
-) -> AsyncIterator[AsyncCursor[DictRow]]:
-    """Opens a transaction of a command, and yields its cursor."""
-    async with (
-        connection.transaction(),
-        connection.cursor(row_factory=dict_row) as cursor,
-    ):
-        await change_settings(cursor, _SETTINGS, for_transaction=True)
-        yield cursor
 
 
 def in_utc(column: LiteralString) -> LiteralString:

@@ -1,4 +1,5 @@
 import abc
+from typing import Any
 
 from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser
 from starlette.requests import HTTPConnection, Request
@@ -21,6 +22,7 @@ class SimpleAuthBackend(AuthBackend):
     ) -> tuple[AuthCredentials, BaseUser] | None: ...
 
 class TokenAuthBackend(AuthBackend):
+    serializer: Any
     max_age: int
     def __init__(self, secret_key: str, *, max_age: int = 604800) -> None: ...
     async def login(self, request: Request, username: str, password: str) -> bool: ...

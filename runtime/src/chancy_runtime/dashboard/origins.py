@@ -1,0 +1,44 @@
+"""Whether a request comes from the dashboard's own page."""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+
+def is_own(headers: Headers) -> bool:
+    """Whether a change, or a WebSocket, comes from the dashboard's own page.
+
+    A browser says where each of them comes from, and no page can change that. Behind a
+    proxy that renames the host its X-Forwarded-Host counts, which no foreign page can send.
+    """
+    return headers.get("origin") is not None and not is_foreign(headers)
+
+
+def is_foreign(headers: Headers, *, by_person: tuple[str, ...] = ()) -> bool:
+    """Whether a request comes from a page of another site.
+
+    Args:
+        by_person: Values of Sec-Fetch-Site that are fine too.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None and site not in ("same-origin", *by_person):
+        return True
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    host = urlsplit(origin).netloc
+    return not host or host not in (
+        headers.get("host"),
+        headers.get("x-forwarded-host"),
+    )
+
+
+def is_encrypted(origin: str) -> bool | None:
+    """Whether the page of an origin came over https; None for one on this machine."""
+    url = urlsplit(origin)
+    name = url.hostname or ""
+    if url.scheme == "http" and (
+        name in ("localhost", "127.0.0.1", "::1") or name.endswith(".localhost")
+    ):
+        return None
+    return url.scheme == "https"

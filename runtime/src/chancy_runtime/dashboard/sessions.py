@@ -1,0 +1,72 @@
+"""Who is logged in by password: the rows of DashboardSessions."""
+
+import hmac
+from typing import LiteralString
+
+from psycopg import sql
+
+from chancy_runtime.app import Chancy
+from chancy_runtime.dashboard.visitors import Role
+from chancy_runtime.plugins.dashboard_sessions import DashboardSessions
+
+HOURS = 8
+
+
+def has_table(chancy: Chancy) -> bool:
+    """Whether the service has the plugin, and with it the table."""
+    return DashboardSessions.get_identifier() in chancy.plugins
+
+
+def id_of(token: str, role: Role, password: str) -> bytes:
+    """Returns the id of a session: nobody has it without the token and the password.
+
+    So another password ends all sessions, and a row that somebody else wrote opens none.
+    """
+    return hmac.digest(password.encode(), f"{role} {token}".encode(), "sha256")
+
+
+async def begin(chancy: Chancy, id: bytes) -> None:
+    """Adds a session, and deletes those that are over.
+
+    Raises:
+        psycopg.Error: The database did not answer, or refused.
+    """
+    async with chancy.pool.connection() as connection:
+        await connection.execute(
+            _sql(chancy, "DELETE FROM {} WHERE expires_at < now()")
+        )
+        await connection.execute(
+            _sql(
+                chancy, "INSERT INTO {} VALUES (%s, now() + make_interval(hours => %s))"
+            ),
+            [id, HOURS],
+        )
+
+
+async def find(chancy: Chancy, ids: list[bytes]) -> set[bytes]:
+    """Returns those of the sessions that are not over.
+
+    Raises:
+        psycopg.Error: The database did not answer, or refused.
+    """
+    query = _sql(chancy, "SELECT id FROM {} WHERE id = ANY(%s) AND expires_at > now()")
+    async with chancy.pool.connection() as connection:
+        cursor = await connection.execute(query, [ids])
+        return {bytes(id) for (id,) in await cursor.fetchall()}
+
+
+async def end(chancy: Chancy, ids: list[bytes]) -> None:
+    """Ends sessions, on every replica.
+
+    Raises:
+        psycopg.Error: The database did not answer, or refused.
+    """
+    async with chancy.pool.connection() as connection:
+        await connection.execute(
+            _sql(chancy, "DELETE FROM {} WHERE id = ANY(%s)"), [ids]
+        )
+
+
+def _sql(chancy: Chancy, text: LiteralString) -> sql.Composed:
+    table = f"{chancy.prefix}{DashboardSessions.TABLE}"
+    return sql.SQL(text).format(sql.Identifier(table))
