@@ -50,6 +50,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "run_workers": "own_process",
         "pooler_connections": 100,
         "sentry": False,
+        "dashboard": "own_process",
+        "dashboard_secret": "DASHBOARD-PASSWORD",
         "runtime": "index",
         "runtime_index": "https://packages.example.com/simple",
     },
@@ -253,6 +255,28 @@ def test_the_apps_keep_what_the_workers_need(deployment: Path) -> None:
             assert "value" not in secret
     default = main.parameters["deployedAt"]["default"]
     assert default["function"]["type"] == "utc_now"
+
+
+def test_the_dashboard_of_the_workers_is_reachable_inside_only(
+    rendered: Callable[[str, dict[str, object]], Path],
+) -> None:
+    folder = rendered("deploy-apart", ANSWERS["apart"]) / "deploy"
+    worker = Bicep(folder / "main.bicep").apps()["worker"]
+
+    assert worker["configuration"]["ingress"] == {
+        "external": False,
+        "targetPort": 8000,
+        "allowInsecure": False,
+    }
+    secrets = {
+        each["name"]: each["keyVaultUrl"] for each in worker["configuration"]["secrets"]
+    }
+    (variable,) = (
+        each
+        for each in worker["template"]["containers"][0]["env"]
+        if each["name"] == "DASHBOARD_PASSWORD"
+    )
+    assert secrets[variable["secretRef"]].endswith("secrets/DASHBOARD-PASSWORD")
 
 
 def test_the_default_grace_is_the_library_s() -> None:
@@ -459,15 +483,14 @@ def test_what_compose_runs_works_behind_its_pooler(
         name = direct.rpartition("/")[2]
 
         def variables_of(kind: str) -> dict[str, str]:
+            # What has no value, Compose takes from the shell.
+            shell = {"DASHBOARD_PASSWORD": "a password of some length"}
+            url = f"127.0.0.1:{pooler.port}/{name}"
             return {
                 # As utcNow() of Bicep writes the time.
                 "WORKERS_DEPLOYED_AT": "20261129T101614Z",
                 **{
-                    key: re.sub(
-                        r"@pgbouncer:5432/\w+$",
-                        f"@127.0.0.1:{pooler.port}/{name}",
-                        value,
-                    )
+                    key: (value or shell[key]).replace("pgbouncer:5432/postgres", url)
                     for key, value in services[kind]["environment"].items()
                 },
             }
@@ -494,7 +517,7 @@ def test_what_compose_runs_works_behind_its_pooler(
         api.run_job("send_digest")
         assert alarms(api) + alarms(worker) == []
 
-    assert "billing_jobs" in migrated.stdout
+    assert "chancy: v1 to v" in migrated.stdout
 
 
 def cmd(dockerfile: Path) -> list[str]:
