@@ -169,6 +169,26 @@ def test_a_file_that_would_be_overwritten_is_refused(tmp_path: Path) -> None:
     assert sorted(there) == ["Dockerfile", "apps.bicep"]
 
 
+def test_a_dockerfile_of_ours_does_not_say_how_the_service_is_started(
+    tmp_path: Path,
+) -> None:
+    """The team's own files do: the imports in the file with the app fit their start."""
+    wired = []
+    for answers in ([], ["-d", f"deploy={AZURE}"]):
+        root = tmp_path / str(len(answers))
+        (root / "app" / "billing").mkdir(parents=True)
+        (root / "pyproject.toml").touch()
+        (root / "app" / "billing" / "server.py").write_text(
+            "from fastapi import FastAPI\n\napp = FastAPI()\n"
+        )
+        (root / "app" / "billing" / "Procfile").write_text("web: uvicorn server:app\n")
+        copy("app/billing", *answers, cwd=root)
+        wired.append((root / "app" / "billing" / "server.py").read_text())
+
+    assert wired[0] == wired[1]
+    assert "from workers.chancy_initialization import" in wired[0]
+
+
 def test_a_folder_that_is_a_link_is_refused(
     make: Callable[..., tuple[Path, Path]], capfd: pytest.CaptureFixture[str]
 ) -> None:
