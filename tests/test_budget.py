@@ -299,6 +299,11 @@ def service_with(root: Path, files: dict[str, str], **answers: object) -> Projec
             "19 of … (4 pool + 1 LISTEN + 4 sync_push))",
         ),
     ],
+    ids=[
+        *("plain", "an API that only pushes", "replicas", "a parameter", "no size"),
+        *("of the app", "of a job", "a constant", "unknown", "elsewhere", "in a function"),
+        "without asyncio",
+    ],
 )  # fmt: skip
 def test_check_adds_up_what_the_files_say(
     files: dict[str, str], answers: dict[str, object], words: str, tmp_path: Path
@@ -318,6 +323,7 @@ def test_check_adds_up_what_the_files_say(
         (f"{POOL}AsyncConnectionPool(url)\n", "azure-container-apps", ["notice"]),
         (f"{POOL}AsyncConnectionPool(url, max_size=3)\n", "none", []),
     ],
+    ids=["fits", "stated", "not stated", "without deploy"],
 )  # fmt: skip
 def test_what_cannot_fit_is_an_error_only_where_deploy_and_every_size_are_told(
     main: str, deploy: str, levels: list[str], tmp_path: Path

@@ -533,4 +533,4 @@ def test_check_says_from_where_its_commands_run(root: Path) -> None:
     told = run(PROGRAM, "check", "billing", cwd=root / "app", check=False)
     assert "are from ..: cd there first" in told.stderr
 
-    assert run(PROGRAM, "check", cwd=root, check=False).stderr == ""
+    assert "are from" not in run(PROGRAM, "check", cwd=root, check=False).stderr

@@ -191,6 +191,23 @@ def test_a_process_without_workers_does_not_start(
     assert workers(url) == []
 
 
+def test_an_unknown_tag_also_ends_a_process_that_started_without_its_database(
+    both: Recorder, url: str
+) -> None:
+    both.edit(
+        INITIALIZATION,
+        "@asynccontextmanager\nasync def initialize_workers",
+        "@join_when_database_is_there\n@asynccontextmanager\nasync def initialize_workers",
+    )
+    both.add_import("from chancy_runtime import join_when_database_is_there")
+
+    with both.apart().service(url, "--tags", "heavy,other", wait=False) as own:
+        assert own.process.wait(30) == 1
+    assert "no Worker of app.billing.workers has the tag other" in own.output
+    assert "Traceback" not in own.output
+    assert workers(url) == []
+
+
 def test_a_start_that_cannot_succeed_has_one_line_and_the_status_1(
     backend: Recorder,
 ) -> None:

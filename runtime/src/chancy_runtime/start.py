@@ -80,6 +80,62 @@ async def _warn_about_clock(
         )
 
 
+class JoiningWorkers:
+    """The workers of a service that starts without its database.
+
+    Attributes:
+        have_joined: Called when they have started.
+    """
+
+    def __init__(
+        self, initialize: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
+        self.have_joined: Callable[[], None] = lambda: None
+        self._initialize = initialize
+        self._log = logging.getLogger(
+            initialize.__module__.rpartition(".")[0] or "chancy_runtime"
+        )
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[None]:
+        if workers_mode() is Mode.OFF:
+            async with self._initialize():
+                yield
+            return
+        stop = asyncio.Event()
+        joining = asyncio.create_task(self._join(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await joining
+
+    async def _join(self, stop: asyncio.Event) -> None:
+        """Tries to start the workers until they have started, or until the stop."""
+        said = ""
+        while not stop.is_set():
+            async with contextlib.AsyncExitStack() as stack:
+                entering = asyncio.create_task(_entered(stack, self._initialize()))
+                try:
+                    await _done_or_stopped(entering, stop)
+                except Exception as error:
+                    if (text := f"{type(error).__name__}: {error}") != said:
+                        said = text
+                        self._log.error(
+                            "the workers have not started and try again: %s",
+                            error,
+                            exc_info=None if isinstance(error, WorkersError) else error,
+                        )
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_RETRY_INTERVAL):
+                            await stop.wait()
+                else:
+                    if not stop.is_set():
+                        self._log.info("the workers have joined")
+                        self.have_joined()
+                    await stop.wait()
+
+
 def join_when_database_is_there(
     initialize: Callable[[], AbstractAsyncContextManager[None]],
 ) -> Callable[[], AbstractAsyncContextManager[None]]:
@@ -88,55 +144,7 @@ def join_when_database_is_there(
     Until then get_chancy() raises and /health/ready answers 503. A decorator for
     `initialize_workers`.
     """
-
-    log = logging.getLogger(
-        initialize.__module__.rpartition(".")[0] or "chancy_runtime"
-    )
-
-    @asynccontextmanager
-    async def initialize_in_background() -> AsyncIterator[None]:
-        if workers_mode() is Mode.OFF:
-            async with initialize():
-                yield
-            return
-        stop = asyncio.Event()
-        joining = asyncio.create_task(_join(initialize, stop, log))
-        try:
-            yield
-        finally:
-            stop.set()
-            await joining
-
-    return initialize_in_background
-
-
-async def _join(
-    initialize: Callable[[], AbstractAsyncContextManager[None]],
-    stop: asyncio.Event,
-    log: logging.Logger,
-) -> None:
-    """Tries to start the workers until they have started, or until the stop."""
-    said = ""
-    while not stop.is_set():
-        async with contextlib.AsyncExitStack() as stack:
-            entering = asyncio.create_task(_entered(stack, initialize()))
-            try:
-                await _done_or_stopped(entering, stop)
-            except Exception as error:
-                if (text := f"{type(error).__name__}: {error}") != said:
-                    said = text
-                    log.error(
-                        "the workers have not started and try again: %s",
-                        error,
-                        exc_info=None if isinstance(error, WorkersError) else error,
-                    )
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_RETRY_INTERVAL):
-                        await stop.wait()
-            else:
-                if not stop.is_set():
-                    log.info("the workers have joined")
-                await stop.wait()
+    return JoiningWorkers(initialize)
 
 
 async def _done_or_stopped(work: "asyncio.Task[None]", stop: asyncio.Event) -> None:

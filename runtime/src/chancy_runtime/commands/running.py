@@ -15,6 +15,7 @@ from chancy_runtime.app import Chancy
 from chancy_runtime.commands.program import Parsers, Program, add_command
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.modes import Process, become, this_process
+from chancy_runtime.start import JoiningWorkers
 
 if TYPE_CHECKING:
     import uvicorn
@@ -160,6 +161,8 @@ class _Workers:
         self._initialize = initialize
         self._have_started = False
         self._are_lost = False
+        if isinstance(initialize, JoiningWorkers):
+            initialize.have_joined = self._have_joined
 
     @asynccontextmanager
     async def lifespan(self, _app: object) -> AsyncIterator[None]:
@@ -171,6 +174,15 @@ class _Workers:
             chancy = self._open_chancy()
         results_are_saved = chancy is None or not chancy.has_unsaved_results
         self.ended_well = results_are_saved and not self._are_lost
+
+    def _have_joined(self) -> None:
+        """Ends the process if none of its workers was to run here; HTTP is up by now."""
+        chancy = self.get_chancy()
+        try:
+            _refuse_unknown_tags(chancy)
+        except WorkersError as refused:
+            chancy.log.error("%s", refused)
+            self._are_lost = self.server.should_exit = True
 
     async def look(self) -> None:
         """Ends the process when its workers have ended, so that it is started again."""
