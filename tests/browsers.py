@@ -23,7 +23,7 @@ TIMEOUT = 60_000
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser without a window; it ends with the block."""
-    program = shutil.which("chromium")
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program, "Chromium is missing: apt-get install chromium"
     expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:

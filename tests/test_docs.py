@@ -8,7 +8,7 @@ from pathlib import Path
 import chancy_runtime
 import pytest
 import yaml
-from chancy_runtime import Settings, settings, web
+from chancy_runtime import Settings, dashboard, settings, web
 
 from .support import TEMPLATE, copy
 
@@ -203,6 +203,6 @@ def test_the_promises_name_tests_that_are_there() -> None:
 def test_the_library_s_page_lists_its_public_names() -> None:
     told = dict(rows("runtime/README.md", "## Public names"))
 
-    for module in (chancy_runtime, web):
+    for module in (chancy_runtime, dashboard, web):
         names = set(re.findall(r"`(\w+)`", told[f"`{module.__name__}`"]))
         assert names == set(module.__all__) - {"__version__"}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 import uvicorn
+from chancy.plugins.api import Api, SimpleAuthBackend
 from chancy.plugins.metrics import Metrics
 from chancy.plugins.workflow import WorkflowPlugin
 from chancy_runtime import (
@@ -29,6 +30,7 @@ from chancy_runtime import (
 from chancy_runtime.dashboard import Role, Visitor, dashboard_router, password_login
 from chancy_runtime.dashboard.passwords import PasswordLogin
 from fastapi import Depends, FastAPI, Request
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from websockets.sync.client import ClientConnection, connect
 
 from harness.commands import wait_for
@@ -40,6 +42,39 @@ BILLING = "/dashboard/billing"
 MAIL = "/dashboard/mail"
 SECRET = "hunter2@example.com"
 USERS = {"ada": Role.OPERATOR, "vera": Role.VIEWER}
+# By method and path of Chancy's: what an outsider, a viewer and an operator get.
+CLOSED_READ = (401, 404, 404)
+READ = (401, 200, 200)
+CLOSED = (401, 403, 403)
+CHANGE = (401, 403, 200)
+ROUTES = {
+    ("GET", "/health"): CLOSED_READ,
+    ("GET", "/api/v1/configuration"): READ,
+    ("WEBSOCKET", "/api/v1/ws"): (403, 101, 101),
+    ("POST", "/api/v1/login"): CLOSED,
+    ("POST", "/api/v1/logout"): CLOSED,
+    ("GET", "/api/v1/queues"): READ,
+    ("POST", "/api/v1/queues"): CLOSED,
+    ("GET", "/api/v1/workers"): READ,
+    ("GET", "/api/v1/jobs"): READ,
+    ("POST", "/api/v1/jobs"): CHANGE,
+    ("GET", "/api/v1/jobs/functions"): READ,
+    ("GET", "/api/v1/jobs/{id}"): READ,
+    ("DELETE", "/api/v1/jobs/{id}"): CLOSED,
+    ("POST", "/api/v1/jobs/{id}/retry"): CHANGE,
+    ("POST", "/api/v1/jobs/{id}/cancel"): CHANGE,
+    ("PATCH", "/api/v1/queues/{name}"): CLOSED,
+    ("DELETE", "/api/v1/queues/{name}"): CLOSED,
+    ("POST", "/api/v1/queues/{name}/pause"): CHANGE,
+    ("POST", "/api/v1/queues/{name}/resume"): CHANGE,
+    ("GET", "/api/v1/system"): READ,
+    ("GET", "/api/v1/plugins"): READ,
+    ("GET", "/api/v1/crons"): READ,
+    ("GET", "/api/v1/workflows"): READ,
+    ("GET", "/api/v1/workflows/{id}"): READ,
+    ("GET", "/api/v1/metrics"): READ,
+    ("GET", "/api/v1/metrics/{prefix}"): READ,
+}
 
 
 @job()
@@ -284,3 +319,25 @@ def log_in(browser: httpx.Client, password: str, *, base: str = MAIL) -> httpx.R
         data={"password": password, "page": "jobs"},
         headers={"origin": str(browser.base_url).rstrip("/")},
     )
+
+
+def routes_of_chancy(service: Service) -> set[tuple[str, str]]:
+    """The routes of Chancy's own app, with those of its plugins."""
+    chancy: Any = service.create()
+    api = Api(authentication_backend=SimpleAuthBackend({}))
+    routes: list[BaseRoute] = api.build_starlette_app(None, chancy).routes  # type: ignore[arg-type]
+    found = set()
+    for route in routes:
+        if isinstance(route, Route):
+            found |= {
+                (method, route.path)
+                for method in route.methods or ()
+                if method != "HEAD"
+            }
+        elif isinstance(route, WebSocketRoute):
+            found.add(("WEBSOCKET", route.path))
+        else:
+            # The page, whose files the gate has a list of.
+            assert isinstance(route, Mount)
+            assert (route.path, route.name) == ("", "ui")
+    return found

@@ -3,18 +3,21 @@
 import asyncio
 import json
 import re
+import time
 from typing import Any
 
 import dashboard_service
 import httpx
 import pytest
-from chancy.plugins.api import Api, SimpleAuthBackend
 from chancy.plugins.workflow import Workflow, WorkflowPlugin
-from chancy_runtime.dashboard import Role, gate
+from chancy_runtime import WorkersError
+from chancy_runtime.dashboard import Role, Visitor, dashboard_router, gate
+from chancy_runtime.dashboard.visitors import is_visitor
 from dashboard_service import (
     BILLING,
     MAIL,
     OPERATOR_PASSWORD,
+    ROUTES,
     SECRET,
     Service,
     Site,
@@ -22,7 +25,8 @@ from dashboard_service import (
     log_in,
     of_dashboard,
 )
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -31,65 +35,6 @@ from harness.databases import query
 pytestmark = pytest.mark.xdist_group("dashboard")
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
-# By method and path of Chancy's: what an outsider, a viewer and an operator get.
-CLOSED_READ = (401, 404, 404)
-READ = (401, 200, 200)
-CLOSED = (401, 403, 403)
-CHANGE = (401, 403, 200)
-ROUTES = {
-    ("GET", "/health"): CLOSED_READ,
-    ("GET", "/api/v1/configuration"): READ,
-    ("WEBSOCKET", "/api/v1/ws"): (403, 101, 101),
-    ("POST", "/api/v1/login"): CLOSED,
-    ("POST", "/api/v1/logout"): CLOSED,
-    ("GET", "/api/v1/queues"): READ,
-    ("POST", "/api/v1/queues"): CLOSED,
-    ("GET", "/api/v1/workers"): READ,
-    ("GET", "/api/v1/jobs"): READ,
-    ("POST", "/api/v1/jobs"): CHANGE,
-    ("GET", "/api/v1/jobs/functions"): READ,
-    ("GET", "/api/v1/jobs/{id}"): READ,
-    ("DELETE", "/api/v1/jobs/{id}"): CLOSED,
-    ("POST", "/api/v1/jobs/{id}/retry"): CHANGE,
-    ("POST", "/api/v1/jobs/{id}/cancel"): CHANGE,
-    ("PATCH", "/api/v1/queues/{name}"): CLOSED,
-    ("DELETE", "/api/v1/queues/{name}"): CLOSED,
-    ("POST", "/api/v1/queues/{name}/pause"): CHANGE,
-    ("POST", "/api/v1/queues/{name}/resume"): CHANGE,
-    ("GET", "/api/v1/system"): READ,
-    ("GET", "/api/v1/plugins"): READ,
-    ("GET", "/api/v1/crons"): READ,
-    ("GET", "/api/v1/workflows"): READ,
-    ("GET", "/api/v1/workflows/{id}"): READ,
-    ("GET", "/api/v1/metrics"): READ,
-    ("GET", "/api/v1/metrics/{prefix}"): READ,
-}
-
-
-def routes_of_chancy(service: Service) -> set[tuple[str, str]]:
-    """The routes of Chancy's own app, with those of its plugins."""
-    chancy: Any = service.create()
-    api = Api(authentication_backend=SimpleAuthBackend({}))
-    routes: list[BaseRoute] = api.build_starlette_app(None, chancy).routes  # type: ignore[arg-type]
-    found = set()
-    for route in routes:
-        if isinstance(route, Route):
-            found |= {
-                (method, route.path)
-                for method in route.methods or ()
-                if method != "HEAD"
-            }
-        elif isinstance(route, WebSocketRoute):
-            found.add(("WEBSOCKET", route.path))
-        else:
-            # The page, whose files the gate has a list of.
-            assert isinstance(route, Mount)
-            assert (route.path, route.name) == ("", "ui")
-    return found
-
-
-def test_each_route_of_chancy_is_listed(site: Site) -> None:
-    assert routes_of_chancy(site.billing) == ROUTES.keys()
 
 
 def answer(site: Site, user: str | None, method: str, path: str, id: str) -> int:
@@ -186,7 +131,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_in_no_frame(site: Site) ->
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(
@@ -423,8 +368,67 @@ def test_events_end_with_the_visit(site: Site, monkeypatch: pytest.MonkeyPatch) 
         notify(site, "queue.pushed", q="first")
         assert hear(events, "queue.pushed") == {"q": "first"}
         monkeypatch.delitem(dashboard_service.USERS, "guest")
+        deadline = time.monotonic() + 30
         with pytest.raises(ConnectionClosed) as end:
             while True:
-                events.recv(30)
+                events.recv(deadline - time.monotonic())
     assert end.value.rcvd is not None
     assert end.value.rcvd.code == 1008
+
+
+@pytest.mark.parametrize("has_started", [True, False])
+def test_without_a_worker_in_the_process_there_is_one_sentence(
+    site: Site, has_started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKERS_MODE", "push")
+    service = Service(site.url, "billing_")
+    app = FastAPI()
+    if has_started:
+        app = FastAPI(lifespan=lambda _app: service.running())
+    app.include_router(dashboard_router(service.get_chancy, who=dashboard_service.who))
+    with TestClient(app) as browser:
+        for user in ({}, {"x-user": "ada"}):
+            for path in ("", "/jobs", "/api/v1/jobs", "/login"):
+                answer = browser.get(f"/dashboard{path}", headers=user)
+                assert answer.status_code == 503
+                assert "No worker of the service runs in this process" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Visitor("ada", Role.VIEWER), True),
+        (Visitor("ada", "operator"), True),  # type: ignore[arg-type]
+        (Visitor("ada", "admin"), False),  # type: ignore[arg-type]
+        (Visitor("ada", None), False),  # type: ignore[arg-type]
+        (Visitor("", Role.VIEWER), False),
+        (Visitor(7, Role.VIEWER), False),  # type: ignore[arg-type]
+        *(
+            (each, False)
+            for each in (None, True, "ada", {"name": "ada"}, Role.OPERATOR)
+        ),
+    ],
+)
+def test_nobody_is_a_visitor_without_a_name_and_a_role(
+    answer: object, expected: bool
+) -> None:
+    assert is_visitor(answer) is expected
+
+
+def test_a_failure_of_the_database_is_told_without_its_words(
+    site: Site, app_log: pytest.LogCaptureFixture
+) -> None:
+    filters = [["priority", "=", SECRET]]
+    query = {"filters": json.dumps(filters)}
+    answer = site("GET", "/api/v1/jobs", "vera", params=query)
+    assert answer.status_code == 503
+    assert answer.json()["title"].startswith("The database did not answer, or refused")
+    assert "invalid input syntax" in app_log.text
+
+
+@pytest.mark.parametrize("path", ["", "/", "dashboard", "/dashboard/", "/{service}"])
+def test_a_path_that_a_dashboard_cannot_have_is_refused(path: str) -> None:
+    with pytest.raises(WorkersError, match="write it as in /dashboard/billing"):
+        dashboard_router(
+            Service("", "x_").get_chancy, who=dashboard_service.who, path=path
+        )

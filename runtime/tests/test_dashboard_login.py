@@ -29,7 +29,7 @@ WRONG = "wrong password here"
 
 @pytest.fixture
 def browser(site: Site) -> Iterator[httpx.Client]:
-    site.login._throttle._attempts.clear()
+    site.login._throttle = passwords._Throttle()
     site.login._read_again = 0
     with httpx.Client(base_url=site.address) as browser:
         yield browser
@@ -58,6 +58,7 @@ def test_an_outsider_sees_the_form_and_nothing_else(
     assert 'value="jobs/1"' in page.text
     assert "script" not in page.text
     assert "'sha256-" in page.headers["content-security-policy"]
+    assert 'value=""' in browser.get(f"{MAIL}/login").text
     for path in ("/gate.js", "/logo_small.png", JOBS, "/api/v1/configuration"):
         assert browser.get(f"{MAIL}{path}").status_code == 401
     assert change(browser, "queues/kept/pause") == 401
@@ -116,8 +117,9 @@ def test_another_password_ends_all_sessions(
     assert browser.get(f"{MAIL}{JOBS}").status_code == 200
     assert site.secrets.asked == asked
     monkeypatch.setattr(site.login, "_read_again", 0)
-    monkeypatch.setitem(site.secrets, "operator", "another long password")
+    monkeypatch.setitem(site.secrets, "operator", "another long password\n")
     assert browser.get(f"{MAIL}{JOBS}").status_code == 401
+    assert log_in(browser, "another long password").status_code == 303
 
 
 def test_a_session_ends_after_its_time(browser: httpx.Client, site: Site) -> None:
@@ -150,13 +152,14 @@ def test_attempts_are_limited(
 ) -> None:
     statuses = [log_in(browser, WRONG).status_code for _ in range(6)]
     blocked = log_in(browser, OPERATOR_PASSWORD)
+    of_attempts = of_dashboard(app_log)
     assert statuses == [401] * 5 + [429]
     assert (blocked.status_code, blocked.headers["retry-after"]) == (429, "60")
     assert not browser.cookies
     assert WRONG not in app_log.text
-    assert of_dashboard(app_log)[0] == (
+    assert of_attempts == [
         "WARNING dashboard: an attempt to log in failed: wrong password (127.0.0.1)"
-    )
+    ] * 5 + ["WARNING dashboard: too many attempts to log in (127.0.0.1)"]
 
 
 @pytest.mark.parametrize(
@@ -260,3 +263,27 @@ def test_a_login_is_of_one_dashboard() -> None:
     dashboard_router(Service("", "billing_").get_chancy, who=login)
     with pytest.raises(WorkersError, match="call it once for each"):
         dashboard_router(Service("", "mail_").get_chancy, who=login)
+
+
+@pytest.mark.parametrize("root", ["", "/x", "/dashboard"])
+def test_the_form_is_sent_to_where_the_browser_is(site: Site, root: str) -> None:
+    app = FastAPI()
+    login = password_login("operator", site.secrets.read)
+    app.include_router(dashboard_router(site.mail.get_chancy, who=login, path="/mail"))
+    page = TestClient(app, root_path=root).get("/mail/jobs")
+    assert f'action="{root}/mail/login"' in page.text
+
+
+def test_while_the_database_does_not_answer_nobody_gets_in(
+    browser: httpx.Client, site: Site, app_log: pytest.LogCaptureFixture
+) -> None:
+    log_in(browser, OPERATOR_PASSWORD)
+    table = "ALTER TABLE mail_{}dashboard_sessions RENAME TO mail_{}dashboard_sessions"
+    query(site.url, table.format("", "old_"))
+    try:
+        answer = browser.get(f"{MAIL}{JOBS}")
+    finally:
+        query(site.url, table.format("old_", ""))
+    assert (answer.status_code, "the log of the service" in answer.text) == (503, True)
+    assert "relation" not in answer.text
+    assert 'relation "mail_dashboard_sessions" does not exist' in app_log.text

@@ -30,7 +30,7 @@ from chancy_runtime.dashboard.origins import is_foreign, is_own
 from chancy_runtime.dashboard.pages import SCRIPT, says, secured
 from chancy_runtime.dashboard.passwords import COOKIE, PasswordLogin
 from chancy_runtime.dashboard.reading import Source
-from chancy_runtime.dashboard.visitors import Role, Visitor, is_visitor
+from chancy_runtime.dashboard.visitors import Role, Visitor, is_visitor, one_line
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.worker import Worker
 
@@ -72,7 +72,8 @@ def dashboard_router(
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
         who: A FastAPI dependency that returns a Visitor, or None for everybody else. It
             is asked for each request, and for the WebSocket of live events when it opens
-            and every few seconds. password_login() makes one.
+            and every few seconds: with the headers and the cookies of the WebSocket's own
+            request, also where it takes a Request. password_login() makes one.
         hide_arguments: Gets the function and the arguments of a job and returns what may
             be shown. Without it the values of all arguments are hidden.
         path: Where the dashboard is; each service of a process needs its own.
@@ -167,7 +168,6 @@ class _Gate:
             return await self._log_in_or_out(self._login, request, path)
         if not is_visitor(visitor):
             return await self._refuse_outsider(request, source, visitor, path)
-        assert isinstance(visitor, Visitor)
         if request.method == "GET":
             return await self._read(request, source, path)
         return await self._change(request, source, visitor, path)
@@ -192,13 +192,13 @@ class _Gate:
         if answer is not None and kind not in self._wrong_answers:
             self._wrong_answers.add(kind)
             source.chancy.log.error(
-                "dashboard: who returned a %s, which is not a Visitor with a Role, and "
+                "dashboard: who returned a %s, which is not a Visitor with a name and a Role, and "
                 "nobody gets in: return Visitor(name, Role.VIEWER), or None",
                 kind,
             )
-        is_page = request.method == "GET" and reading.PAGES.fullmatch(path)
-        if self._login and is_page:
-            return await self._login.page(_base(request, path), path)
+        page = "" if path == _LOG_IN else path
+        if self._login and request.method == "GET" and reading.PAGES.fullmatch(page):
+            return await self._login.page(_base(request, path), page)
         raise Refused(401, _NOT_LOGGED_IN)
 
     async def _read(self, request: Request, source: Source, path: str) -> Response:
@@ -235,10 +235,15 @@ class _Gate:
             if visitor.role != Role.OPERATOR:
                 raise Refused(403, _VIEWER)
             body = body_of(await _content(request))
-            results = await change.make(source.chancy, visitor.name, match, body)
+            name = one_line(visitor.name)
+            results = await change.make(source.chancy, name, match, body)
         except Refused as refusal:
             what = f"{request.method} {path}"
             _audit(source.chancy, visitor, what, f"refused: {refusal.title}")
+            raise
+        except Exception as error:
+            what = f"{request.method} {path}"
+            _audit(source.chancy, visitor, what, f"failed: {type(error).__name__}")
             raise
         for result in results:
             what = f"{result.what} {result.id}"
@@ -259,8 +264,8 @@ class _Gate:
         if not is_open or source is None:
             await websocket.close(1008)
             return
-        await websocket.accept()
         async with heard(source.worker.hub) as texts, asyncio.TaskGroup() as tasks:
+            await websocket.accept()
             sending = tasks.create_task(self._send(websocket, texts))
             # Chancy's page says nothing: what comes is the end of the connection.
             while (await websocket.receive())["type"] != "websocket.disconnect":
@@ -348,9 +353,4 @@ def _audit(chancy: Chancy, visitor: Visitor, what: str, problem: str = "") -> No
     """Logs a change, or why it was not made."""
     level = logging.WARNING if problem else logging.INFO
     texts = (visitor.name, visitor.role, what, problem or "done")
-    chancy.log.log(level, "dashboard: %s (%s): %s: %s", *map(_one_line, texts))
-
-
-def _one_line(text: str) -> str:
-    """Returns a text that cannot look like more than its part of a line."""
-    return "".join(each if each.isprintable() else "?" for each in text)[:200]
+    chancy.log.log(level, "dashboard: %s (%s): %s: %s", *map(one_line, texts))

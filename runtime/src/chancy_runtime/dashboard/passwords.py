@@ -39,6 +39,7 @@ class _Throttle:
     """Counts the attempts to log in of the last minute, in this process."""
 
     _attempts: deque[tuple[float, str]] = field(default_factory=deque)
+    _said_until: float = 0
 
     def takes(self, address: str) -> bool:
         """Whether one more attempt is allowed; it then counts."""
@@ -49,6 +50,14 @@ class _Throttle:
         if of_one >= _MOST_OF_ONE or len(self._attempts) >= _MOST_OF_ALL:
             return False
         self._attempts.append((now, address))
+        return True
+
+    def is_news(self) -> bool:
+        """Whether the log has not said in the last minute that attempts were refused."""
+        now = time.monotonic()
+        if now < self._said_until:
+            return False
+        self._said_until = now + _WINDOW
         return True
 
     def forget(self, address: str) -> None:
@@ -139,7 +148,10 @@ class PasswordLogin:
             return login_form(base, page, note=_CLOSED)
         address = request.client.host if request.client else ""
         if not self._throttle.takes(address):
-            chancy.log.warning("dashboard: too many attempts to log in (%s)", address)
+            if self._throttle.is_news():
+                chancy.log.warning(
+                    "dashboard: too many attempts to log in (%s)", address
+                )
             note = "Too many attempts: wait a minute."
             answer = login_form(base, page, note=note, status=429)
             answer.headers["Retry-After"] = str(_WINDOW)
@@ -215,7 +227,7 @@ class PasswordLogin:
         passwords: dict[Role, str] = {}
         for role, name in self._secrets.items():
             try:
-                password = self._get_secret_value(name)
+                password = _without_line_end(self._get_secret_value(name))
             except Exception as error:  # noqa: BLE001  # whatever a secret store raises
                 reason = f"the secret {name} cannot be read ({error}): set it"
             else:
@@ -223,13 +235,18 @@ class PasswordLogin:
             if reason:
                 self._say(chancy, f"for {role}s", reason)
             else:
-                passwords[role] = password
+                passwords[role] = str(password)
         return passwords
 
     def _say(self, chancy: Chancy, whom: str, reason: str) -> None:
         if reason not in self._said:
             self._said.add(reason)
             chancy.log.warning("the dashboard is closed %s: %s", whom, reason)
+
+
+def _without_line_end(value: object) -> object:
+    """Returns a secret without the line end that files and editors add."""
+    return value.rstrip("\r\n") if isinstance(value, str) else value
 
 
 def _weakness(name: str, password: object, others: dict[Role, str]) -> str:

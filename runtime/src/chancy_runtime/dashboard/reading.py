@@ -29,8 +29,6 @@ UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _PAGED = ("filters", "limit", "before", "pagination")
 # Seconds for which the names of all functions are kept: finding them reads all jobs.
 _FUNCTIONS_ARE_KEPT = 60
-# The dashboard uses the connections of the Worker: two at a time, so that it stays fed.
-_CONNECTIONS = 2
 _ELSEWHERE = re.compile(r'\s*<link\b[^>]*\bhref="https?:[^>]*>')
 
 
@@ -122,9 +120,8 @@ class Source:
     worker: Worker
     hiding: Hiding
     _functions: tuple[float, list[str]] | None = None
-    _free: asyncio.Semaphore = field(
-        default_factory=lambda: asyncio.Semaphore(_CONNECTIONS)
-    )
+    # What is read takes one connection of the Worker's pool at a time.
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         # Nobody can log in, and the key of the tokens is random and stays here.
@@ -139,7 +136,7 @@ class Source:
             psycopg.Error: The database did not answer, or refused.
         """
         passed = {name: query[name] for name in read.query if name in query}
-        async with self._free:
+        async with self._reading:
             answer = await self._ask(path, passed)
         content = json.loads(answer.body)
         if answer.status == 200:
@@ -157,7 +154,7 @@ class Source:
         Raises:
             psycopg.Error: The database did not answer, or refused.
         """
-        async with self._free:
+        async with self._reading:
             now = time.monotonic()
             if self._functions is None or now > self._functions[0]:
                 names = await self._find_functions()

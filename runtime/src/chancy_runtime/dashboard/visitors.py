@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeGuard
 
 
 class Role(StrEnum):
@@ -28,6 +29,16 @@ class Visitor:
     role: Role
 
 
-def is_visitor(answer: object) -> bool:
+def is_visitor(answer: object) -> TypeGuard[Visitor]:
     """Whether an answer of `who` is a visitor; everything else, also True, is nobody."""
-    return isinstance(answer, Visitor) and answer.role in tuple(Role)
+    return (
+        isinstance(answer, Visitor)
+        and isinstance(answer.name, str)
+        and answer.name != ""
+        and answer.role in tuple(Role)
+    )
+
+
+def one_line(text: str) -> str:
+    """Returns a text that cannot look like more than its part of a line of the log."""
+    return "".join(each if each.isprintable() else "?" for each in text)[:200]
