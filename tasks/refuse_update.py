@@ -12,9 +12,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -33,6 +34,11 @@ OF_BACKEND = re.compile(
     r"|app/(__init__|observability|secret_values)\.py"
     r"|tests/test_(observability|secret_values)\.py"
 )
+# The files of a deployment, in a service's folder and in a backend; the last are at its root.
+OF_DEPLOYMENT = re.compile(
+    r"deploy/(Dockerfile(\.dockerignore)?|compose\.yaml|deploy\.sh|\w+\.bicep)"
+)
+AT_THE_ROOT = re.compile(r"Dockerfile|\.dockerignore|compose\.yaml")
 # Settings of git, with the values under which nothing is lost.
 SETTINGS = {
     "apply.whitespace": ("", "nowarn", "warn"),
@@ -59,7 +65,7 @@ def main(answers_file: str, template: str) -> int:
     files = [*merged_files(service, backend)]
     names = {name for _, name in files} | rendered(template, service, backend)
     for reason in chain(
-        of_folders(answers_file, service, backend),
+        of_folders(answers_file, answers, service),
         of_settings(),
         of_new_repositories([f"{prefix}{name}" for name in sorted(names)]),
         of_names(),
@@ -71,10 +77,16 @@ def main(answers_file: str, template: str) -> int:
     return 0
 
 
-def of_folders(answers_file: str, service: str, backend: bool) -> Iterator[str]:
+def of_folders(
+    answers_file: str, answers: Mapping[str, Any], service: str
+) -> Iterator[str]:
     """Folders that the template renders into and that are links, or not there."""
-    above = ("app", "tests", service) if backend else ()
-    for folder in (*above, f"{service}/workers", f"{service}/workers/tests"):
+    folders = [f"{service}/workers", f"{service}/workers/tests"]
+    if answers["scope"] == "backend":
+        folders += ["app", "tests", service]
+    if answers.get("deploy", "none") != "none":
+        folders.append("deploy")
+    for folder in folders:
         if Path(folder).is_symlink():
             yield (
                 f"{os.path.normpath(folder)} is a link to a folder, into which git writes "
@@ -247,8 +259,11 @@ def rendered(template: str, service: str, backend: bool) -> set[str]:
 def is_merged(name: str, service: str, backend: bool) -> bool:
     if OF_WORKERS.fullmatch(os.path.relpath(name, service)):
         return True
+    if OF_DEPLOYMENT.fullmatch(name):
+        return True
     return backend and (
-        bool(OF_BACKEND.fullmatch(name)) or name == f"{service}/__init__.py"
+        bool(OF_BACKEND.fullmatch(name) or AT_THE_ROOT.fullmatch(name))
+        or name == f"{service}/__init__.py"
     )
 
 

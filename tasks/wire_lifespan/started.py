@@ -56,7 +56,13 @@ def start_files(folder: Path) -> Iterator[Path]:
         for name in FOLDERS:
             for path in sorted((above / name).glob("*")):
                 if any(path.match(pattern) for pattern in NAMES) and path.is_file():
-                    yield path
+                    if not is_rendered(path):
+                        yield path
+
+
+def is_rendered(path: Path) -> bool:
+    """Whether the template wrote a file, which says only what the answers say."""
+    return path.with_name("migrate.bicep").is_file()
 
 
 def folders_of_repository(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from .alembic_env import LIBRARY, gaps_in
 from .answers import Answers, Project, fingerprint, jobs_of
 from .connections import sum_of
 from .dashboards import includes_dashboard, passes_dashboard
+from .deploy_files import probes_without_routes, short_graces
 from .in_the_way import in_the_way
 from .library import (
     NAME,
@@ -635,6 +636,33 @@ def needs_too_many_connections(subject: Subject) -> Iterator[Finding]:
     )
 
 
+def is_killed_too_soon(subject: Subject) -> Iterator[Finding]:
+    """The platform kills a process while its jobs may still end: raise what it waits."""
+    for file, line, seconds, needed in short_graces(
+        subject.project, subject.initialization
+    ):
+        yield subject.found(
+            file,
+            f"gives a process {seconds} s after SIGTERM, and its shutdown_grace and the end "
+            f"of the service take {needed} s",
+            f"write {needed} or more, or lower shutdown_grace in chancy_initialization.py",
+            line,
+        )
+
+
+def has_probes_without_routes(subject: Subject) -> Iterator[Finding]:
+    """The platform asks for a route that the app does not have, and never takes it for ready."""
+    file = probes_without_routes(subject.project, _root_of(subject.project))
+    if file is not None:
+        yield subject.found(
+            subject.project.main,
+            f"has no /health/live and /health/ready, for which {subject.shown(file)} asks, "
+            "so that no revision becomes ready",
+            "add app.include_router(health_router(get_chancy)), with health_router from "
+            "chancy_runtime.web",
+        )
+
+
 def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
     """Alembic's autogenerate would drop Chancy's tables: leave them out in env.py."""
     project = subject.project
@@ -743,6 +771,8 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     has_queues_apart,
     has_another_library,
     needs_too_many_connections,
+    is_killed_too_soon,
+    has_probes_without_routes,
     has_models_without_its_tables,
     has_tests_that_start_workers,
 )

@@ -1,0 +1,205 @@
+"""What deploys a service comes and changes by updates, and a team's own files stay."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from copier import run_copy, run_update
+from copier.errors import TaskError
+
+from .edits import change_answers
+from .releases import commit_all, read_files
+from .support import PROGRAM, commit, copy, run
+
+pytestmark = pytest.mark.xdist_group("deploy")
+
+AZURE = "azure-container-apps"
+ANSWERS = ".copier-answers.yml"
+THEIRS = "FROM python:3.12\n"
+
+
+@pytest.fixture(scope="module")
+def releases(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as v0.1.0, and v0.2.0 with another Python and another processor."""
+    folder = tmp_path_factory.mktemp("releases") / "template"
+    shutil.copytree(released, folder)
+    for name, old, new in (
+        ("Dockerfile", "ARG PYTHON=3.13", "ARG PYTHON=3.14"),
+        ("main.bicep", "cpu: json('0.5')", "cpu: json('0.75')"),
+    ):
+        (path,) = (folder / "template").glob(f"*/{name}.jinja")
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+    commit_all(folder)
+    run("git", "tag", "v0.2.0", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def make(tmp_path: Path, releases: Path) -> Callable[..., tuple[Path, Path]]:
+    """Renders v0.1.0; returns the repository's root and the project in it."""
+
+    def make(scope: str, **answers: object) -> tuple[Path, Path]:
+        root = tmp_path / "backend"
+        project = root if scope == "backend" else root / "app" / "billing"
+        project.mkdir(parents=True)
+        if scope == "service":
+            (root / "pyproject.toml").touch()
+        run_copy(
+            str(releases),
+            project,
+            data={"scope": scope, "service": "billing", **answers},
+            vcs_ref="v0.1.0",
+            defaults=True,
+            unsafe=True,
+            quiet=True,
+        )
+        commit(root)
+        return root, project
+
+    return make
+
+
+def update(project: Path, release: str = "v0.2.0", **answers: object) -> None:
+    run_update(
+        project,
+        data=answers,
+        vcs_ref=release,
+        defaults=True,
+        overwrite=True,
+        unsafe=True,
+        quiet=True,
+    )
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("scope", ["backend", "service"])
+def test_edits_are_merged_and_deleted_files_do_not_come_back(
+    scope: str, make: Callable[..., tuple[Path, Path]]
+) -> None:
+    root, project = make(scope, deploy=AZURE)
+    dockerfile = project / ("" if scope == "backend" else "deploy") / "Dockerfile"
+    main = project / "deploy" / "main.bicep"
+    edit(dockerfile, "EXPOSE 8000\n", "EXPOSE 8000\nENV LANG=C.UTF-8\n")
+    edit(main, "var graceSeconds = 30", "var graceSeconds = 120")
+    (project / "deploy" / "environment.bicep").unlink()
+    commit_all(root)
+    before = read_files(root).keys()
+
+    update(project)
+
+    assert "ARG PYTHON=3.14" in dockerfile.read_text()
+    assert "ENV LANG=C.UTF-8" in dockerfile.read_text()
+    assert "cpu: json('0.75')" in main.read_text()
+    assert "var graceSeconds = 120" in main.read_text()
+    assert read_files(root).keys() == before
+    assert "<<<<<<<" not in dockerfile.read_text() + main.read_text()
+
+
+@pytest.mark.parametrize("program", ["copier", "chancy-workers"])
+def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
+    program: str, make: Callable[..., tuple[Path, Path]]
+) -> None:
+    root, _ = make("backend")
+    (root / "Dockerfile").write_text(THEIRS)
+    commit_all(root)
+
+    if program == "copier":
+        update(root, "v0.1.0", deploy=AZURE)
+    else:
+        change_answers(root, deploy=AZURE)
+        commit_all(root)
+        run(PROGRAM, "update", cwd=root)
+    commit_all(root)
+    assert (root / "Dockerfile").read_text() == THEIRS
+    assert yaml.safe_load((root / ANSWERS).read_text())["deploy_folder"] == "deploy"
+    assert {path.name for path in (root / "deploy").iterdir()} >= {
+        "Dockerfile",
+        "Dockerfile.dockerignore",
+        "compose.yaml",
+        "main.bicep",
+    }
+    update(root)
+
+    assert (root / "Dockerfile").read_text() == THEIRS
+    assert "ARG PYTHON=3.14" in (root / "deploy" / "Dockerfile").read_text()
+    assert (
+        "dockerfile: deploy/Dockerfile"
+        in (root / "deploy" / "compose.yaml").read_text()
+    )
+
+
+def test_the_answer_taken_back_leaves_what_was_there_before(
+    make: Callable[..., tuple[Path, Path]],
+) -> None:
+    root, project = make("service")
+    before = read_files(root)
+
+    update(project, "v0.1.0", deploy=AZURE)
+    commit_all(root)
+    assert (project / "deploy" / "main.bicep").is_file()
+    update(project, "v0.1.0", deploy="none")
+
+    assert read_files(root) == before
+
+
+def test_a_file_that_would_be_overwritten_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    deploy = tmp_path / "app" / "billing" / "deploy"
+    deploy.mkdir(parents=True)
+    (deploy / "apps.bicep").touch()
+    (deploy / "Dockerfile").write_text(THEIRS)
+
+    result = copy("app/billing", "-d", f"deploy={AZURE}", cwd=tmp_path, check=False)
+
+    assert result.returncode != 0
+    assert result.stderr.splitlines()[-1].endswith(
+        "deploy/Dockerfile is there already and this template did not render it: move it "
+        "away (git mv), then answer deploy again"
+    )
+    there = [path.name for path in deploy.parent.rglob("*") if path.is_file()]
+    assert sorted(there) == ["Dockerfile", "apps.bicep"]
+
+
+def test_a_dockerfile_of_ours_does_not_say_how_the_service_is_started(
+    tmp_path: Path,
+) -> None:
+    """The team's own files do: the imports in the file with the app fit their start."""
+    wired = []
+    for answers in ([], ["-d", f"deploy={AZURE}"]):
+        root = tmp_path / str(len(answers))
+        (root / "app" / "billing").mkdir(parents=True)
+        (root / "pyproject.toml").touch()
+        (root / "app" / "billing" / "server.py").write_text(
+            "from fastapi import FastAPI\n\napp = FastAPI()\n"
+        )
+        (root / "app" / "billing" / "Procfile").write_text("web: uvicorn server:app\n")
+        copy("app/billing", *answers, cwd=root)
+        wired.append((root / "app" / "billing" / "server.py").read_text())
+
+    assert wired[0] == wired[1]
+    assert "from workers.chancy_initialization import" in wired[0]
+
+
+def test_a_folder_that_is_a_link_is_refused(
+    make: Callable[..., tuple[Path, Path]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, project = make("service", deploy=AZURE)
+    (project / "deploy").rename(root / "deploy")
+    (project / "deploy").symlink_to("../../deploy")
+    commit_all(root)
+    before = read_files(root)
+
+    with pytest.raises(TaskError):
+        update(project)
+
+    assert "nothing is updated: deploy is a link to a folder" in capfd.readouterr().err
+    assert read_files(root) == before

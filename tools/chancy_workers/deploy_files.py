@@ -1,0 +1,79 @@
+"""What the files of a deployment ask of the service that they deploy."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .answers import Project
+from .repository import files_like
+
+# That of Settings in the library.
+SHUTDOWN_GRACE = 20
+# What leaving the lifespan takes after the jobs have ended.
+MARGIN = 5
+READY = "/health/ready"
+ROUTER = "health_router"
+
+
+def bicep_files(project: Project) -> Iterator[Path]:
+    yield from sorted(project.folder.glob("deploy/*.bicep"))
+
+
+def short_graces(
+    project: Project, initialization: str
+) -> Iterator[tuple[Path, int, int, int]]:
+    """Where the platform kills a process while its jobs may still end.
+
+    Yields the file, the line, the seconds there and the seconds that are needed.
+    """
+    needed = _shutdown_grace(initialization) + MARGIN
+    for path in bicep_files(project):
+        lines = path.read_text(errors="replace").splitlines()
+        names = [
+            found[1]
+            for line in lines
+            if (found := re.match(r"\s*terminationGracePeriodSeconds: *(\w+)", line))
+        ]
+        for number, line in enumerate(lines, 1):
+            found = re.match(
+                r"\s*(?:terminationGracePeriodSeconds:|(?:var|param) (\w+)(?: int)? *=) *(\d+)",
+                line,
+            )
+            if found and (found[1] is None or found[1] in names):
+                if int(found[2]) < needed:
+                    yield path, number, int(found[2]), needed
+
+
+def _shutdown_grace(initialization: str) -> int:
+    try:
+        tree = ast.parse(initialization)
+    except (SyntaxError, ValueError):
+        return SHUTDOWN_GRACE
+    for node in ast.walk(tree):
+        match node:
+            case ast.keyword(
+                arg="shutdown_grace", value=ast.Constant(value=int(seconds))
+            ):
+                return seconds
+    return SHUTDOWN_GRACE
+
+
+def probes_without_routes(project: Project, root: Path) -> Path | None:
+    """The file with a probe for which no module of the backend has a route.
+
+    Args:
+        root: The folder of the backend.
+    """
+    path = project.folder / "deploy" / "main.bicep"
+    if not path.is_file() or READY not in path.read_text(errors="replace"):
+        return None
+    tests = project.service / "workers" / "tests"
+    for name in files_like(root, "*.py"):
+        module = root / name
+        if tests in module.parents:
+            continue
+        text = module.read_text(errors="replace")
+        if ROUTER in text or READY in text:
+            return None
+    return path
