@@ -1,18 +1,22 @@
 """The pages are built as a site that is whole and fetches nothing from elsewhere."""
 
+import functools
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from .browsers import TIMEOUT, chromium
 from .support import TEMPLATE
 
 SOURCES = ["docs", "runtime/README.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -98,6 +102,30 @@ def test_a_browser_fetches_nothing_from_elsewhere(site: Path) -> None:
 
     elsewhere = [link for link in [*fetched, *sum(styles, [])] if urlsplit(link).netloc]
     assert elsewhere == []
+
+
+def test_a_phone_shows_the_pages_whole(site: Path) -> None:
+    """None is wider than the screen, and the scripts fetch nothing from elsewhere."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        with chromium() as browser:
+            page = browser.new_page(viewport={"width": 390, "height": 844})
+            fetched: list[str] = []
+            page.on("request", lambda request: fetched.append(request.url))
+            wide = []
+            # The picture, code, long words in tables, and many columns.
+            for place in ("", "wiring/", "questions/", "scaling/"):
+                page.goto(address + place, timeout=TIMEOUT)
+                page.evaluate("scrollTo(500, 0)")
+                if page.evaluate("scrollX"):
+                    wide.append(place)
+        server.shutdown()
+
+    assert wide == []
+    own = (address, "data:", "blob:")
+    assert [url for url in fetched if not url.startswith(own)] == []
 
 
 def test_each_page_has_one_place_in_the_navigation(site: Path) -> None:
