@@ -120,7 +120,7 @@ def ignore_the_job(root: Path) -> None:
 
 
 def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
-    lock(root, "0.7.3")
+    lock(root, "0.8.3")
     run(
         *(sys.executable, "-m", "ruff", "format", "--isolated", "--line-length=120"),
         *("--no-cache", "app/shipping"),
@@ -255,13 +255,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "older-library": (
         lock_an_older_library,
         "uv.lock",
-        "chancy-runtime 0.4.9 is older than 0.7, which the workers need",
+        "chancy-runtime 0.4.9 is older than 0.8, which the workers need",
         "chancy-workers update app/billing",
     ),
     "older-pin": (
         pin_an_older_library,
         "requirements.txt",
-        "chancy-runtime 0.4.0 is older than 0.7",
+        "chancy-runtime 0.4.0 is older than 0.8",
         "chancy-workers update app/billing",
     ),
     "no-library": (
@@ -532,7 +532,7 @@ def test_a_library_that_cannot_be_told_is_a_notice_and_no_error(
     assert told.startswith(
         "app/shipping/.copier-answers.yml:1: notice: which chancy-runtime"
     )
-    assert "need 0.7 or newer (uv add " in told
+    assert "need 0.8 or newer (uv add " in told
     assert whole == "1 service is whole"
     annotated = run(
         PROGRAM, "check", "--format=github", "app/shipping", cwd=root
@@ -545,15 +545,15 @@ def test_a_library_that_cannot_be_told_is_a_notice_and_no_error(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("uv.lock", '[[package]]\nname = "chancy-runtime"\nversion = "0.7.0"\n'),
+        ("uv.lock", '[[package]]\nname = "chancy-runtime"\nversion = "0.8.0"\n'),
         ("poetry.lock", '[[package]]\nname = "chancy-runtime"\nversion = "0.8.1"\n'),
-        ("requirements.txt", "chancy-runtime[fastapi,sentry]==0.7.2 --hash=sha256:0\n"),
+        ("requirements.txt", "chancy-runtime[fastapi,sentry]==0.8.2 --hash=sha256:0\n"),
         (
             "requirements-prod.txt",
-            "chancy_runtime @ git+ssh://git@e.com/t.git@v0.7.0#subdirectory=runtime\n",
+            "chancy_runtime @ git+ssh://git@e.com/t.git@v0.8.0#subdirectory=runtime\n",
         ),
         (
-            ".venv/lib/python3.11/site-packages/chancy_runtime-0.7.0.dist-info/METADATA",
+            ".venv/lib/python3.11/site-packages/chancy_runtime-0.8.0.dist-info/METADATA",
             "",
         ),
     ],
@@ -768,7 +768,7 @@ def test_a_release_of_the_template_turns_no_pull_request_red(
     copy(
         "app/billing", f"--vcs-ref={WORKING_TREE}", cwd=tmp_path, template=next_release
     )
-    lock(tmp_path, "0.7.3")
+    lock(tmp_path, "0.8.3")
     commit(tmp_path)
     behind = f"{WORKING_TREE} is behind {NEXT}: chancy-workers update app/billing"
 
@@ -804,7 +804,7 @@ def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
     (root / "50%,app").mkdir()
     (root / "app" / "shipping").rename(root / "50%,app" / "shipping")
     commit_all(root)
-    lock(root, "0.7.0")
+    lock(root, "0.8.0")
     for workers in (root / WORKERS, root / "50%,app" / "shipping" / "workers"):
         replace(workers / "send_digest/worker.py", '"default"', '"slow%"')
 

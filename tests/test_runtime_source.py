@@ -24,7 +24,7 @@ from .support import TEMPLATE, commit, copy, environment, run
 
 INDEX = ("-d", "runtime=index", "-d")
 LIBRARY = "chancy-runtime[fastapi,sentry]"
-RANGE = ">=0.7,<1"
+RANGE = ">=0.8,<1"
 HASH = "079b4b10a28b5312cfac9b013c804e6da31b60d8"
 PROJECT = """\
 [project]

@@ -220,7 +220,7 @@ def test_the_index_of_the_answers_is_in_the_command(root: Path) -> None:
 
     assert pin.uv == (
         f"uv add --index chancy-runtime={index} --upgrade-package chancy-runtime "
-        '"chancy-runtime[fastapi,sentry]>=0.7,<1"'
+        '"chancy-runtime[fastapi,sentry]>=0.8,<1"'
     )
 
 

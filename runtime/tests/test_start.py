@@ -169,7 +169,7 @@ def test_a_library_that_is_too_old_ends_the_service_and_its_tests_with_one_line(
     tmp_path: Path,
 ) -> None:
     backend = recorder(tmp_path / "backend")
-    backend.edit("__init__.py", 'require_version("0.7")', 'require_version("99.1")')
+    backend.edit("__init__.py", 'require_version("0.8")', 'require_version("99.1")')
     (backend.workers / "test_it.py").write_text("from . import chancy_instance\n")
     said = "the workers of this service need chancy-runtime 99.1 or later"
 

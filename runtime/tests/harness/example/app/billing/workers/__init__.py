@@ -2,4 +2,4 @@
 
 from chancy_runtime import require_version
 
-require_version("0.7")
+require_version("0.8")
