@@ -1,0 +1,99 @@
+"""A program that tests start as a fork is what it is in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.commands import environment, run, start, wait_for
+from harness.forks import FORKS, Fork
+
+# What ends in "workers" starts as the commands of a service do.
+COMMAND = (sys.executable, "-m", "shop.workers")
+PROGRAM = """\
+import json, os, signal, sys
+
+told = [__name__, __spec__.name, sys.argv, sys.path[0], os.getcwd(), sys.stdin.read()]
+print(json.dumps([*told, sorted(os.environ.items())]))
+print("to the other stream", file=sys.stderr)
+if sys.argv[1:] == ["wait"]:
+    print("waits", flush=True)
+    signal.pause()
+if sys.argv[1:] == ["fail"]:
+    raise ValueError("no tea")
+sys.exit(7)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop" / "workers").mkdir(parents=True)
+    (tmp_path / "shop" / "workers" / "__main__.py").write_text(PROGRAM)
+    return tmp_path
+
+
+@pytest.fixture(params=[True, False], ids=["forked", "plain"])
+def forks(request: pytest.FixtureRequest) -> Iterator[bool]:
+    was, FORKS.on = FORKS.on, bool(request.param)
+    yield FORKS.on
+    FORKS.on = was
+
+
+def test_it_sees_and_says_the_same(folder: Path, forks: bool) -> None:
+    env = environment(TEA="é")
+
+    ended = run(*COMMAND, "a b", cwd=folder, env=env, check=False)
+
+    main = str(folder / "shop" / "workers" / "__main__.py")
+    assert json.loads(ended.stdout) == [
+        *("__main__", "shop.workers.__main__", [main, "a b"]),
+        *(str(folder), str(folder), "", sorted(map(list, env.items()))),
+    ]
+    assert (ended.returncode, ended.stderr) == (7, "to the other stream\n")
+
+
+def test_an_error_is_a_traceback_and_the_status_1(folder: Path, forks: bool) -> None:
+    forked = run(*COMMAND, "fail", cwd=folder, check=False)
+
+    assert forked.returncode == 1
+    assert forked.stderr.endswith("\nValueError: no tea\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_is_told_as_subprocess_tells_it(
+    number: int, folder: Path, forks: bool
+) -> None:
+    log = folder / "log"
+    with log.open("wb") as stream:
+        where = {"stdout": stream.fileno(), "stderr": stream.fileno()}
+        process = start(
+            [*COMMAND, "wait"], folder, environment(), session=True, **where
+        )
+    wait_for(lambda: "waits" in log.read_text(), timeout=60, what="the program")
+
+    assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.01)
+    assert os.getsid(process.pid) == process.pid
+    process.send_signal(number)
+
+    assert process.wait(60) == -number == process.returncode
+
+
+def test_what_changes_python_itself_is_no_fork(folder: Path) -> None:
+    with (folder / "log").open("wb") as stream:
+        process = start(
+            COMMAND,
+            folder,
+            environment(PYTHONPATH="elsewhere"),
+            stdout=stream.fileno(),
+            stderr=stream.fileno(),
+        )
+
+    assert not isinstance(process, Fork)
+    assert process.wait(60) == 7
