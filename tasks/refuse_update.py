@@ -34,11 +34,11 @@ OF_BACKEND = re.compile(
     r"|app/(__init__|observability|secret_values)\.py"
     r"|tests/test_(observability|secret_values)\.py"
 )
-# The files of a deployment, in a service's folder and in a backend; the last are at its root.
+# The files of a deployment; those outside of deploy/ are at the root of a backend.
 OF_DEPLOYMENT = re.compile(
     r"deploy/(Dockerfile(\.dockerignore)?|compose\.yaml|deploy\.sh|\w+\.bicep)"
+    r"|Dockerfile|\.dockerignore|compose\.yaml"
 )
-AT_THE_ROOT = re.compile(r"Dockerfile|\.dockerignore|compose\.yaml")
 # Settings of git, with the values under which nothing is lost.
 SETTINGS = {
     "apply.whitespace": ("", "nowarn", "warn"),
@@ -64,6 +64,9 @@ def main(answers_file: str, template: str) -> int:
     prefix = git("rev-parse", "--show-prefix").rstrip("\n")
     files = [*merged_files(service, backend)]
     names = {name for _, name in files} | rendered(template, service, backend)
+    if answers.get("deploy", "none") == "none":
+        files = [(mark, name) for mark, name in files if not is_deployment(name)]
+        names = {name for name in names if not is_deployment(name)}
     for reason in chain(
         of_folders(answers_file, answers, service),
         of_settings(),
@@ -259,12 +262,15 @@ def rendered(template: str, service: str, backend: bool) -> set[str]:
 def is_merged(name: str, service: str, backend: bool) -> bool:
     if OF_WORKERS.fullmatch(os.path.relpath(name, service)):
         return True
-    if OF_DEPLOYMENT.fullmatch(name):
-        return True
+    if is_deployment(name):
+        return backend or name.startswith("deploy/")
     return backend and (
-        bool(OF_BACKEND.fullmatch(name) or AT_THE_ROOT.fullmatch(name))
-        or name == f"{service}/__init__.py"
+        bool(OF_BACKEND.fullmatch(name)) or name == f"{service}/__init__.py"
     )
+
+
+def is_deployment(name: str) -> bool:
+    return bool(OF_DEPLOYMENT.fullmatch(name))
 
 
 def is_text(content: bytes) -> bool:

@@ -81,16 +81,14 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-@pytest.mark.parametrize("scope", ["backend", "service"])
 def test_edits_are_merged_and_deleted_files_do_not_come_back(
-    scope: str, make: Callable[..., tuple[Path, Path]]
+    make: Callable[..., tuple[Path, Path]],
 ) -> None:
-    root, project = make(scope, deploy=AZURE)
-    dockerfile = project / ("" if scope == "backend" else "deploy") / "Dockerfile"
-    main = project / "deploy" / "main.bicep"
+    root, project = make("backend", deploy=AZURE)
+    dockerfile, main = root / "Dockerfile", root / "deploy" / "main.bicep"
     edit(dockerfile, "EXPOSE 8000\n", "EXPOSE 8000\nENV LANG=C.UTF-8\n")
     edit(main, "var graceSeconds = 30", "var graceSeconds = 120")
-    (project / "deploy" / "environment.bicep").unlink()
+    (root / "deploy" / "environment.bicep").unlink()
     commit_all(root)
     before = read_files(root).keys()
 
