@@ -62,6 +62,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "run_workers": "both",
         "pooler_connections": 100,
         "get_secret_value": "common.secrets.read",
+        "database_secret": "ORDERS_DATABASE_URL",
         "queues": [
             {"name": "default", "tags": ["light"]},
             {"name": "reports", "executor": "thread", "tags": ["heavy"]},
@@ -251,7 +252,10 @@ def test_the_apps_keep_what_the_workers_need(deployment: Path) -> None:
         # The same in every process, and another in each deployment.
         assert variables["WORKERS_DEPLOYED_AT"]["value"] == "deployedAt"
         for secret in configuration["secrets"]:
-            assert secret["keyVaultUrl"].startswith("${vault.properties.vaultUri}")
+            vault, _, secret_name = secret["keyVaultUrl"].partition("secrets/")
+            assert vault == "${vault.properties.vaultUri}"
+            # Key Vault takes no underscore.
+            assert re.fullmatch("[0-9A-Za-z-]{1,127}", secret_name)
             assert "value" not in secret
     default = main.parameters["deployedAt"]["default"]
     assert default["function"]["type"] == "utc_now"
