@@ -9,6 +9,7 @@ from collections.abc import Callable
 from configparser import ConfigParser
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import psycopg
@@ -306,22 +307,23 @@ esac
 """
 
 
-@pytest.mark.parametrize("status", ["Succeeded", "Failed"])
-def test_the_apps_are_replaced_after_the_migration_only(
-    status: str,
-    rendered: Callable[[str, dict[str, object]], Path],
-    tmp_path: Path,
-) -> None:
-    """With programs in the place of Azure's and Docker's that write down what they get."""
+def committed(
+    rendered: Callable[[str, dict[str, object]], Path], tmp_path: Path
+) -> Path:
+    """A backend in a repository of its own."""
     folder = shutil.copytree(
         rendered("deploy-in-api", ANSWERS["in-api"]), tmp_path / "backend"
     )
     commit(folder)
+    return folder
+
+
+def run_script(folder: Path, tmp_path: Path, status: str) -> CompletedProcess[str]:
+    """With programs in the place of Azure's and Docker's that write down what they get."""
     for name in ("az", "docker", "sleep"):
         (tmp_path / name).write_text(AZ)
         (tmp_path / name).chmod(0o755)
-
-    result = run(
+    return run(
         *("sh", folder / "deploy/deploy.sh"),
         cwd=tmp_path,
         env=environment(
@@ -332,6 +334,31 @@ def test_the_apps_are_replaced_after_the_migration_only(
         ),
         check=False,
     )
+
+
+def test_what_is_not_committed_is_not_deployed(
+    rendered: Callable[[str, dict[str, object]], Path], tmp_path: Path
+) -> None:
+    """The image is named for the commit, and running apps may pull it again."""
+    folder = committed(rendered, tmp_path)
+    (folder / "app/more.py").write_text("")
+
+    result = run_script(folder, tmp_path, "Succeeded")
+
+    assert result.returncode == 1
+    assert "?? app/more.py\nThese changes are not committed" in result.stderr
+    assert not (tmp_path / "commands").exists()
+
+
+@pytest.mark.parametrize("status", ["Succeeded", "Failed"])
+def test_the_apps_are_replaced_after_the_migration_only(
+    status: str,
+    rendered: Callable[[str, dict[str, object]], Path],
+    tmp_path: Path,
+) -> None:
+    folder = committed(rendered, tmp_path)
+
+    result = run_script(folder, tmp_path, status)
 
     commands = (tmp_path / "commands").read_text().splitlines()
     steps = [

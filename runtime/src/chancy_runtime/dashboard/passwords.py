@@ -293,7 +293,7 @@ def password_login(
     A session ends after 8 hours, when its owner logs out and when the password changes, on
     every replica. The service's Chancy needs the plugin DashboardSessions, whose table
     `migrate` makes. As long as that, the secret or its value is missing, the dashboard is
-    closed and the log says why. Attempts to log in are limited in each process: 5 a minute
+    closed and the log says why. Wrong attempts are limited in each process: 5 a minute
     from one address, 50 from all.
 
     Args:
