@@ -65,6 +65,8 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
     report_dashboard(old, new, workers)
+    report_deploy(old, new)
+    report_taken_back(old, new, workers, files)
     rendered = rendered_files(tree_of(release, "template", "-C", template), workers)
     restore_edited(files, rendered, template)
     report_links(files, rendered)
@@ -214,6 +216,48 @@ def report_dashboard(
         )
     if now != "none" and after.get("dashboard_secret"):
         print(f"Its sessions need a table: run python -m {package}.workers migrate.")
+
+
+def report_deploy(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Says what a service has to have that is deployed by the template's files now."""
+    was, now = (answers.get("deploy", "none") for answers in (before, after))
+    if was != "none" or now == "none":
+        return
+    if after.get("scope") == "backend" and after.get("deploy_folder") == "deploy":
+        print(
+            "The files for Docker that your root has are left alone: those of the template "
+            "are in deploy/."
+        )
+    print(
+        "The workers' pools fit into the pooler now. Pools in files of your own, such as "
+        "main.py, stay as they are: chancy-workers check adds up all of them, and says what "
+        "else the deployment needs."
+    )
+
+
+def report_taken_back(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    workers: str,
+    files: Iterable[str],
+) -> None:
+    """Names the files that came with an answer and went with it, edited or not."""
+    for answer, places in (
+        ("dashboard", (f"{workers}/dashboard.py",)),
+        ("deploy", ("deploy/", "Dockerfile", ".dockerignore", "compose.yaml")),
+    ):
+        was, now = (answers.get(answer, "none") for answers in (before, after))
+        gone = [
+            name
+            for name in files
+            if name.startswith(places) and not os.path.lexists(name)
+        ]
+        if was != "none" == now and gone:
+            print(
+                f"The answer {answer} is none now, and the update deleted "
+                f"{', '.join(gone)}. If you had edited one, git show HEAD:./{gone[0]} has "
+                "what you wrote, and git checkout HEAD -- with its name brings it back."
+            )
 
 
 def restore_edited(
