@@ -65,6 +65,7 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
     report_dashboard(old, new, workers)
+    report_deploy(old, new)
     restore_switched_off(old, new, workers, files)
     rendered = rendered_files(tree_of(release, "template", "-C", template), workers)
     restore_edited(files, rendered, template)
@@ -215,6 +216,23 @@ def report_dashboard(
         )
     if now != "none" and after.get("dashboard_secret"):
         print(f"Its sessions need a table: run python -m {package}.workers migrate.")
+
+
+def report_deploy(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Says what a service has to have that is deployed by the template's files now."""
+    was, now = (answers.get("deploy", "none") for answers in (before, after))
+    if was != "none" or now == "none":
+        return
+    if after.get("scope") == "backend" and after.get("deploy_folder") == "deploy":
+        print(
+            "The files for Docker that your root has are left alone: those of the template "
+            "are in deploy/."
+        )
+    print(
+        "The workers' pools fit into the pooler now. Pools in files of your own, such as "
+        "main.py, stay as they are: chancy-workers check adds up all of them, and says what "
+        "else the deployment needs."
+    )
 
 
 def restore_switched_off(

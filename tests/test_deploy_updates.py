@@ -106,7 +106,9 @@ def test_edits_are_merged_and_deleted_files_do_not_come_back(
 
 @pytest.mark.parametrize("program", ["copier", "chancy-workers"])
 def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
-    program: str, make: Callable[..., tuple[Path, Path]]
+    program: str,
+    make: Callable[..., tuple[Path, Path]],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     root, _ = make("backend")
     (root / "Dockerfile").write_text(THEIRS)
@@ -114,10 +116,13 @@ def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
 
     if program == "copier":
         update(root, "v0.1.0", deploy=AZURE)
+        printed = capfd.readouterr().out
     else:
         change_answers(root, deploy=AZURE)
         commit_all(root)
-        run(PROGRAM, "update", cwd=root)
+        printed = run(PROGRAM, "update", cwd=root).stdout
+    assert "your root has are left alone: those of the template are in" in printed
+    assert "such as main.py, stay as they are: chancy-workers check" in printed
     commit_all(root)
     assert (root / "Dockerfile").read_text() == THEIRS
     assert yaml.safe_load((root / ANSWERS).read_text())["deploy_folder"] == "deploy"
