@@ -2,8 +2,8 @@
 
     python keep_files.py ANSWERS_FILE WORKERS_FOLDER TEMPLATE RELEASE
 
-Copier deletes the files of a job that was taken out of the answers, brings back those that
-the team deleted or moved, and deletes a file that the template no longer has, edited or
+Copier deletes the files of a job, a dashboard or a deployment that was taken out of the
+answers, brings back those that the team deleted or moved, and deletes a file that the template no longer has, edited or
 not. HEAD has them all, because only a committed tree is updated. The template's repository
 has the last release, where files without Jinja are as they were rendered. What only few
 updates need is imported where it is used: this runs in every one.
@@ -65,6 +65,8 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
     report_dashboard(old, new, workers)
+    report_deploy(old, new)
+    restore_switched_off(old, new, workers, files)
     rendered = rendered_files(tree_of(release, "template", "-C", template), workers)
     restore_edited(files, rendered, template)
     report_links(files, rendered)
@@ -214,6 +216,53 @@ def report_dashboard(
         )
     if now != "none" and after.get("dashboard_secret"):
         print(f"Its sessions need a table: run python -m {package}.workers migrate.")
+
+
+def report_deploy(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Says what a service has to have that is deployed by the template's files now."""
+    was, now = (answers.get("deploy", "none") for answers in (before, after))
+    if was != "none" or now == "none":
+        return
+    if after.get("scope") == "backend" and after.get("deploy_folder") == "deploy":
+        print(
+            "The files for Docker that your root has are left alone: those of the template "
+            "are in deploy/."
+        )
+    print(
+        "The workers' pools fit into the pooler now. Pools in files of your own, such as "
+        "main.py, stay as they are: chancy-workers check adds up all of them, and says what "
+        "else the deployment needs."
+    )
+
+
+def restore_switched_off(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    workers: str,
+    files: Mapping[str, object],
+) -> None:
+    """Brings files back that an answer took out, which are for the team to edit."""
+    off = [
+        answer
+        for answer in ("dashboard", "deploy")
+        if before.get(answer, "none") != "none" == after.get(answer, "none")
+    ]
+    if not off:
+        return
+    import shlex
+
+    from refuse_update import is_deployment
+
+    rendered = {
+        "dashboard": lambda name: name == f"{workers}/dashboard.py",
+        "deploy": is_deployment,
+    }
+    for answer in off:
+        if kept := restore(sorted(filter(rendered[answer], files))):
+            print(
+                f"The answer {answer} is none now. Its files may hold work of yours, and "
+                f"stay; when nothing needs them: git rm {shlex.join(kept)}"
+            )
 
 
 def restore_edited(

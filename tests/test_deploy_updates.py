@@ -1,5 +1,7 @@
 """What deploys a service comes and changes by updates, and a team's own files stay."""
 
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +106,9 @@ def test_edits_are_merged_and_deleted_files_do_not_come_back(
 
 @pytest.mark.parametrize("program", ["copier", "chancy-workers"])
 def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
-    program: str, make: Callable[..., tuple[Path, Path]]
+    program: str,
+    make: Callable[..., tuple[Path, Path]],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     root, _ = make("backend")
     (root / "Dockerfile").write_text(THEIRS)
@@ -112,10 +116,13 @@ def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
 
     if program == "copier":
         update(root, "v0.1.0", deploy=AZURE)
+        printed = capfd.readouterr().out
     else:
         change_answers(root, deploy=AZURE)
         commit_all(root)
-        run(PROGRAM, "update", cwd=root)
+        printed = run(PROGRAM, "update", cwd=root).stdout
+    assert "your root has are left alone: those of the template are in" in printed
+    assert "such as main.py, stay as they are: chancy-workers check" in printed
     commit_all(root)
     assert (root / "Dockerfile").read_text() == THEIRS
     assert yaml.safe_load((root / ANSWERS).read_text())["deploy_folder"] == "deploy"
@@ -135,17 +142,25 @@ def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
     )
 
 
-def test_the_answer_taken_back_leaves_what_was_there_before(
+@pytest.mark.parametrize("scope", ["service", "backend"])
+def test_the_answer_taken_back_keeps_the_files_and_says_how_to_delete_them(
+    scope: str,
     make: Callable[..., tuple[Path, Path]],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    root, project = make("service")
+    root, project = make(scope)
     before = read_files(root)
 
     update(project, "v0.1.0", deploy=AZURE)
     commit_all(root)
-    assert (project / "deploy" / "main.bicep").is_file()
+    (project / "deploy" / "main.bicep").write_text("// Edited.\n")
+    commit_all(root)
+    capfd.readouterr()
     update(project, "v0.1.0", deploy="none")
 
+    assert (project / "deploy" / "main.bicep").read_text() == "// Edited.\n"
+    (told,) = re.findall("when nothing needs them: (git rm .*)", capfd.readouterr().out)
+    run(*shlex.split(told), cwd=project)
     assert read_files(root) == before
 
 

@@ -1,5 +1,6 @@
 """One password lets operators in, on every replica, until they log out."""
 
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -105,6 +106,19 @@ def test_a_session_holds_on_every_replica_until_the_log_out(
     assert [line for line in of_dashboard(app_log) if "resumed" not in line] == [
         "INFO dashboard: operator logged in (127.0.0.1)",
         "INFO dashboard: operator logged out",
+    ]
+
+
+def test_who_did_what_is_also_in_a_log_that_takes_no_info(
+    browser: httpx.Client, site: Site, app_log: pytest.LogCaptureFixture
+) -> None:
+    """As in a service that configures no logging: Python drops INFO there."""
+    app_log.set_level(logging.WARNING, logger="app")
+    log_in(browser, OPERATOR_PASSWORD)
+    assert change(browser, "queues/kept/resume") == 200
+    assert of_dashboard(app_log) == [
+        "WARNING dashboard: operator logged in (127.0.0.1)",
+        "WARNING dashboard: operator (operator): resumed kept: done",
     ]
 
 

@@ -22,6 +22,7 @@ from starlette.types import Message
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.dashboard import reading
+from chancy_runtime.dashboard.audit import log_change
 from chancy_runtime.dashboard.changing import Refused, Result, body_of, change_of
 from chancy_runtime.dashboard.events import heard
 from chancy_runtime.dashboard.failures import database_failed
@@ -239,15 +240,15 @@ class _Gate:
             results = await change.make(source.chancy, name, match, body)
         except Refused as refusal:
             what = f"{request.method} {path}"
-            _audit(source.chancy, visitor, what, f"refused: {refusal.title}")
+            log_change(source.chancy, visitor, what, f"refused: {refusal.title}")
             raise
         except Exception as error:
             what = f"{request.method} {path}"
-            _audit(source.chancy, visitor, what, f"failed: {type(error).__name__}")
+            log_change(source.chancy, visitor, what, f"failed: {type(error).__name__}")
             raise
         for result in results:
             what = f"{result.what} {result.id}"
-            _audit(source.chancy, visitor, what, result.reason)
+            log_change(source.chancy, visitor, what, result.reason)
         return _answer_to(results, is_batch=path == "api/v1/jobs")
 
     # --- live events -----------------------------------------------------------------
@@ -347,10 +348,3 @@ def _answer_to(results: list[Result], *, is_batch: bool) -> Response:
     if result.reason:
         raise Refused(result.status, result.reason)
     return secured(JSONResponse({"ok": True}))
-
-
-def _audit(chancy: Chancy, visitor: Visitor, what: str, problem: str = "") -> None:
-    """Logs a change, or why it was not made."""
-    level = logging.WARNING if problem else logging.INFO
-    texts = (visitor.name, visitor.role, what, problem or "done")
-    chancy.log.log(level, "dashboard: %s (%s): %s: %s", *map(one_line, texts))

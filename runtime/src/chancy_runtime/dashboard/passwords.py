@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.dashboard import sessions
+from chancy_runtime.dashboard.audit import log_visit
 from chancy_runtime.dashboard.failures import database_failed
 from chancy_runtime.dashboard.origins import is_encrypted
 from chancy_runtime.dashboard.pages import login_form, secured
@@ -172,7 +173,7 @@ class PasswordLogin:
         token = secrets.token_urlsafe(32)
         await sessions.begin(chancy, sessions.id_of(token, role, given))
         self._throttle.forget_last(address)
-        chancy.log.info("dashboard: %s logged in (%s)", role, address)
+        log_visit(chancy, "dashboard: %s logged in (%s)", role, address)
         answer = secured(RedirectResponse(f"{base}/{page}", 303))
         answer.set_cookie(
             COOKIE,
@@ -197,7 +198,7 @@ class PasswordLogin:
         if visitor is not None:
             ids = await self._ids(chancy, request.cookies[COOKIE])
             await sessions.end(chancy, [*ids])
-            chancy.log.info("dashboard: %s logged out", visitor.role)
+            log_visit(chancy, "dashboard: %s logged out", visitor.role)
 
     async def page(self, base: str, page: str) -> Response:
         """Answers somebody who is not logged in."""
