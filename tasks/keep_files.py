@@ -2,8 +2,8 @@
 
     python keep_files.py ANSWERS_FILE WORKERS_FOLDER TEMPLATE RELEASE
 
-Copier deletes the files of a job that was taken out of the answers, brings back those that
-the team deleted or moved, and deletes a file that the template no longer has, edited or
+Copier deletes the files of a job, a dashboard or a deployment that was taken out of the
+answers, brings back those that the team deleted or moved, and deletes a file that the template no longer has, edited or
 not. HEAD has them all, because only a committed tree is updated. The template's repository
 has the last release, where files without Jinja are as they were rendered. What only few
 updates need is imported where it is used: this runs in every one.
@@ -66,7 +66,7 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     report_moved(before, after, workers)
     report_dashboard(old, new, workers)
     report_deploy(old, new)
-    report_taken_back(old, new, workers, files)
+    restore_switched_off(old, new, workers, files)
     rendered = rendered_files(tree_of(release, "template", "-C", template), workers)
     restore_edited(files, rendered, template)
     report_links(files, rendered)
@@ -235,28 +235,33 @@ def report_deploy(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     )
 
 
-def report_taken_back(
+def restore_switched_off(
     before: Mapping[str, Any],
     after: Mapping[str, Any],
     workers: str,
-    files: Iterable[str],
+    files: Mapping[str, object],
 ) -> None:
-    """Names the files that came with an answer and went with it, edited or not."""
-    for answer, places in (
-        ("dashboard", (f"{workers}/dashboard.py",)),
-        ("deploy", ("deploy/", "Dockerfile", ".dockerignore", "compose.yaml")),
-    ):
-        was, now = (answers.get(answer, "none") for answers in (before, after))
-        gone = [
-            name
-            for name in files
-            if name.startswith(places) and not os.path.lexists(name)
-        ]
-        if was != "none" == now and gone:
+    """Brings files back that an answer took out, which are for the team to edit."""
+    off = [
+        answer
+        for answer in ("dashboard", "deploy")
+        if before.get(answer, "none") != "none" == after.get(answer, "none")
+    ]
+    if not off:
+        return
+    import shlex
+
+    from refuse_update import is_deployment
+
+    rendered = {
+        "dashboard": lambda name: name == f"{workers}/dashboard.py",
+        "deploy": is_deployment,
+    }
+    for answer in off:
+        if kept := restore(sorted(filter(rendered[answer], files))):
             print(
-                f"The answer {answer} is none now, and the update deleted "
-                f"{', '.join(gone)}. If you had edited one, git show HEAD:./{gone[0]} has "
-                "what you wrote, and git checkout HEAD -- with its name brings it back."
+                f"The answer {answer} is none now. Its files may hold work of yours, and "
+                f"stay; when nothing needs them: git rm {shlex.join(kept)}"
             )
 
 

@@ -141,10 +141,8 @@ def test_check_and_update_say_what_the_app_has_to_include(
     change_answers(root, dashboard="none")
     printed = run(PROGRAM, "update", cwd=root).stdout
     says(printed, "no longer in the API: take its import … out of main.py")
-    says(
-        printed, "deleted workers/dashboard.py. If … git checkout HEAD -- with its name"
-    )
-    assert not (root / "app/billing/workers/dashboard.py").exists()
+    says(printed, "when nothing needs them: git rm workers/dashboard.py")
+    assert (root / "app/billing/workers/dashboard.py").is_file()
     (left,) = check(root)
     says(left["problem"], "includes the dashboard, which the answers do not have")
 

@@ -1,6 +1,7 @@
 """What deploys a service comes and changes by updates, and a team's own files stay."""
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,26 +142,26 @@ def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
     )
 
 
-def test_the_answer_taken_back_leaves_what_was_there_before(
-    make: Callable[..., tuple[Path, Path]], capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("scope", ["service", "backend"])
+def test_the_answer_taken_back_keeps_the_files_and_says_how_to_delete_them(
+    scope: str,
+    make: Callable[..., tuple[Path, Path]],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """And names what it deletes, which the team may have edited."""
-    root, project = make("service")
+    root, project = make(scope)
     before = read_files(root)
 
     update(project, "v0.1.0", deploy=AZURE)
     commit_all(root)
-    edit(project / "deploy" / "main.bicep", "graceSeconds = 30", "graceSeconds = 120")
+    (project / "deploy" / "main.bicep").write_text("// Edited.\n")
     commit_all(root)
     capfd.readouterr()
     update(project, "v0.1.0", deploy="none")
 
+    assert (project / "deploy" / "main.bicep").read_text() == "// Edited.\n"
+    (told,) = re.findall("when nothing needs them: (git rm .*)", capfd.readouterr().out)
+    run(*shlex.split(told), cwd=project)
     assert read_files(root) == before
-    printed = capfd.readouterr().out
-    assert "the update deleted deploy/Dockerfile, " in printed
-    assert "deploy/main.bicep" in printed
-    (command,) = re.findall(r"git show HEAD:\./\S+", printed)
-    run(*command.split(), cwd=project)
 
 
 def test_a_file_that_would_be_overwritten_is_refused(tmp_path: Path) -> None:
