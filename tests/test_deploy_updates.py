@@ -175,7 +175,7 @@ def test_a_file_that_would_be_overwritten_is_refused(tmp_path: Path) -> None:
 
     assert result.returncode != 0
     assert result.stderr.splitlines()[-1].endswith(
-        "deploy/Dockerfile is there already and this template did not render it: move it "
+        "deploy/Dockerfile is there already, yours or left from an earlier answer: move it "
         "away (git mv), then answer deploy again"
     )
     there = [path.name for path in deploy.parent.rglob("*") if path.is_file()]
