@@ -358,6 +358,26 @@ def test_the_apps_are_replaced_after_the_migration_only(
         assert needed <= given <= known.keys()
 
 
+def test_the_script_builds_nothing_that_is_not_committed(
+    rendered: Callable[[str, dict[str, object]], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(
+        rendered("deploy-in-api", ANSWERS["in-api"]), tmp_path / "backend"
+    )
+    commit(folder)
+    (folder / "app/new.py").touch()
+
+    result = run(
+        *("sh", folder / "deploy/deploy.sh"),
+        cwd=tmp_path,
+        env=environment(RESOURCE_GROUP="group", REGISTRY="acme", VAULT="vault"),
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("There are uncommitted changes")
+
+
 def test_the_script_knows_each_state_of_a_run(deployment: Path) -> None:
     """Those after which the job ends are not waited for."""
     script = (deployment / "deploy.sh").read_text()

@@ -195,11 +195,18 @@ def test_a_dockerfile_of_ours_does_not_say_how_the_service_is_started(
             "from fastapi import FastAPI\n\napp = FastAPI()\n"
         )
         (root / "app" / "billing" / "Procfile").write_text("web: uvicorn server:app\n")
-        copy("app/billing", *answers, cwd=root)
+        told = copy("app/billing", *answers, cwd=root).stderr
         wired.append((root / "app" / "billing" / "server.py").read_text())
 
     assert wired[0] == wired[1]
     assert "from workers.chancy_initialization import" in wired[0]
+    # The lines for the probes' routes are whole.
+    for line in (
+        "from chancy_runtime.web import health_router",
+        "from app.billing.workers.chancy_instance import get_chancy",
+        "app.include_router(health_router(get_chancy))",
+    ):
+        assert f"    {line}\n" in told
 
 
 def test_a_folder_that_is_a_link_is_refused(
