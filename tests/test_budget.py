@@ -147,14 +147,15 @@ def test_the_sizes_fit_into_any_pooler_that_is_not_refused(
             api += sizes["push_pool_max"]
         own = pool + len(workers) - kinds.count("api")
         replicas = sizes["api_max_replicas"], sizes["worker_max_replicas"]
-        total = 2 * (replicas[0] * api + replicas[1] * own) + sizes["scaler"] + 1
+        scaler = sizes["scaler"]
+        total = 2 * (replicas[0] * api + replicas[1] * own + scaler) + 1
 
         assert total <= limit
         assert total + 2 * api > limit or replicas[0] == 10
         assert sizes["worker_pool_min"] <= pool
         assert replicas[0] >= 1
         assert (replicas[1] > 0) is (run_workers != "in_api")
-        # The rule itself takes a connection, and has nothing to scale with one replica.
+        # The rule itself takes a connection in each release, and has nothing to scale with one replica.
         assert bool(sizes["scaler"]) is (replicas[1] > 1)
 
 
@@ -196,6 +197,20 @@ resource worker 'Microsoft.App/containerApps@2025-01-01' = {
     maxReplicas: 3
     rules: [ { custom: { type: 'postgresql' } } ]
   } } }
+}
+"""
+# The platform starts up to 10 replicas of an app that does not say how many.
+TWO_MORE = """\
+resource heavyWorker 'Microsoft.App/containerApps@2025-01-01' = {
+  properties: { template: { scale: { minReplicas: 1 } } }
+}
+resource mailWorker 'Microsoft.App/containerApps@2025-01-01' = {
+  properties: { template: { scale: { maxReplicas: 1 } } }
+}
+resource other 'Microsoft.App/containerApps@2025-01-01' existing = {
+  name: 'other'
+}
+resource migrate 'Microsoft.App/jobs@2025-01-01' = {
 }
 """
 ENGINE = "from sqlalchemy.ext.asyncio import create_async_engine\n"
@@ -241,7 +256,7 @@ def service_with(root: Path, files: dict[str, str], **answers: object) -> Projec
         (
             {"app/billing/deploy/main.bicep": BICEP},
             {"run_workers": "both"},
-            "52 of … (2 API × (4 pool + 1 LISTEN) + 3 worker × (…)) + 1 scale rule + 1",
+            "53 of … (2 API × (4 pool + 1 LISTEN) + 3 worker × (…) + 1 scale rule) + 1",
         ),
         (
             {
@@ -250,6 +265,11 @@ def service_with(root: Path, files: dict[str, str], **answers: object) -> Projec
             },
             {"run_workers": "both"},
             "(5 API × ",
+        ),
+        (
+            {"app/billing/deploy/main.bicep": f"{BICEP}{TWO_MORE}"},
+            {"run_workers": "both"},
+            "(2 API × (4 pool + 1 LISTEN) + 14 worker × (…)",
         ),
         (
             {"app/database.py": f"{ENGINE}engine = create_async_engine(URL)\n"},
@@ -300,7 +320,7 @@ def service_with(root: Path, files: dict[str, str], **answers: object) -> Projec
         ),
     ],
     ids=[
-        *("plain", "an API that only pushes", "replicas", "a parameter", "no size"),
+        *("plain", "an API that only pushes", "replicas", "a parameter", "several apps", "no size"),
         *("of the app", "of a job", "a constant", "unknown", "elsewhere", "in a function"),
         "without asyncio",
     ],

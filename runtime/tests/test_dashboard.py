@@ -155,6 +155,7 @@ def test_what_a_browser_sends_as_a_token_opens_nothing(site: Site) -> None:
 FOREIGN = [
     {"origin": "https://evil.example"},
     {"origin": "null"},
+    {"origin": "http://["},
     {"origin": None},
     {"sec-fetch-site": "cross-site"},
     {"sec-fetch-site": "same-site"},
@@ -186,6 +187,7 @@ def test_a_foreign_page_changes_nothing(
         ("/api/v1/jobs", {"sec-fetch-site": "same-site"}),
         ("/gate.js", {"sec-fetch-site": "cross-site"}),
         ("/jobs", {"origin": "https://evil.example"}),
+        ("/jobs", {"origin": "http://["}),
     ],
 )
 def test_a_foreign_page_reads_nothing(
@@ -223,10 +225,17 @@ def test_links_and_proxies_work(site: Site) -> None:
         ("DELETE", "jobs/{id}", None, "Jobs are not deleted here"),
         ("POST", "jobs", {"action": "purge", "ids": ["{id}"]}, "Jobs are not deleted"),
         ("POST", "jobs", {"action": "PURGE", "ids": ["{id}"]}, "The action is neither"),
+        ("POST", "jobs", {"action": ["retry"], "ids": ["{id}"]}, "The action is nei"),
         ("POST", "jobs", {"action": "retry", "ids": []}, "ids is not a list"),
         ("POST", "jobs", {"action": "retry", "ids": ["x"]}, "One of the ids"),
         ("POST", "jobs", ["retry"], "The body is not a JSON object"),
         ("POST", "queues/kept/pause", {"resume_at": "soon"}, "resume_at is not a time"),
+        (
+            "POST",
+            "queues/kept/pause",
+            {"resume_at": "9999-12-31T23:59:59-14:00"},
+            "resume_at is not a time",
+        ),
         ("POST", "queues/nothing/pause", {}, "there is no such queue"),
         ("POST", f"jobs/{NOBODY}/retry", None, "there is no such job"),
         ("POST", "jobs/1/retry", None, "The dashboard does not do this."),

@@ -1,9 +1,13 @@
 """One password lets operators in, on every replica, until they log out."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 import pytest
 from chancy_runtime import DashboardSessions, WorkersError
 from chancy_runtime.dashboard import dashboard_router, password_login, passwords
@@ -19,6 +23,7 @@ from dashboard_service import (
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from harness.commands import wait_for
 from harness.databases import query
 
 pytestmark = pytest.mark.xdist_group("dashboard")
@@ -176,12 +181,54 @@ def test_attempts_are_limited(
     ] * 5 + ["WARNING dashboard: too many attempts to log in (127.0.0.1)"]
 
 
+def test_a_viewer_cannot_guess_the_password_of_operators(
+    browser: httpx.Client,
+) -> None:
+    statuses = []
+    for _ in range(2):
+        statuses += [log_in(browser, WRONG).status_code for _ in range(4)]
+        statuses.append(log_in(browser, VIEWER_PASSWORD).status_code)
+    assert statuses == [401] * 4 + [303] + [401] + [429] * 4
+
+
+def test_an_outsider_takes_one_connection_of_the_workers_at_a_time(site: Site) -> None:
+    url = urlsplit(site.address)
+    request = (
+        f"GET {MAIL}{JOBS} HTTP/1.1\r\nhost: {url.netloc}\r\n"
+        f"cookie: {passwords.COOKIE}=guess\r\nconnection: close\r\n\r\n"
+    )
+    with ExitStack() as stack:
+        lock = stack.enter_context(psycopg.connect(site.url))
+        lock.execute("LOCK mail_dashboard_sessions")
+        outsiders = [
+            stack.enter_context(socket.create_connection((url.hostname, url.port)))
+            for _ in range(8)
+        ]
+        for outsider in outsiders:
+            outsider.sendall(request.encode())
+        waiting = (
+            "SELECT count(*) FROM pg_locks WHERE NOT granted "
+            "AND relation = 'mail_dashboard_sessions'::regclass"
+        )
+        wait_for(
+            lambda: query(site.url, waiting) != [(0,)], timeout=30, what="a request"
+        )
+        # This one came later, and is answered.
+        assert httpx.get(f"{site.address}{MAIL}/").status_code == 401
+        assert query(site.url, waiting) == [(1,)]
+        lock.rollback()
+        for outsider in outsiders:
+            assert outsider.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
 @pytest.mark.parametrize(
     ("origin", "host", "status", "is_secure"),
     [
         ("https://billing.example", "billing.example", 303, True),
         ("http://billing.example", "billing.example", 400, None),
         ("http://localhost:8000", "localhost:8000", 303, False),
+        ("http://[::1]:8000", "[::1]:8000", 303, False),
+        ("http://[", "[", 400, None),
         ("https://evil.example", "billing.example", 403, None),
     ],
 )

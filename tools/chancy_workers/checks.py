@@ -16,7 +16,7 @@ from .alembic_env import LIBRARY, gaps_in
 from .answers import Answers, Project, fingerprint, jobs_of
 from .connections import sum_of
 from .dashboards import includes_dashboard, passes_dashboard
-from .deploy_files import probes_without_routes, short_graces
+from .deploy_files import is_deployed, probes_without_routes, short_graces
 from .in_the_way import in_the_way
 from .library import (
     NAME,
@@ -612,7 +612,7 @@ def needs_too_many_connections(subject: Subject) -> Iterator[Finding]:
     An error where the sizes that the files state are too much without any other.
     """
     project = subject.project
-    if project.answers.get("deploy", "none") == "none":
+    if not is_deployed(project):
         return
     total = sum_of(project)
     if total.size() <= total.limit:

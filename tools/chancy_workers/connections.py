@@ -32,6 +32,12 @@ _ELSEWHERE = "other database"
 # Chancy's own default.
 _CHANCY = 10
 _SYNC = ("sync_push", "sync_push_many")
+# What Container Apps start at most of an app that does not say how many.
+_PLATFORM_REPLICAS = 10
+_APP_WITHOUT_MOST = re.compile(
+    r"resource \w+ 'Microsoft\.App/containerApps@[^']*' = (?!.*\bmaxReplicas:)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,14 @@ class Sum:
     def size(self, *, stated: bool = False) -> int:
         """The connections of all; with `stated`, of what the files state."""
         once = sum(each.size(stated=stated) for each in self.replicas)
-        return RELEASES * once + self.scale_rules + COMMANDS
+        return RELEASES * (once + self.scale_rules) + COMMANDS
 
     def __str__(self) -> str:
         rule = f" + {self.scale_rules} scale rule" if self.scale_rules else ""
         return (
             f"needs up to {self.size()} of the pooler's {self.limit} connections while a "
-            f"release is deployed: {RELEASES} × ({' + '.join(map(str, self.replicas))})"
-            f"{rule} + {COMMANDS} migrate"
+            f"release is deployed: {RELEASES} × ({' + '.join(map(str, self.replicas))}"
+            f"{rule}) + {COMMANDS} migrate"
         )
 
 
@@ -226,9 +232,10 @@ class _Files:
             for block in re.split(r"(?m)^(?=resource |module )", text):
                 name = re.match(r"(?:resource|module) (\w+)", block)
                 most = re.search(r"\bmaxReplicas: *(\d+)", block)
-                if name and most:
+                if name and (most or _APP_WITHOUT_MOST.match(block)):
                     what = "worker" if "worker" in name[1].lower() else "API"
-                    found[what] = int(most[1])
+                    number = int(most[1]) if most else _PLATFORM_REPLICAS
+                    found[what] = found.get(what, 0) + number
                     rules = len(re.findall(r"\btype: *'postgresql'", block))
                     found["scale rule"] = found.get("scale rule", 0) + rules
         return found

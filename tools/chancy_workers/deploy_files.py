@@ -16,8 +16,9 @@ READY = "/health/ready"
 ROUTER = "health_router"
 
 
-def bicep_files(project: Project) -> Iterator[Path]:
-    yield from sorted(project.folder.glob("deploy/*.bicep"))
+def is_deployed(project: Project) -> bool:
+    """Whether the files in deploy/ are the template's; a team's own may deploy anything."""
+    return bool(project.answers.get("deploy", "none") != "none")
 
 
 def short_graces(
@@ -27,8 +28,10 @@ def short_graces(
 
     Yields the file, the line, the seconds there and the seconds that are needed.
     """
+    if not is_deployed(project):
+        return
     needed = _shutdown_grace(initialization) + MARGIN
-    for path in bicep_files(project):
+    for path in sorted(project.folder.glob("deploy/*.bicep")):
         lines = path.read_text(errors="replace").splitlines()
         names = [
             found[1]
@@ -66,7 +69,9 @@ def probes_without_routes(project: Project, root: Path) -> Path | None:
         root: The folder of the backend.
     """
     path = project.folder / "deploy" / "main.bicep"
-    if not path.is_file() or READY not in path.read_text(errors="replace"):
+    if not is_deployed(project) or not path.is_file():
+        return None
+    if READY not in path.read_text(errors="replace"):
         return None
     tests = project.service / "workers" / "tests"
     for name in files_like(root, "*.py"):

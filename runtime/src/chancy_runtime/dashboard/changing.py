@@ -104,7 +104,7 @@ async def _jobs(
     verb, ids = body.get("action"), body.get("ids")
     if verb == "purge":
         raise Refused(403, _NO_PURGE)
-    if verb not in _ACTIONS:
+    if not isinstance(verb, str) or verb not in _ACTIONS:
         raise Refused(422, "The action is neither retry nor cancel.")
     if not isinstance(ids, list) or not 0 < len(ids) <= _MOST_IDS:
         raise Refused(422, f"ids is not a list of 1 to {_MOST_IDS} ids of jobs.")
@@ -167,9 +167,10 @@ def _time(text: Any) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        # Python cannot read a time of another year than 1 to 9999 from the database.
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         raise Refused(422, "resume_at is not a time in ISO 8601.") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 CHANGES = (

@@ -1,6 +1,6 @@
 """Whether a request comes from the dashboard's own page."""
 
-from urllib.parse import urlsplit
+import re
 
 from starlette.datastructures import Headers
 
@@ -26,7 +26,7 @@ def is_foreign(headers: Headers, *, by_person: tuple[str, ...] = ()) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return False
-    host = urlsplit(origin).netloc
+    host = _host(origin)
     return not host or host not in (
         headers.get("host"),
         headers.get("x-forwarded-host"),
@@ -35,10 +35,13 @@ def is_foreign(headers: Headers, *, by_person: tuple[str, ...] = ()) -> bool:
 
 def is_encrypted(origin: str) -> bool | None:
     """Whether the page of an origin came over https; None for one on this machine."""
-    url = urlsplit(origin)
-    name = url.hostname or ""
-    if url.scheme == "http" and (
-        name in ("localhost", "127.0.0.1", "::1") or name.endswith(".localhost")
+    name = re.sub(r":\d*$", "", _host(origin))
+    if origin.startswith("http://") and (
+        name in ("localhost", "127.0.0.1", "[::1]") or name.endswith(".localhost")
     ):
         return None
-    return url.scheme == "https"
+    return origin.startswith("https://")
+
+
+def _host(origin: str) -> str:
+    return origin.partition("://")[2]

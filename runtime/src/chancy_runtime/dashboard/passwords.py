@@ -61,9 +61,12 @@ class _Throttle:
         self._said_until = now + _WINDOW
         return True
 
-    def forget(self, address: str) -> None:
-        """Forgets the attempts of an address, after one that succeeded."""
-        self._attempts = deque(each for each in self._attempts if each[1] != address)
+    def forget_last(self, address: str) -> None:
+        """Forgets an attempt that succeeded; the wrong ones before it still count."""
+        for attempt in reversed(self._attempts):
+            if attempt[1] == address:
+                self._attempts.remove(attempt)
+                return
 
 
 class PasswordLogin:
@@ -89,6 +92,8 @@ class PasswordLogin:
         self._passwords: dict[Role, str] = {}
         self._read_again = 0.0
         self._reading = asyncio.Lock()
+        # Anybody may send a cookie: looking for it takes one connection of the Worker's pool.
+        self._looking = asyncio.Lock()
 
     def serve(self, get_chancy: Callable[[], Chancy]) -> None:
         """Takes the Chancy of the dashboard, whose database has the sessions.
@@ -121,7 +126,8 @@ class PasswordLogin:
         if not ids:
             return None
         try:
-            found = await sessions.find(chancy, [*ids])
+            async with self._looking:
+                found = await sessions.find(chancy, [*ids])
         except psycopg.Error as error:
             raise HTTPException(503, database_failed(chancy, error)) from None
         role = next((role for id, role in ids.items() if id in found), None)
@@ -166,7 +172,7 @@ class PasswordLogin:
             return login_form(base, page, note="The password is wrong.")
         token = secrets.token_urlsafe(32)
         await sessions.begin(chancy, sessions.id_of(token, role, given))
-        self._throttle.forget(address)
+        self._throttle.forget_last(address)
         log_visit(chancy, "dashboard: %s logged in (%s)", role, address)
         answer = secured(RedirectResponse(f"{base}/{page}", 303))
         answer.set_cookie(
@@ -288,7 +294,7 @@ def password_login(
     A session ends after 8 hours, when its owner logs out and when the password changes, on
     every replica. The service's Chancy needs the plugin DashboardSessions, whose table
     `migrate` makes. As long as that, the secret or its value is missing, the dashboard is
-    closed and the log says why. Attempts to log in are limited in each process: 5 a minute
+    closed and the log says why. Wrong attempts are limited in each process: 5 a minute
     from one address, 50 from all.
 
     Args:
