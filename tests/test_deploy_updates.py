@@ -175,7 +175,7 @@ def test_a_file_that_would_be_overwritten_is_refused(tmp_path: Path) -> None:
 
     assert result.returncode != 0
     assert result.stderr.splitlines()[-1].endswith(
-        "deploy/Dockerfile is there already and this template did not render it: move it "
+        "deploy/Dockerfile is there already, yours or left from an earlier answer: move it "
         "away (git mv), then answer deploy again"
     )
     there = [path.name for path in deploy.parent.rglob("*") if path.is_file()]
@@ -195,11 +195,18 @@ def test_a_dockerfile_of_ours_does_not_say_how_the_service_is_started(
             "from fastapi import FastAPI\n\napp = FastAPI()\n"
         )
         (root / "app" / "billing" / "Procfile").write_text("web: uvicorn server:app\n")
-        copy("app/billing", *answers, cwd=root)
+        told = copy("app/billing", *answers, cwd=root).stderr
         wired.append((root / "app" / "billing" / "server.py").read_text())
 
     assert wired[0] == wired[1]
     assert "from workers.chancy_initialization import" in wired[0]
+    # The lines for the probes' routes are whole.
+    for line in (
+        "from chancy_runtime.web import health_router",
+        "from app.billing.workers.chancy_instance import get_chancy",
+        "app.include_router(health_router(get_chancy))",
+    ):
+        assert f"    {line}\n" in told
 
 
 def test_a_folder_that_is_a_link_is_refused(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import traceback
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -78,6 +79,22 @@ def test_a_job_without_hidden_arguments_is_shown_as_it_is(site: Site) -> None:
     assert (job["kwargs"], job["errors"], job["unique_key"]) == (
         *({"times": 3}, errors, "key"),
     )
+
+
+def test_a_job_does_not_look_as_if_it_had_waited_since_the_start(site: Site) -> None:
+    async def push() -> list[str]:
+        async with site.billing.create() as chancy:
+            at_once = greet.job.with_kwargs(name="", times=3).with_queue("kept")
+            later = at_once.with_scheduled_at(datetime(2999, 1, 1, tzinfo=UTC))
+            return [
+                str((await chancy.push(job)).identifier) for job in (at_once, later)
+            ]
+
+    at_once, later = (
+        site("GET", f"/api/v1/jobs/{id}", "ada").json() for id in asyncio.run(push())
+    )
+    assert at_once["scheduled_at"] == at_once["created_at"]
+    assert later["scheduled_at"].startswith("2999-01-01")
 
 
 def test_a_traceback_without_messages_has_its_frames_and_its_types() -> None:

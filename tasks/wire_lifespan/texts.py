@@ -53,8 +53,8 @@ AS_A_FILE = """
 No file says how it is started. The import of the workers is right for {stem}:app and for
 python {stem}.py; for a start as a module of a package, put a dot before workers."""
 AS_A_PACKAGE = """
-No file says how it is started. The import of the workers is right for {folder}.{stem}:app;
-for {stem}:app or python {stem}.py, take the dot before workers away."""
+No file says how it is started. The import of the workers is right for a module of a package,
+as in {folder}.{stem}:app; for {stem}:app or python {stem}.py, take the dot before workers away."""
 SWITCHED = (
     "{file} now imports from chancy_runtime what came from workers/ (line {rows})."
 )

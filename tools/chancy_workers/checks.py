@@ -660,7 +660,8 @@ def has_probes_without_routes(subject: Subject) -> Iterator[Finding]:
             f"has no /health/live and /health/ready, for which {subject.shown(file)} asks, "
             "so that no revision becomes ready",
             "add app.include_router(health_router(get_chancy)), with health_router from "
-            "chancy_runtime.web",
+            f"chancy_runtime.web and get_chancy from {subject.project.package}.workers."
+            "chancy_instance",
         )
 
 

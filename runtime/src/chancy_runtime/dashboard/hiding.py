@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeAlias
 
 HideArguments: TypeAlias = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -48,6 +49,10 @@ class Hiding:
         given = job.get("kwargs") or {}
         shown = self._arguments(str(job["func"]), given)
         fields = {name: job[name] for name in _FIELDS if name in job}
+        times = (job.get("scheduled_at"), job.get("created_at"))
+        if all(times):
+            # A job has the time at which its module was imported, until it is given another.
+            fields["scheduled_at"] = max(times, key=datetime.fromisoformat)
         fields["kwargs"] = shown
         fields["meta"] = _hide_values("", _dictionary(job.get("meta")))
         all_is_shown = shown == given
