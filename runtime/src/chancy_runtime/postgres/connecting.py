@@ -19,6 +19,7 @@ RIGHTS = (
     "connect as the owner of the tables, or as a role with what migrate --print-grants "
     "prints"
 )
+_CORRECT_HOST = "correct the host in the URL"
 # What to do about a refused connection, by words in its reason: libpq gives no SQLSTATE for
 # one. An error of a statement has one, and is never looked up here.
 _WAYS_OUT = {
@@ -31,7 +32,7 @@ _WAYS_OUT = {
         "postgres.<project>)"
     ),
     "database ": "create it with createdb, or correct its name in the URL",
-    "resolve host|idna": "correct the host in the URL",
+    "resolve host": _CORRECT_HOST,
     "ssl|tls|certificate": (
         "correct sslmode, sslrootcert, sslcert or sslkey in the URL or in PGSSLMODE and "
         "its like"
@@ -73,14 +74,20 @@ async def connect(url: str) -> AsyncConnection[TupleRow]:
         )
     except (psycopg.Error, UnicodeError) as error:
         reason = reason_of(error)
-        way_out = next(
-            way_out
-            for signs, way_out in _WAYS_OUT.items()
-            if any(sign in reason.lower() for sign in signs.split("|"))
-        )
+        # Python says in other words in each version that a name cannot be one of a host.
+        way_out = _CORRECT_HOST if isinstance(error, UnicodeError) else _way_out(reason)
         raise WorkersError(
             f"cannot connect to the database at {target_of(url)} ({reason}): {way_out}"
         ) from error
+
+
+def _way_out(reason: str) -> str:
+    """Returns what to do about a refused connection."""
+    return next(
+        way_out
+        for signs, way_out in _WAYS_OUT.items()
+        if any(sign in reason.lower() for sign in signs.split("|"))
+    )
 
 
 def reason_of(error: BaseException) -> str:
