@@ -23,7 +23,7 @@ from harness.environments import environment
 # tests' services do without the library or Sentry, which do nothing when they are imported.
 _SENTRY = "chancy_runtime.plugins.sentry"
 MODULES = {
-    "copier": ("copier._cli", "jinja2_ansible_filters", "compiled_templates"),
+    "copier": ("copier._cli", "jinja2_ansible_filters"),
     "chancy-workers": ("chancy_workers.cli",),
     "uvicorn": (
         *("chancy_runtime.web", _SENTRY),
