@@ -35,12 +35,17 @@ def add_service(origin: Path, name: str, template: Path, release: str) -> Path:
     return origin / "app" / name
 
 
-def steps_of(job: str) -> list[dict[str, Any]]:
-    """The steps of the workflow with that job."""
+def printed() -> list[str]:
+    """The YAML that the page prints about CI."""
     page = (TEMPLATE / "docs" / "updates.md").read_text()
     _, _, section = page.partition("\n## In CI\n")
     section = section.partition("\n## ")[0]
-    blocks = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
+    return re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+
+
+def steps_of(job: str) -> list[dict[str, Any]]:
+    """The steps of the workflow with that job."""
+    blocks = map(yaml.safe_load, printed())
     (found,) = [block["jobs"][job] for block in blocks if job in block.get("jobs", {})]
     steps: list[dict[str, Any]] = found["steps"]
     return steps
@@ -162,3 +167,18 @@ def test_the_update_of_a_current_backend_leaves_nothing_for_a_pull_request(
     assert result.returncode == 0, result.stderr
     assert "::warning::" not in result.stdout
     assert run("git", "status", "--porcelain", cwd=checkout).stdout == ""
+
+
+def test_the_workflows_are_what_github_takes(tmp_path: Path) -> None:
+    files = [*(TEMPLATE / ".github/workflows").iterdir()]
+    for text in printed():
+        if "jobs:" in text:
+            files.append(tmp_path / f"{len(files)}.yml")
+            files[-1].write_text(text)
+    assert len(files) == 3
+    program = Path(sys.executable).with_name("check-jsonschema")
+
+    schema = "--builtin-schema=vendor.github-workflows"
+    result = run(program, schema, *files, cwd=tmp_path, check=False)
+
+    assert result.returncode == 0, result.stdout + result.stderr
