@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "runtime/tests")]
 
 from tests.releases import NEXT, WORKING_TREE, make_next_release, pack  # noqa: E402
 from tests.support import PROGRAM, commit, run  # noqa: E402

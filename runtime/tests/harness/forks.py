@@ -2,7 +2,8 @@
 
 `python -m copier`, uvicorn and the others below run as they do in a process of their own,
 but without the CPU time of their imports, which is most of what a small one takes.
-With --slow, and where the environment changes Python itself, they start the plain way.
+With --slow, where the environment changes Python itself, and outside of pytest, they start
+the plain way.
 """
 
 import json
@@ -85,7 +86,7 @@ class Forks:
     """The processes that fork, one for each kind of program; they end with this one."""
 
     def __init__(self) -> None:
-        self.on = True
+        self.on = False
         self._folder: Path | None = None
         self._environments: dict[str, dict[str, str]] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
