@@ -215,7 +215,7 @@ def ended(url: str, id: str) -> dict[str, Any]:
         found = row(url, id)
         return found if found["state"] in ("succeeded", "failed") else None
 
-    return dict(wait_for(final, timeout=30, what=f"the end of the job {id}"))
+    return dict(wait_for(final, timeout=120, what=f"the end of the job {id}"))
 
 
 def assert_goes_on(url: str, queue: str = "default", *, within: float = 2) -> None:
@@ -238,7 +238,7 @@ def up(
     """The service, once its executors have started."""
     with backend.service(url, variables=variables) as running:
         for queue in PROBES:
-            assert_goes_on(url, queue, within=20)
+            assert_goes_on(url, queue, within=60)
         yield running
 
 
@@ -265,7 +265,7 @@ def test_a_bad_job_fails_alone_and_its_row_says_why(
             said[insert(url, func=func, queue=queue, kwargs=kwargs)] = text
         well = {kind: bad_job(url, kind, queue) for kind in ("no JSON", "circular")}
         assert_goes_on(url)
-        assert_goes_on(url, queue, within=20)
+        assert_goes_on(url, queue, within=60)
 
         for id, text in said.items():
             found = ended(url, id)

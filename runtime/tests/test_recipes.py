@@ -506,7 +506,7 @@ def test_a_kill_at_the_worst_moment_does_nothing_twice(
                     backend.column("SELECT amount FROM balances") == [70]
                     and len(provider.received) == 2
                 ),
-                timeout=30,
+                timeout=120,
                 what="the work of all three jobs",
             )
             os.killpg(running.process.pid, signal.SIGKILL)
@@ -517,7 +517,7 @@ def test_a_kill_at_the_worst_moment_does_nothing_twice(
         )
         wait_for(
             lambda: connections_to(database_url) == 1,
-            timeout=30,
+            timeout=120,
             what="the end of its connections",
         )
         open_gate()
