@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from chancy.plugins.api import Api, SimpleAuthBackend
-from psycopg import sql
 from starlette.types import ASGIApp, Message
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.compat import dashboard_token
 from chancy_runtime.dashboard.hiding import Hiding
+from chancy_runtime.jobs.rows import statement
 from chancy_runtime.worker import Worker
 
 # Pages of Chancy's page, all of them one HTML file.
@@ -162,8 +162,8 @@ class Source:
         return Answer(200, json.dumps(self._functions[1]).encode())
 
     async def _find_functions(self) -> list[str]:
-        query = sql.SQL("SELECT DISTINCT func FROM {} ORDER BY func").format(
-            sql.Identifier(f"{self.chancy.prefix}jobs")
+        query = statement(
+            "SELECT DISTINCT func FROM {jobs} ORDER BY func", self.chancy.prefix
         )
         async with self.chancy.pool.connection() as connection:
             cursor = await connection.execute(query)

@@ -1,15 +1,19 @@
 """Who is logged in by password: the rows of DashboardSessions."""
 
 import hmac
-from typing import LiteralString
-
-from psycopg import sql
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.dashboard.visitors import Role
+from chancy_runtime.jobs.rows import statement
 from chancy_runtime.plugins.dashboard_sessions import DashboardSessions
 
 HOURS = 8
+_DELETE_OLD = "DELETE FROM {dashboard_sessions} WHERE expires_at < now()"
+_ADD = (
+    "INSERT INTO {dashboard_sessions} VALUES (%s, now() + make_interval(hours => %s))"
+)
+_FIND = "SELECT id FROM {dashboard_sessions} WHERE id = ANY(%s) AND expires_at > now()"
+_DELETE = "DELETE FROM {dashboard_sessions} WHERE id = ANY(%s)"
 
 
 def has_table(chancy: Chancy) -> bool:
@@ -32,15 +36,8 @@ async def begin(chancy: Chancy, id: bytes) -> None:
         psycopg.Error: The database did not answer, or refused.
     """
     async with chancy.pool.connection() as connection:
-        await connection.execute(
-            _sql(chancy, "DELETE FROM {} WHERE expires_at < now()")
-        )
-        await connection.execute(
-            _sql(
-                chancy, "INSERT INTO {} VALUES (%s, now() + make_interval(hours => %s))"
-            ),
-            [id, HOURS],
-        )
+        await connection.execute(statement(_DELETE_OLD, chancy.prefix))
+        await connection.execute(statement(_ADD, chancy.prefix), [id, HOURS])
 
 
 async def find(chancy: Chancy, ids: list[bytes]) -> set[bytes]:
@@ -49,9 +46,8 @@ async def find(chancy: Chancy, ids: list[bytes]) -> set[bytes]:
     Raises:
         psycopg.Error: The database did not answer, or refused.
     """
-    query = _sql(chancy, "SELECT id FROM {} WHERE id = ANY(%s) AND expires_at > now()")
     async with chancy.pool.connection() as connection:
-        cursor = await connection.execute(query, [ids])
+        cursor = await connection.execute(statement(_FIND, chancy.prefix), [ids])
         return {bytes(id) for (id,) in await cursor.fetchall()}
 
 
@@ -62,11 +58,4 @@ async def end(chancy: Chancy, ids: list[bytes]) -> None:
         psycopg.Error: The database did not answer, or refused.
     """
     async with chancy.pool.connection() as connection:
-        await connection.execute(
-            _sql(chancy, "DELETE FROM {} WHERE id = ANY(%s)"), [ids]
-        )
-
-
-def _sql(chancy: Chancy, text: LiteralString) -> sql.Composed:
-    table = f"{chancy.prefix}{DashboardSessions.TABLE}"
-    return sql.SQL(text).format(sql.Identifier(table))
+        await connection.execute(statement(_DELETE, chancy.prefix), [ids])

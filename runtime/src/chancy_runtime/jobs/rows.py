@@ -40,7 +40,7 @@ _COLUMNS = sql.SQL(", ").join(
 )
 
 
-_TABLES = ("jobs", "queues", "workers", "leader", "cron")
+_TABLES = ("jobs", "queues", "workers", "leader", "cron", "dashboard_sessions")
 
 
 @functools.cache

@@ -11,8 +11,6 @@ class DashboardSessions(Plugin):
     since a hash needs the password.
     """
 
-    TABLE = "dashboard_sessions"
-
     @staticmethod
     def get_identifier() -> str:
         return "chancy_runtime.dashboard_sessions"
@@ -24,4 +22,4 @@ class DashboardSessions(Plugin):
         return "chancy_runtime.plugins.dashboard_migrations"
 
     def get_tables(self) -> list[str]:
-        return [self.TABLE]
+        return ["dashboard_sessions"]
