@@ -3,10 +3,11 @@
     python keep_files.py ANSWERS_FILE WORKERS_FOLDER TEMPLATE RELEASE
 
 Copier deletes the files of a job, a dashboard or a deployment that was taken out of the
-answers, brings back those that the team deleted or moved, and deletes a file that the template no longer has, edited or
-not. HEAD has them all, because only a committed tree is updated. The template's repository
-has the last release, where files without Jinja are as they were rendered. What only few
-updates need is imported where it is used: this runs in every one.
+answers, brings back those that the team deleted or moved, and deletes a file that the
+template no longer has, edited or not. HEAD has them all, because only a committed tree is
+updated. The template's repository has the last release, where files without Jinja are as
+they were rendered. What only few updates need is imported where it is used: this runs in
+every one.
 """
 
 import os

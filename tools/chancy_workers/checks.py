@@ -29,8 +29,9 @@ from .library import (
     versions_near,
 )
 from .own_tests import conftest_of, that_start_workers
+from .python_files import parsed
 from .renewal import is_machinery, rendered_files, scratch_folder
-from .repository import Refused, files_like, first_of, git, ignored
+from .repository import Refused, files_like, files_with, first_of, git, ignored
 from .source import task
 from .template import Template
 from .upgrade import add_command
@@ -293,7 +294,7 @@ def has_no_way_to_the_dashboard(subject: Subject) -> Iterator[Finding]:
             )
     elif where == "in_api" and not next(including, None):
         root = _root_of(project)
-        others = (root / name for name in files_like(root, "*.py"))
+        others = (root / name for name in files_with("dashboard", root, "*.py"))
         if not any(_includes_dashboard(subject, path) for path in others):
             name = f"{project.answers['service']}_dashboard"
             yield subject.found(
@@ -304,7 +305,7 @@ def has_no_way_to_the_dashboard(subject: Subject) -> Iterator[Finding]:
             )
     elif where == "own_process":
         program = subject.workers / "__main__.py"
-        if program.is_file() and not passes_dashboard(_parsed(_text(program))):
+        if program.is_file() and not passes_dashboard(parsed(_text(program))):
             yield subject.found(
                 program,
                 "does not pass the dashboard to main(), so that run does not serve it",
@@ -315,7 +316,7 @@ def has_no_way_to_the_dashboard(subject: Subject) -> Iterator[Finding]:
 def _includes_dashboard(subject: Subject, path: Path) -> bool:
     text = _text(path)
     return "dashboard" in text and includes_dashboard(
-        _parsed(text), path, subject.workers, subject.project.package
+        parsed(text), path, subject.workers, subject.project.package
     )
 
 
@@ -415,7 +416,7 @@ def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
     Nothing is found where QUEUES is not a list of calls, which would have to be run.
     """
     declared = {"default"}
-    tree = _parsed(subject.initialization)
+    tree = parsed(subject.initialization)
     if not _lists_calls(tree, "QUEUES"):
         return
     for call in _calls(tree, "Queue"):
@@ -424,7 +425,7 @@ def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
             return
         declared.add(name)
     for path in sorted(subject.workers.glob("*/worker.py")):
-        for call in _calls(_parsed(_text(path)), "job"):
+        for call in _calls(parsed(_text(path)), "job"):
             queue = _text_of(_keyword(call, "queue"))
             if queue and queue not in declared:
                 yield subject.found(
@@ -451,7 +452,7 @@ def has_queues_apart(subject: Subject) -> Iterator[Finding]:
 
     Nothing is found where a call would have to be run to know what it says.
     """
-    tree = _parsed(subject.initialization)
+    tree = parsed(subject.initialization)
     file = subject.workers / "chancy_initialization.py"
     queues = [_tagged(call) for call in _calls(tree, "Queue")]
     workers = [_tagged(call) for call in _calls(tree, "Worker")]
@@ -516,14 +517,6 @@ def _takes(worker: _Tagged, queue: _Tagged) -> bool:
         )
     except re.error:
         return True
-
-
-def _parsed(text: str) -> ast.AST:
-    """The syntax tree of a module, an empty one where the text is no Python."""
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError):
-        return ast.Module([], [])
 
 
 def _lists_calls(tree: ast.AST, name: str) -> bool:
@@ -676,8 +669,8 @@ def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
         for gap in gaps_in(_text(root / name), prefix)
     ]
     # A function of the team's may ask the library's.
-    if not all(gap.is_certain for _, gap in found) and any(
-        LIBRARY in _text(root / name) for name in files_like(root, "*.py")
+    if not all(gap.is_certain for _, gap in found) and files_with(
+        re.escape(LIBRARY), root, "*.py"
     ):
         found = [(file, gap) for file, gap in found if gap.is_certain]
     for file, gap in found:

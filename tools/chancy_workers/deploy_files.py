@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .answers import Project
-from .repository import files_like
+from .python_files import parsed
+from .repository import files_with
 
 # That of Settings in the library.
 SHUTDOWN_GRACE = 20
@@ -49,11 +50,7 @@ def short_graces(
 
 
 def _shutdown_grace(initialization: str) -> int:
-    try:
-        tree = ast.parse(initialization)
-    except (SyntaxError, ValueError):
-        return SHUTDOWN_GRACE
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(initialization)):
         match node:
             case ast.keyword(
                 arg="shutdown_grace", value=ast.Constant(value=int(seconds))
@@ -73,12 +70,6 @@ def probes_without_routes(project: Project, root: Path) -> Path | None:
         return None
     if READY not in path.read_text(errors="replace"):
         return None
-    tests = project.service / "workers" / "tests"
-    for name in files_like(root, "*.py"):
-        module = root / name
-        if tests in module.parents:
-            continue
-        text = module.read_text(errors="replace")
-        if ROUTER in text or READY in text:
-            return None
-    return path
+    tests = (project.service / "workers" / "tests").relative_to(root).as_posix()
+    others = f":(exclude,literal){tests}"
+    return None if files_with(f"{ROUTER}|{READY}", root, "*.py", others) else path

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .answers import Project
-from .repository import Refused, git, names
+from .python_files import parsed
+from .repository import files_with
 
 # What enters an app's lifespan: Starlette's and asgi-lifespan's classes, and the app's own.
 _ENTERING = ("TestClient", "LifespanManager", "lifespan_context", "lifespan")
@@ -21,10 +22,10 @@ def that_start_workers(project: Project) -> Iterator[tuple[Path, int]]:
     top = project.top
     workers = (project.service / "workers").relative_to(top)
     others = f":(exclude,literal){workers.as_posix()}"
-    if _files_with(_SWITCH, top, ".", others, ":(exclude)*.md"):
+    if files_with(_SWITCH, top, ".", others, ":(exclude)*.md"):
         return
     main = "/" + Path(os.path.relpath(project.main, top)).with_suffix("").as_posix()
-    for name in _files_with("|".join(_ENTERING), top, "*.py", others):
+    for name in files_with("|".join(_ENTERING), top, "*.py", others):
         path = top / name
         lines = _lines_that_enter(path) if _TEST.fullmatch(name) else []
         if lines and any(
@@ -41,15 +42,6 @@ def conftest_of(path: Path, top: Path) -> Path:
     )
 
 
-def _files_with(pattern: str, top: Path, *where: str) -> list[str]:
-    """The files in which git finds a text, also those that are not committed yet."""
-    options = ("--untracked", "-l", "-z", "-I", "-E")
-    try:
-        return names(git(top, "grep", *options, "-e", pattern, "--", *where))
-    except Refused:  # Nothing is found.
-        return []
-
-
 def _with_fixtures(path: Path, top: Path) -> Iterator[Path]:
     """A test, and each conftest.py that has fixtures for it, the nearest first."""
     yield path
@@ -64,9 +56,9 @@ def _with_fixtures(path: Path, top: Path) -> Iterator[Path]:
 def _parsed(path: Path) -> ast.AST:
     """The syntax tree of a file, an empty one where it is no Python."""
     try:
-        return ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return ast.Module([], [])
+        return parsed(path.read_bytes())
+    except OSError:
+        return parsed("")
 
 
 def _lines_that_enter(path: Path) -> list[int]:

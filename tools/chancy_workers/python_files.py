@@ -194,6 +194,14 @@ def bindings_of(statement: ast.stmt, scope: Scope) -> Iterator[tuple[str, Any]]:
             yield statement.name, statement
 
 
+def parsed(text: str | bytes) -> ast.Module:
+    """Returns the syntax tree of a module, an empty one where the text is no Python."""
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
 def absolute(statement: ast.ImportFrom, package: str) -> str:
     """Returns the dotted path of the module that an import names."""
     if not statement.level:

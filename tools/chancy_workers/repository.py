@@ -196,6 +196,20 @@ def files_like(folder: Path, pattern: str) -> list[str]:
     return [name for name in found if (folder / name).is_file()]
 
 
+def files_with(pattern: str, folder: Path, *where: str) -> list[str]:
+    """The files below a folder in which git finds a text, also those not committed yet.
+
+    Args:
+        pattern: An extended regular expression.
+        where: The pathspecs of the files to look into.
+    """
+    options = ("--untracked", "-l", "-z", "-I", "-E")
+    try:
+        return names(git(folder, "grep", *options, "-e", pattern, "--", *where))
+    except Refused:  # Nothing is found.
+        return []
+
+
 def top_of(folder: Path) -> Path:
     """The top folder of the repository that a folder is in.
 
