@@ -3,48 +3,15 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Generator
 from typing import Any
 
 import pytest
 from billing_service import initialize_workers
 
+from harness.cancelling import CancelledAt
 from harness.databases import connections_to
 
 pytestmark = pytest.mark.anyio
-
-
-class CancelledAt:
-    """Awaits something and cancels the current task at its nth suspension.
-
-    Args:
-        work: What is awaited.
-        number: At which suspension, from 0.
-    """
-
-    def __init__(self, work: Awaitable[None], number: int) -> None:
-        self._work = work
-        self._number = number
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        task = asyncio.current_task()
-        assert task
-        steps = self._work.__await__()
-        value: Any = None
-        error: BaseException | None = None
-        for number in range(1_000_000):
-            try:
-                waits_for = steps.throw(error) if error else steps.send(value)
-            except StopIteration:
-                return
-            finally:
-                error = None  # Its traceback would keep what it left alive.
-            if number == self._number:
-                asyncio.get_running_loop().call_soon(task.cancel)
-            try:
-                value = yield waits_for
-            except BaseException as raised:  # noqa: BLE001  # passed on
-                error = raised
 
 
 async def start_and_stop(number: int) -> bool:

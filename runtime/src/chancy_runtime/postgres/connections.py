@@ -75,12 +75,18 @@ class DroppableConnection(AsyncConnection[TupleRow]):
     """A connection that is dropped at once when a query in it is cancelled.
 
     psycopg 3.3 asks the server to cancel first, and waits up to 10 s for a silent one.
+    A dropped connection is closed, so that psycopg does not try to roll back in it, fail,
+    and warn of that in the log: the server rolls back when it notices.
     """
 
     _is_dropped = False
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        return await super().wait(self._until_dropped(gen), *args, **kwargs)
+        try:
+            return await super().wait(self._until_dropped(gen), *args, **kwargs)
+        finally:
+            if self._is_dropped:
+                self.pgconn.finish()
 
     async def cancel_safe(self, *, timeout: float = ANSWER_TIMEOUT) -> None:
         """Drops the connection: the server ends the query when it notices."""
@@ -161,16 +167,25 @@ async def in_one_transaction(connection: AsyncConnection[Any]) -> AsyncIterator[
         async with connection.transaction():
             yield
         return
+    cancelled = None
     try:
         async with connection.pipeline():
-            yield
+            try:
+                yield
+            except asyncio.CancelledError as error:
+                # Not raised here: psycopg would warn that the end of a dropped one failed.
+                cancelled = error
     except OperationalError as error:
+        if cancelled is not None:
+            raise cancelled from None
         # A statement that the server ends while it sends the rows leaves two results, of
         # which psycopg 3.3 reads one: it cannot go on, and says that instead of the reason.
         await connection.close()
         if isinstance(error.__context__, psycopg.Error):
             raise error.__context__ from None
         raise
+    if cancelled is not None:
+        raise cancelled
 
 
 def shut_down(connection: AsyncConnection[TupleRow]) -> None:

@@ -1,0 +1,81 @@
+"""A query that is cancelled ends at once, and nothing of its connection reaches the log."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from chancy_runtime.postgres.connections import (
+    Connection,
+    autocommit,
+    in_one_transaction,
+)
+from psycopg_pool import AsyncConnectionPool
+
+from harness.cancelling import CancelledAt
+
+pytestmark = pytest.mark.anyio
+
+Pool = AsyncConnectionPool[Connection]
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    async with AsyncConnectionPool(
+        database_url, connection_class=Connection, min_size=1, max_size=1, open=False
+    ) as pool:
+        yield pool
+
+
+async def in_a_block_of_the_pool(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute("SELECT pg_sleep(0.005)")
+        await connection.execute("SELECT 2")
+
+
+async def in_a_transaction(pool: Pool) -> None:
+    async with pool.connection() as connection, connection.transaction():
+        await connection.execute("SELECT pg_sleep(0.005)")
+        await connection.execute("SELECT 2")
+
+
+async def in_one_round_trip(pool: Pool) -> None:
+    async with pool.connection() as connection, in_one_transaction(connection):
+        await connection.execute("SELECT pg_sleep(0.005)")
+        await connection.execute("SELECT 2")
+
+
+async def with_autocommit(pool: Pool) -> None:
+    async with autocommit(pool) as connection:
+        await connection.execute("SELECT pg_sleep(0.005)")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [in_a_block_of_the_pool, in_a_transaction, in_one_round_trip, with_autocommit],
+)
+async def test_a_cancelled_query_leaves_no_line_in_the_log(
+    pool: Pool,
+    work: Callable[[Pool], Awaitable[None]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # What the pool says of lost connections, the library keeps out of the log itself.
+    caplog.set_level(logging.ERROR, "psycopg.pool")
+    # Whether psycopg meets the end of a dropped connection is up to the server, so often.
+    for _ in range(8):
+        number = 0
+        while await cancelled(work(pool), number):
+            number += 1
+        assert number > 1, "no query was waited for"
+
+    assert caplog.messages == []
+    await work(pool)
+
+
+async def cancelled(work: Awaitable[None], number: int) -> bool:
+    """Whether the work was cancelled, at its nth suspension, before it ended."""
+    try:
+        await CancelledAt(work, number)
+    except asyncio.CancelledError:
+        return True
+    return False
