@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+import psycopg
 from chancy.plugins.api import Api, SimpleAuthBackend
+from psycopg import errors
 from starlette.types import ASGIApp, Message
 
 from chancy_runtime.app import Chancy
@@ -137,7 +139,13 @@ class Source:
         """
         passed = {name: query[name] for name in read.query if name in query}
         async with self._reading:
-            answer = await self._ask(path, passed)
+            try:
+                answer = await self._ask(path, passed)
+            except Exception as error:
+                if not (passed and _is_of_parameters(error)):
+                    raise
+                title = f"These cannot be read as they are: {', '.join(passed)}."
+                return Answer(422, json.dumps({"title": title}).encode())
         content = json.loads(answer.body)
         if answer.status == 200:
             shown = read.show(self.hiding, content)
@@ -210,6 +218,15 @@ class Source:
                 ],
             },
         )
+
+
+def _is_of_parameters(error: Exception) -> bool:
+    """Whether Chancy, psycopg or PostgreSQL could not take what a visitor asked with."""
+    if isinstance(error, psycopg.Error):
+        # psycopg's own errors, as for a value that it has no type for, have no SQLSTATE.
+        mistaken = (psycopg.DataError, errors.UndefinedFunction)
+        return isinstance(error, mistaken) or type(error) is psycopg.ProgrammingError
+    return isinstance(error, TypeError | ValueError)
 
 
 async def _get(app: ASGIApp, scope: dict[str, Any]) -> Answer:
