@@ -318,11 +318,21 @@ def service_with(root: Path, files: dict[str, str], **answers: object) -> Projec
             {},
             "19 of … (4 pool + 1 LISTEN + 4 sync_push))",
         ),
+        *(
+            ({f"app/billing/deploy/{name}": text}, {}, "21 of … (1 API × 2 processes × (")
+            for name, text in (
+                ("Dockerfile", 'CMD ["uvicorn", "app.billing.main:app", "--workers", "2"]\n'),
+                ("Dockerfile", "# --workers 9\nCMD exec gunicorn --workers=2 app:app\n"),
+                ("Dockerfile", "ENV WEB_CONCURRENCY=2\n"),
+                ("main.bicep", "  args: [\n    '--workers'\n    '2'\n  ]\n"),
+                ("main.bicep", "  name: 'WEB_CONCURRENCY'\n  value: '2'\n"),
+            )
+        ),
     ],
     ids=[
         *("plain", "an API that only pushes", "replicas", "a parameter", "several apps", "no size"),
         *("of the app", "of a job", "a constant", "unknown", "elsewhere", "in a function"),
-        "without asyncio",
+        *("without asyncio", "a list", "a command", "a variable", "arguments", "a value"),
     ],
 )  # fmt: skip
 def test_check_adds_up_what_the_files_say(

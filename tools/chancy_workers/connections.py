@@ -38,6 +38,10 @@ _APP_WITHOUT_MOST = re.compile(
     r"resource \w+ 'Microsoft\.App/containerApps@[^']*' = (?!.*\bmaxReplicas:)",
     re.DOTALL,
 )
+# How uvicorn and gunicorn are told to start several processes: in a command, or as a list.
+_PROCESSES = re.compile(
+    r"""(?:--workers(?:=|\s+|["'],?\s*["'])|\bWEB_CONCURRENCY(?:=|'\s+value:\s*)["']?)(\d+)"""
+)
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,26 @@ class Part:
 
 @dataclass(frozen=True)
 class Replicas:
-    """The replicas of one kind, which all have the same parts."""
+    """The replicas of one kind, which all have the same parts.
+
+    Args:
+        parts: What each process connects with.
+        processes: How many a replica has.
+    """
 
     what: str
     number: int
     parts: list[Part]
+    processes: int
 
     def size(self, *, stated: bool = False) -> int:
         sizes = [each.size or 0 for each in self.parts if each.is_stated or not stated]
-        return self.number * sum(sizes)
+        return self.number * self.processes * sum(sizes)
 
     def __str__(self) -> str:
-        return f"{self.number} {self.what} × ({' + '.join(map(str, self.parts))})"
+        processes = f" × {self.processes} processes" if self.processes > 1 else ""
+        parts = " + ".join(map(str, self.parts))
+        return f"{self.number} {self.what}{processes} × ({parts})"
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,12 @@ def sum_of(project: Project) -> Sum:
     limit = told if isinstance(told, int) else None
     return Sum(
         [
-            Replicas(what, bicep.get(what, numbers[what]), files.parts(what))
+            Replicas(
+                what,
+                bicep.get(what, numbers[what]),
+                files.parts(what),
+                files.processes if what == "API" else 1,
+            )
             for what in ("API", "worker")
             if what == "API" or files.kind != "in_api"
         ],
@@ -213,6 +230,20 @@ class _Files:
             size, is_stated = (None, False) if "**" in values else size_of(values)
             is_known = isinstance(size, int) and size > 0
             yield Part(f"{file}:{line}", size if is_known else None, is_stated)
+
+    @property
+    def processes(self) -> int:
+        """How many processes a replica of the API starts."""
+        folder = self._project.folder
+        files = [folder / "Dockerfile", *sorted(folder.glob("deploy/*"))]
+        told = [
+            re.sub(r"(?m)^\s*(#|//).*", "", path.read_text(errors="replace"))
+            for path in files
+            if path.name == "Dockerfile" or path.suffix == ".bicep"
+            if path.is_file()
+        ]
+        numbers = [int(number) for text in told for number in _PROCESSES.findall(text)]
+        return max([1, *numbers])
 
     @cached_property
     def bicep(self) -> dict[str, int]:
