@@ -144,7 +144,7 @@ def test_the_sizes_fit_into_any_pooler_that_is_not_refused(
         if run_workers != "own_process":
             api += pool + len(workers) - kinds.count("own")
         else:
-            api += sizes["push_pool_max"]
+            api += min(pool, 4)  # What only pushes takes no more.
         own = pool + len(workers) - kinds.count("api")
         replicas = sizes["api_max_replicas"], sizes["worker_max_replicas"]
         scaler = sizes["scaler"]
@@ -163,7 +163,7 @@ def test_without_deploy_the_sizes_are_those_of_older_releases(budget: Any) -> No
     sizes = json.loads(budget.budget_of("none", None, "in_api", [{}]))
 
     assert (sizes["worker_pool_min"], sizes["worker_pool_max"]) == (5, 10)
-    assert (sizes["api_pool_max"], sizes["push_pool_max"]) == (3, 4)
+    assert sizes["api_pool_max"] == 3
 
 
 # --- the sum of check -----------------------------------------------------------------------
