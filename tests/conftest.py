@@ -103,10 +103,19 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def mypy_cache(shared: Shared) -> Path:
-    """One cache for all renders: the packages that they use are the same."""
-    return shared.folder("mypy cache", fill_mypy_cache)
+@pytest.fixture
+def mypy_cache(
+    shared: Shared, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A cache that has the packages, which are the same for all renders.
+
+    Each test has its own: mypy writes the modules of a render into it, whose names are the
+    same in all of them.
+    """
+    full = shared.folder("mypy cache", fill_mypy_cache)
+    mine = shutil.copytree(full, tmp_path_factory.mktemp("mypy") / "cache")
+    yield mine
+    shutil.rmtree(mine)
 
 
 def fill_mypy_cache(folder: Path) -> None:

@@ -25,18 +25,24 @@ async def start_and_stop(number: int) -> bool:
     return False
 
 
-def left_over(url: str, before: set[asyncio.Task[Any]]) -> list[str]:
+def running() -> set[asyncio.Task[Any] | threading.Thread]:
+    """The tasks, and the threads that watch workers: those of other tests' services too."""
+    threads = threading.enumerate()
+    watching = {each for each in threads if each.name == "workers-watchdog"}
+    return asyncio.all_tasks() | watching
+
+
+def left_over(url: str, before: set[asyncio.Task[Any] | threading.Thread]) -> list[str]:
     """What a start left behind: connections, tasks and threads."""
-    tasks = asyncio.all_tasks() - before
-    threads = [each.name for each in threading.enumerate()]
     return [
         *([f"{number} connections"] if (number := connections_to(url)) else []),
-        *(repr(task) for task in tasks),
-        *(name for name in threads if name == "workers-watchdog"),
+        *(repr(each) for each in running() - before),
     ]
 
 
-async def nothing_is_left(url: str, before: set[asyncio.Task[Any]]) -> list[str]:
+async def nothing_is_left(
+    url: str, before: set[asyncio.Task[Any] | threading.Thread]
+) -> list[str]:
     """What is still left after ten seconds."""
     for _ in range(500):
         if not (left := left_over(url, before)):
@@ -48,7 +54,7 @@ async def nothing_is_left(url: str, before: set[asyncio.Task[Any]]) -> list[str]
 async def test_a_start_that_is_cancelled_at_each_await_leaves_nothing(
     tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = asyncio.all_tasks()
+    before = running()
     reached = []
     with caplog.at_level(logging.ERROR):
         for number in range(10_000):
