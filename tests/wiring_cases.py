@@ -140,9 +140,10 @@ class Backend:
     """A backend's folder with the file of one case in it."""
 
     def __init__(self, folder: Path, case: Case, stub: str = STUB) -> None:
-        self.folder = folder
+        # Below folders of its own: a look that goes up does not meet those of other tests.
+        self.folder = folder / "home" / "team" / "backend"
         self.case = case
-        self.file = folder / case.at
+        self.file = self.folder / case.at
         self._write(case.at, case.source)
         self._write(f"{case.workers}/workers/chancy_initialization.py", stub.encode())
         for name, text in case.beside.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,13 +51,13 @@ def starts_of(module: Path) -> Iterator[Start]:
                 yield Start(file, told, len(path) > 1 and not told.endswith(".py"))
 
 
-def start_files(folder: Path) -> Iterator[Path]:
+def start_files(start: Path) -> Iterator[Path]:
     """The files that may start a service: beside it, and above up to its repository."""
-    for above in folders_of_repository(folder):
-        for name in FOLDERS:
-            for path in sorted((above / name).glob("*")):
-                if any(path.match(pattern) for pattern in NAMES) and path.is_file():
-                    if not is_rendered(path):
+    for above in folders_of_repository(start):
+        for folder in FOLDERS:
+            for path in sorted((above / folder).glob("*")):
+                if any(fnmatchcase(path.name, name) for name in NAMES):
+                    if path.is_file() and not is_rendered(path):
                         yield path
 
 
