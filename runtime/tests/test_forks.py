@@ -101,3 +101,31 @@ def test_what_changes_python_itself_is_no_fork(folder: Path) -> None:
 
     assert not isinstance(process, Fork)
     assert process.wait(60) == 7
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["-m", "copier", "--version"], ["-m", "copier", "copy", "nowhere", "here"]),
+        *(["-c", "import sys; print(sys.argv)", "a b"], ["-m", "site", "--user-base"]),
+    ],
+    ids=" ".join,
+)
+def test_what_chancy_workers_runs_as_python_ends_as_python_does(
+    command: list[str], tmp_path: Path
+) -> None:
+    forked, plain = (
+        subprocess.run(
+            [python, *command],
+            cwd=tmp_path,
+            env=environment(TEA="é"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        for python in (FORKS.python(), sys.executable)
+    )
+
+    assert forked.returncode == plain.returncode
+    assert forked.stdout == plain.stdout
+    assert forked.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]

@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from typing import Any, NoReturn
 
@@ -78,11 +79,21 @@ def fork(client: socket.socket) -> dict[str, Any]:
     return request
 
 
+def forget_the_environment() -> None:
+    """Takes out what packages have read of the environment when they were imported."""
+    tempfile.tempdir = None
+    if plumbum := sys.modules.get("plumbum"):  # With it Copier runs git.
+        plumbum.local.env.clear()
+        plumbum.local.env.update(os.environ)
+
+
 def run(request: dict[str, Any]) -> None:
     """Does what Python does with its arguments."""
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    sys.executable = request["python"]
+    forget_the_environment()
     command = request["command"]
     if command[0] == "-m":
         sys.argv = command[1:]

@@ -6,7 +6,6 @@ With --slow, where the environment changes Python itself, and outside of pytest,
 the plain way.
 """
 
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.asking import answer_of, ask
 from harness.environments import environment
 
 # What each program imports in any case, so that its forks have nothing else. Only few of the
@@ -35,10 +35,16 @@ MODULES = {
 }
 # Python and the C library read these when they start.
 _AT_THE_START = re.compile("PYTHON|LD_|LC_|LANG|TZ$|MALLOC_")
-# Copier runs git in the environment that it was imported in.
-_KEEP_THEIRS = ("copier", "chancy-workers")
 _PROGRAM = Path(sys.executable).with_name("chancy-workers")
 _SERVER = Path(__file__).with_name("forking.py")
+# What stands for Python in a fork of chancy-workers, which runs Copier.
+_PYTHON = """\
+#!{python} -IS
+import sys
+sys.path.insert(0, {tests!r})
+from harness.asking import run
+run({socket!r}, {python!r}, sys.argv[1:])
+"""
 
 
 class Fork:
@@ -48,18 +54,13 @@ class Fork:
         self._client = client
         self.args = command
         self.returncode: int | None = None
-        self.pid = self._read()
-
-    def _read(self) -> int:
-        answer = self._client.recv(8)
-        assert len(answer) == 8, f"the process that forks is gone: {self.args}"
-        return int.from_bytes(answer, "big", signed=True)
+        self.pid = answer_of(client)
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             self._client.settimeout(timeout)
             try:
-                self.returncode = self._read()
+                self.returncode = answer_of(self._client)
             except (TimeoutError, BlockingIOError):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
             self._client.close()
@@ -106,39 +107,53 @@ class Forks:
         if not (self.on and name):
             return None
         ours = self._environments.setdefault(name, environment())
-        if _read_once(name, ours) != _read_once(name, env):
+        if _read_once(ours) != _read_once(env):
             return None
+        is_ours = name == _PROGRAM.name
         request = {
-            "command": command if name == "chancy-workers" else command[1:],
+            "command": command if is_ours else command[1:],
             "folder": str(folder),
             "environment": dict(env),
             "session": session,
+            "python": str(self.python()) if is_ours else sys.executable,
         }
-        data = json.dumps(request).encode()
-        client = self._connect(name)
+        path = self._path_of(name)
         with open(os.devnull) as stdin:
-            streams = [stdin.fileno(), stdout, stderr]
-            socket.send_fds(client, [len(data).to_bytes(8, "big")], streams)
-            client.sendall(data)
-            return Fork(client, command)
+            return Fork(
+                ask(str(path), request, (stdin.fileno(), stdout, stderr)), command
+            )
 
-    def _connect(self, name: str) -> socket.socket:
+    def python(self) -> Path:
+        """A program that runs `python -m copier` as a fork, and Python for all the rest."""
+        asked = self._path_of("copier")
+        program = asked.with_name("python")
+        if not program.exists():
+            text = _PYTHON.format(
+                python=sys.executable,
+                tests=str(_SERVER.parents[1]),
+                socket=str(asked),
+            )
+            program.write_text(text)
+            program.chmod(0o755)
+        return program
+
+    def _path_of(self, name: str) -> Path:
+        """The socket of the process that forks a program."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="forks-", dir="/tmp"))
         path = self._folder / name
         if name not in self._running:
+            env = self._environments.setdefault(name, environment())
             self._running[name] = subprocess.Popen(
                 [sys.executable, str(_SERVER), str(path), *MODULES[name]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=self._environments[name],
+                env=env,
                 start_new_session=True,
             )
             stdout = self._running[name].stdout
             assert stdout and stdout.readline() == b"ready\n"
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(str(path))
-        return client
+        return path
 
     def stop(self) -> None:
         """Ends them, and what they have forked counts as used by this process."""
@@ -163,8 +178,6 @@ def _name(command: Sequence[str]) -> str | None:
     return name if name in MODULES else None
 
 
-def _read_once(name: str, env: Mapping[str, str]) -> dict[str, str]:
+def _read_once(env: Mapping[str, str]) -> dict[str, str]:
     """The variables that a program has read before it is forked."""
-    if name in _KEEP_THEIRS:
-        return dict(env)
     return {name: value for name, value in env.items() if _AT_THE_START.match(name)}
