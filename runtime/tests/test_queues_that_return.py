@@ -1,13 +1,14 @@
-"""A queue that a worker drops and takes again has one feeder."""
+"""A queue that a worker drops and takes again has one feeder, and a stop ends it at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import billing_service
 import psycopg
 import pytest
 from billing_service import get_chancy
-from chancy_runtime import Chancy, Queue, QueuedJob, job
+from chancy_runtime import Chancy, Queue, QueuedJob, Worker, declare_queues, job
 from chancy_runtime.testing import Service
 from chancy_runtime.web import find_problems
 
@@ -75,3 +76,30 @@ async def test_jobs_of_a_queue_that_went_and_came_back_do_not_overlap(
         assert (done.state, done.attempts) == (QueuedJob.State.SUCCEEDED, 1)
     assert most == 1
     assert await find_problems(get_chancy) == []
+
+
+class Slow(Worker):
+    """A Worker whose first claim is answered when the test says so."""
+
+    def __init__(self, chancy: Chancy) -> None:
+        super().__init__(chancy, register_signal_handlers=False)
+        self.has_claimed, self.is_answered = asyncio.Event(), asyncio.Event()
+
+    async def fetch_jobs(self, *args: Any, **options: Any) -> list[QueuedJob]:
+        self.has_claimed.set()
+        await self.is_answered.wait()
+        return await super().fetch_jobs(*args, **options)
+
+
+async def test_a_stop_during_the_first_claim_does_not_wait_for_the_next_poll(
+    tables: str,
+) -> None:
+    queue = Queue("default", executor=Chancy.Executor.Async, polling_interval=60)
+    async with asyncio.timeout(20), billing_service.create_chancy() as chancy:
+        await declare_queues(chancy, [queue])
+        async with Slow(chancy) as worker:
+            await worker.has_claimed.wait()
+            stop = asyncio.create_task(worker.stop())
+            await worker.shutdown_event.wait()
+            asyncio.get_running_loop().call_later(0.1, worker.is_answered.set)
+            assert await stop

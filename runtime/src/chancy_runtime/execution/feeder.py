@@ -113,6 +113,8 @@ class Feeder:
                 task.cancel()
 
     async def _until_woken(self, queue: Queue) -> None:
+        if self._queue is None:
+            return  # A stop during the first claim had no event to set.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(1, queue.polling_interval or 1)):
                 await self._wake.wait()
