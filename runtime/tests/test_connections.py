@@ -66,7 +66,7 @@ async def test_a_cancelled_query_leaves_no_line_in_the_log(
         number = 0
         while await cancelled(work(pool), number):
             number += 1
-        assert number > 1, "no query was waited for"
+        assert number > 0, "no query was waited for"
 
     assert caplog.messages == []
     await work(pool)
