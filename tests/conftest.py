@@ -5,8 +5,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from copier._main import Worker
 from pytest_copie.plugin import Copie
 
 from harness.servers import embedded_server
@@ -101,6 +103,18 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("renders") / "backend"
     copy(folder, "-d", "scope=backend", *SCHEDULED, cwd=folder.parent)
     return folder
+
+
+@pytest.fixture(scope="session")
+def macros_of(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], Any]]:
+    """The macros of a file in questions/, in the environment that Copier gives them."""
+    folder = tmp_path_factory.mktemp("macros") / "billing"
+    with Worker(src_path=str(TEMPLATE), dst_path=folder, vcs_ref="HEAD") as worker:
+        yield (
+            lambda name: worker.jinja_env.get_template(f"questions/{name}.jinja").module
+        )
 
 
 @pytest.fixture

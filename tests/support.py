@@ -1,5 +1,6 @@
 """What the template's tests share: Copier's commands, and what the harness has."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,12 +21,14 @@ __all__ = [
     "WITHOUT_ASYNCIO",
     "Service",
     "alarms",
+    "check",
     "commit",
     "copy",
     "database",
     "environment",
     "migrate",
     "query",
+    "refusal",
     "run",
     "service",
     "tables",
@@ -79,3 +82,38 @@ def commit(folder: Path) -> None:
     run("git", "init", "--quiet", cwd=folder)
     run("git", "add", "--all", cwd=folder)
     run(*GIT, "commit", "--quiet", "--message=all", cwd=folder)
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {
+        path: path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def refusal(folder: Path, *arguments: str, to: str = "app/billing") -> str:
+    """The last line that a refused copy prints; it has written nothing, not even a secret."""
+    before = contents(folder)
+    result = copy(to, *arguments, cwd=folder, check=False)
+    assert result.returncode != 0
+    assert contents(folder) == before
+    assert "hunter2" not in result.stdout + result.stderr
+    return result.stderr.splitlines()[-1]
+
+
+def check(root: Path, *arguments: str, **variables: str) -> list[dict[str, str]]:
+    """What is wrong, without notices; the exit status has to fit."""
+    result = run(
+        PROGRAM,
+        "check",
+        "--format=json",
+        *arguments,
+        cwd=root,
+        env=environment(**variables),
+        check=False,
+    )
+    assert result.stdout, result.stderr
+    found: list[dict[str, str]] = json.loads(result.stdout)
+    errors = [each for each in found if each["level"] == "error"]
+    assert result.returncode == bool(errors)
+    return errors

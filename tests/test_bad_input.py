@@ -5,20 +5,19 @@ import re
 import symtable
 import sys
 import zoneinfo
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from copier._main import Worker
 from croniter import (  # type: ignore[import-untyped]
     CroniterBadDateError,
     croniter,
 )
 
-from .support import COPIER, TEMPLATE, commit, copy, run
+from .support import COPIER, TEMPLATE, commit, copy, refusal, run
 
 URL = "postgresql://user:hunter2@host/db"
 LIBPQ = "host=db.example.com user=app password=hunter2"
@@ -30,29 +29,9 @@ HOSTILE = [
 FORTY = "a" * 40
 
 
-@pytest.fixture(scope="module")
-def problems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The macros of questions/problems.jinja, in the environment that Copier gives them."""
-    folder = tmp_path_factory.mktemp("problems") / "billing"
-    with Worker(src_path=str(TEMPLATE), dst_path=folder, vcs_ref="HEAD") as worker:
-        yield worker.jinja_env.get_template("questions/problems.jinja").module
-
-
-def contents(folder: Path) -> dict[Path, bytes | None]:
-    return {
-        path: path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
-
-
-def refusal(folder: Path, *arguments: str, to: str = "app/billing") -> str:
-    """The last line that a refused copy prints; it has written nothing, not even a secret."""
-    before = contents(folder)
-    result = copy(to, *arguments, cwd=folder, check=False)
-    assert result.returncode != 0
-    assert contents(folder) == before
-    assert "hunter2" not in result.stdout + result.stderr
-    return result.stderr.splitlines()[-1]
+@pytest.fixture
+def problems(macros_of: Callable[[str], Any]) -> Any:
+    return macros_of("problems")
 
 
 def data_file(folder: Path, answers: dict[str, object]) -> str:
@@ -129,7 +108,7 @@ def assert_says(line: str, words: str) -> None:
         ("checked_before=true", "checked_before is computed … leave it out"),
         ("main_was_there=true", "main_was_there is computed … leave it out"),
         ("observability=x.y", "observability is computed … leave it out"),
-        ("runtime_place={}", "runtime_place is computed … leave it out"),
+        ("deploy_place={}", "deploy_place is computed … leave it out"),
     ],
 )
 def test_a_bad_answer_on_the_command_line_is_refused_in_one_line(

@@ -13,7 +13,6 @@ import yaml
 from chancy_workers.answers import Project, read
 from chancy_workers.checks import Subject, needs_too_many_connections
 from chancy_workers.connections import sum_of
-from copier._main import Worker
 
 from harness.databases import connections_to
 from harness.probes import wait_until_ready
@@ -21,7 +20,6 @@ from harness.servers import Cluster, cluster, pgbouncer
 
 from .support import (
     PROGRAM,
-    TEMPLATE,
     Service,
     alarms,
     commit,
@@ -114,12 +112,9 @@ def jobs_in(url: str) -> dict[str, int]:
 # --- the sizes that are rendered ------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def budget(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The macros of questions/budget.jinja, in the environment that Copier gives them."""
-    folder = tmp_path_factory.mktemp("budget") / "billing"
-    with Worker(src_path=str(TEMPLATE), dst_path=folder, vcs_ref="HEAD") as worker:
-        return worker.jinja_env.get_template("questions/budget.jinja").module
+@pytest.fixture
+def budget(macros_of: Callable[[str], Any]) -> Any:
+    return macros_of("budget")
 
 
 WORKER_SETS: dict[str, list[list[dict[str, object]]]] = {
@@ -137,9 +132,7 @@ def test_the_sizes_fit_into_any_pooler_that_is_not_refused(
         kinds = [each.get("process") for each in workers]
         if limit < int(budget.fewest(run_workers, workers)):
             continue
-        sizes = json.loads(
-            budget.budget_of("azure-container-apps", limit, run_workers, workers)
-        )
+        sizes = json.loads(budget.budget_of(limit, run_workers, workers))
         pool, api = sizes["worker_pool_max"], sizes["api_pool_max"]
         if run_workers != "own_process":
             api += pool + len(workers) - kinds.count("own")
@@ -159,11 +152,10 @@ def test_the_sizes_fit_into_any_pooler_that_is_not_refused(
         assert bool(sizes["scaler"]) is (replicas[1] > 1)
 
 
-def test_without_deploy_the_sizes_are_those_of_older_releases(budget: Any) -> None:
-    sizes = json.loads(budget.budget_of("none", None, "in_api", [{}]))
-
-    assert (sizes["worker_pool_min"], sizes["worker_pool_max"]) == (5, 10)
-    assert sizes["api_pool_max"] == 3
+def test_without_deploy_the_sizes_are_those_of_older_releases(backend: Path) -> None:
+    choices = (backend / WORKERS / "chancy_initialization.py").read_text()
+    assert "CHANCY_MIN_POOL_SIZE = 5\nCHANCY_MAX_POOL_SIZE = 10\n" in choices
+    assert "max_size=3," in (backend / MAIN).read_text()
 
 
 # --- the sum of check -----------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """`chancy-workers check` tells what is wrong with a service, and nothing else."""
 
-import json
 import os
 import shutil
 import sys
@@ -23,6 +22,7 @@ from .support import (
     GIT,
     PROGRAM,
     TEMPLATE,
+    check,
     commit,
     copy,
     database,
@@ -52,24 +52,6 @@ def two_services(template: Path, shared: Shared) -> Path:
 @pytest.fixture
 def root(two_services: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(two_services, tmp_path / "backend"))
-
-
-def check(root: Path, *arguments: str, **variables: str) -> list[dict[str, str]]:
-    """What is wrong, without notices; the exit status has to fit."""
-    result = run(
-        PROGRAM,
-        "check",
-        "--format=json",
-        *arguments,
-        cwd=root,
-        env=environment(**variables),
-        check=False,
-    )
-    assert result.stdout, result.stderr
-    found: list[dict[str, str]] = json.loads(result.stdout)
-    errors = [each for each in found if each["level"] == "error"]
-    assert result.returncode == bool(errors)
-    return errors
 
 
 def add_line(path: Path, line: str) -> None:

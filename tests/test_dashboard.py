@@ -2,17 +2,15 @@
 
 import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from chancy_workers.dashboards import includes_dashboard
 
-from .support import GIT, PROGRAM, commit, copy, run
-from .test_bad_input import problems, refusal
-from .test_check import check
-
-__all__ = ["problems"]
+from .support import GIT, PROGRAM, check, commit, copy, refusal, run
 
 ANSWERS = ".copier-answers.yml"
 PROJECT = """\
@@ -25,6 +23,11 @@ dependencies = ["chancy-runtime[fastapi,sentry]", "fastapi>=0.115", "psycopg[bin
 APP = "from fastapi import FastAPI\n\napp = FastAPI()\n"
 
 
+@pytest.fixture
+def problems(macros_of: Callable[[str], Any]) -> Any:
+    return macros_of("dashboard")
+
+
 @pytest.mark.parametrize(
     ("dashboard", "run_workers", "jobs", "words"),
     [
@@ -35,18 +38,16 @@ APP = "from fastapi import FastAPI\n\napp = FastAPI()\n"
     ],
 )
 def test_a_dashboard_without_a_place_is_refused(
-    dashboard: str, run_workers: str, jobs: list[object], words: str, problems: object
+    dashboard: str, run_workers: str, jobs: list[object], words: str, problems: Any
 ) -> None:
-    told = problems.dashboard_problem(dashboard, run_workers, jobs)  # type: ignore[attr-defined]
+    told = problems.dashboard_problem(dashboard, run_workers, jobs)
 
     says(str(told), words)
 
 
 @pytest.mark.parametrize("where", ["in_api", "own_process", "none"])
-def test_a_dashboard_where_the_workers_are_is_taken(
-    where: str, problems: object
-) -> None:
-    told = problems.dashboard_problem(where, "both", ["send_digest"])  # type: ignore[attr-defined]
+def test_a_dashboard_where_the_workers_are_is_taken(where: str, problems: Any) -> None:
+    told = problems.dashboard_problem(where, "both", ["send_digest"])
 
     assert not str(told)
 
@@ -59,10 +60,8 @@ def test_a_dashboard_where_the_workers_are_is_taken(
         ("DATABASE-URL", "is the secret with the database's URL: write the name of"),
     ],
 )
-def test_a_password_is_no_secret_s_name(
-    name: str, words: str, problems: object
-) -> None:
-    told = problems.dashboard_secret_problem(name, "DATABASE-URL", "backend")  # type: ignore[attr-defined]
+def test_a_password_is_no_secret_s_name(name: str, words: str, problems: Any) -> None:
+    told = problems.dashboard_secret_problem(name, "DATABASE-URL", "backend")
 
     says(str(told), words)
     assert "correct horse" not in str(told)

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from copier._main import Worker
 
 from harness.probes import wait_until_ready
 
-from .support import TEMPLATE, copy, database, migrate, query, service, wait_for
-from .test_matrix import MATRIX
+from .support import copy, database, migrate, query, service, wait_for
 
 RUN = ("-m", "app.billing.workers", "run", "--port", "0")
 
@@ -18,7 +16,8 @@ RUN = ("-m", "app.billing.workers", "run", "--port", "0")
 def test_the_api_pushes_and_the_command_runs_the_workers(
     rendered: Callable[[str, dict[str, object]], Path], server_url: str
 ) -> None:
-    folder = rendered("optional-plugins", MATRIX["optional-plugins"])
+    answers = {"scope": "backend", "run_workers": "own_process", "metrics": True}
+    folder = rendered("own-process", answers)
     with database(server_url) as url:
         variables = {"WORKERS_DATABASE_URL": url}
         migrate(folder, "app.billing", url)
@@ -62,12 +61,9 @@ def test_the_command_imports_the_module_with_the_app(
     assert str(layout.app_module(package, main)) == module
 
 
-@pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The macros of questions/layout.jinja, in the environment that Copier gives them."""
-    folder = tmp_path_factory.mktemp("layout") / "billing"
-    with Worker(src_path=str(TEMPLATE), dst_path=folder, vcs_ref="HEAD") as worker:
-        return worker.jinja_env.get_template("questions/layout.jinja").module
+@pytest.fixture
+def layout(macros_of: Callable[[str], Any]) -> Any:
+    return macros_of("layout")
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ import sys
 import threading
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from copier._main import Worker
 
 from .releases import WORKING_TREE, commit_all, update
 from .support import TEMPLATE, commit, copy, environment, run
@@ -35,12 +34,9 @@ dependencies = []
 """
 
 
-@pytest.fixture(scope="module")
-def macros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The macros of questions/runtime.jinja, in the environment that Copier gives them."""
-    folder = tmp_path_factory.mktemp("macros") / "billing"
-    with Worker(src_path=str(TEMPLATE), dst_path=folder, vcs_ref="HEAD") as worker:
-        yield worker.jinja_env.get_template("questions/runtime.jinja").module
+@pytest.fixture
+def macros(macros_of: Callable[[str], Any]) -> Any:
+    return macros_of("runtime")
 
 
 @pytest.fixture
