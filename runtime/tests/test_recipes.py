@@ -300,9 +300,14 @@ async def test_a_job_that_hangs_ends(backend: Backend) -> None:
         600,
     ]
     second = [Limit(Limit.Type.TIME, 1)]
-    accepts = await asyncio.start_server(
-        lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0
-    )
+
+    async def never_answers(
+        _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await asyncio.sleep(60)
+        writer.close()
+
+    accepts = await asyncio.start_server(never_answers, "127.0.0.1", 0)
     port = accepts.sockets[0].getsockname()[1]
     async with backend.running() as running:
         hangs = fetch_rates.with_kwargs(url=f"http://127.0.0.1:{port}")
