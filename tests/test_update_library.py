@@ -284,3 +284,22 @@ def test_what_a_team_adds_to_its_choices_does_not_conflict_with_the_new_imports(
         assert run("git", "ls-files", "--unmerged", cwd=root).stdout == ""
         run("git", "checkout", "-q", "--", ".", cwd=root)
         run("git", "clean", "-fdq", cwd=root)
+
+
+def test_imports_are_switched_also_where_the_file_that_asks_for_a_version_is_gone(
+    template: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "backend"
+    service = make_backend(root, "service", template, "v0.4.1")
+    (service / "workers" / "__init__.py").unlink()
+    (service / "models.py").write_text(
+        "from .workers.chancy_errors import WorkersError\n"
+    )
+    commit_all(root)
+
+    told = run(PROGRAM, "update", cwd=root, check=False).stdout
+
+    models = (service / "models.py").read_text()
+    assert models == "from chancy_runtime import WorkersError\n", told
+    assert f"{BILLING}/models.py" in told
+    assert "library: uv add" in told

@@ -22,6 +22,8 @@ PINNED = re.compile(
 )
 EXTRAS = re.compile(r"^chancy[-_.]runtime\s*\[([^\]]*)\]", re.M | re.I)
 HASH = re.compile("[0-9a-f]{40}")
+# The first version of the library.
+FIRST = Version("0.5")
 # Copier's name of a commit without a tag.
 UNTAGGED = re.compile(r"(?:.*-g)?([0-9a-f]{7,40})")
 
@@ -76,12 +78,22 @@ class Pin:
 
 
 def needed_version(workers: Path) -> Version | None:
-    """The version that the rendered workers ask for; None before v0.5.0."""
+    """The version that the rendered workers ask for; None before v0.5.0.
+
+    It is in __init__.py; what a team has left of workers without that file asks for FIRST.
+    """
+    if found := NEEDED.search(_text(workers / "__init__.py")):
+        return Version(found[1])
+    imports_it = "chancy_runtime" in _text(workers / "chancy_initialization.py")
+    return FIRST if imports_it else None
+
+
+def _text(file: Path) -> str:
+    """What is in a file; nothing where it cannot be read."""
     try:
-        found = NEEDED.search((workers / "__init__.py").read_text(errors="replace"))
+        return file.read_text(errors="replace")
     except OSError:
-        return None
-    return Version(found[1]) if found else None
+        return ""
 
 
 def pin_of(project: Project) -> Pin:
@@ -92,7 +104,7 @@ def pin_of(project: Project) -> Pin:
     """
     answers = project.answers
     extras = f"[{extras_of(answers)}]"
-    version = needed_version(project.service / "workers") or Version("0.5")
+    version = needed_version(project.service / "workers") or FIRST
     range = f">={version.major}.{version.minor},<{version.major + 1}"
     if answers.get("runtime") == "index":
         index = answers.get("runtime_index") or "URL_OF_YOUR_INDEX"
