@@ -13,6 +13,7 @@ __all__ = [
     "COPIER",
     "GIT",
     "MYPY",
+    "OPTIONAL_PLUGINS",
     "PROGRAM",
     "PYTEST",
     "SCHEDULED",
@@ -50,6 +51,14 @@ MYPY = """\
 [mypy]
 strict = True
 """
+# Answers with which the process of the workers has all that it can have.
+OPTIONAL_PLUGINS: dict[str, object] = {
+    "scope": "backend",
+    "run_workers": "own_process",
+    "metrics": True,
+    "workflow": True,
+    "dashboard": "own_process",
+}
 # The answer that was the default up to v0.5.0.
 SCHEDULED = ("-d", 'jobs=[{name: send_digest, schedule: "0 7 * * mon-fri"}]')
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"

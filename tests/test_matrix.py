@@ -14,6 +14,7 @@ from harness.probes import wait_until_ready
 
 from .support import (
     MYPY,
+    OPTIONAL_PLUGINS,
     PYTEST,
     WITHOUT_ASYNCIO,
     database,
@@ -83,13 +84,7 @@ MATRIX: dict[str, dict[str, Any]] = {
             {},
         ],
     },
-    "optional-plugins": {
-        **BACKEND,
-        "run_workers": "own_process",
-        "metrics": True,
-        "workflow": True,
-        "dashboard": "own_process",
-    },
+    "optional-plugins": OPTIONAL_PLUGINS,
     "start-without-database": {
         **BACKEND,
         "start_without_database": True,

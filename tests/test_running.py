@@ -8,7 +8,7 @@ import pytest
 
 from harness.probes import wait_until_ready
 
-from .support import copy, database, migrate, query, service, wait_for
+from .support import OPTIONAL_PLUGINS, copy, database, migrate, query, service, wait_for
 
 RUN = ("-m", "app.billing.workers", "run", "--port", "0")
 
@@ -16,8 +16,7 @@ RUN = ("-m", "app.billing.workers", "run", "--port", "0")
 def test_the_api_pushes_and_the_command_runs_the_workers(
     rendered: Callable[[str, dict[str, object]], Path], server_url: str
 ) -> None:
-    answers = {"scope": "backend", "run_workers": "own_process", "metrics": True}
-    folder = rendered("own-process", answers)
+    folder = rendered("optional-plugins", OPTIONAL_PLUGINS)
     with database(server_url) as url:
         variables = {"WORKERS_DATABASE_URL": url}
         migrate(folder, "app.billing", url)

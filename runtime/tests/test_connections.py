@@ -1,6 +1,5 @@
 """A query that is cancelled ends at once, and nothing of its connection reaches the log."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -12,7 +11,7 @@ from chancy_runtime.postgres.connections import (
 )
 from psycopg_pool import AsyncConnectionPool
 
-from harness.cancelling import CancelledAt
+from harness.cancelling import cancelled
 
 pytestmark = pytest.mark.anyio
 
@@ -70,12 +69,3 @@ async def test_a_cancelled_query_leaves_no_line_in_the_log(
 
     assert caplog.messages == []
     await work(pool)
-
-
-async def cancelled(work: Awaitable[None], number: int) -> bool:
-    """Whether the work was cancelled, at its nth suspension, before it ended."""
-    try:
-        await CancelledAt(work, number)
-    except asyncio.CancelledError:
-        return True
-    return False

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from billing_service import initialize_workers
 
-from harness.cancelling import CancelledAt
+from harness.cancelling import cancelled
 from harness.databases import connections_to
 
 pytestmark = pytest.mark.anyio
@@ -17,9 +17,7 @@ pytestmark = pytest.mark.anyio
 async def start_and_stop(number: int) -> bool:
     """Starts the workers, cancelled at a suspension; whether it was reached."""
     stack = initialize_workers()
-    try:
-        await CancelledAt(stack.__aenter__(), number)
-    except asyncio.CancelledError:
+    if await cancelled(stack.__aenter__(), number):
         return True
     await stack.__aexit__(None, None, None)
     return False

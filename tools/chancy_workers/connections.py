@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from .answers import Project
@@ -235,22 +236,17 @@ class _Files:
     def processes(self) -> int:
         """How many processes a replica of the API starts."""
         folder = self._project.folder
-        files = [folder / "Dockerfile", *sorted(folder.glob("deploy/*"))]
-        told = [
-            re.sub(r"(?m)^\s*(#|//).*", "", path.read_text(errors="replace"))
-            for path in files
-            if path.name == "Dockerfile" or path.suffix == ".bicep"
-            if path.is_file()
-        ]
-        numbers = [int(number) for text in told for number in _PROCESSES.findall(text)]
-        return max([1, *numbers])
+        images = (folder / "Dockerfile", folder / "deploy" / "Dockerfile")
+        files = [*filter(Path.is_file, images), *folder.glob("deploy/*.bicep")]
+        told = [number for path in files for number in _PROCESSES.findall(_code(path))]
+        return max([1, *map(int, told)])
 
     @cached_property
     def bicep(self) -> dict[str, int]:
         """The most replicas of the API and the worker, and how many scale rules there are."""
         found: dict[str, int] = {}
         for path in sorted(self._project.folder.glob("deploy/*.bicep")):
-            text = re.sub(r"(?m)^\s*//.*", "", path.read_text(errors="replace"))
+            text = _code(path)
             for parameters in (*path.parent.glob("*.bicepparam"), path):
                 told = parameters.read_text(errors="replace")
                 values = re.findall(
@@ -270,6 +266,11 @@ class _Files:
                     rules = len(re.findall(r"\btype: *'postgresql'", block))
                     found["scale rule"] = found.get("scale rule", 0) + rules
         return found
+
+
+def _code(path: Path) -> str:
+    """A Dockerfile or a file of Bicep, without the lines that are comments."""
+    return re.sub(r"(?m)^\s*(#|//).*", "", path.read_text(errors="replace"))
 
 
 def _calls(module: Module) -> Iterator[Bound]:

@@ -5,7 +5,16 @@ from collections.abc import Awaitable, Generator
 from typing import Any
 
 
-class CancelledAt:
+async def cancelled(work: Awaitable[None], number: int) -> bool:
+    """Awaits something; whether it was cancelled, at its nth suspension, before it ended."""
+    try:
+        await _CancelledAt(work, number)
+    except asyncio.CancelledError:
+        return True
+    return False
+
+
+class _CancelledAt:
     """Awaits something and cancels the current task at its nth suspension.
 
     Args:

@@ -176,14 +176,13 @@ async def in_one_transaction(connection: AsyncConnection[Any]) -> AsyncIterator[
                 # Not raised here: psycopg would warn that the end of a dropped one failed.
                 cancelled = error
     except OperationalError as error:
-        if cancelled is not None:
-            raise cancelled from None
         # A statement that the server ends while it sends the rows leaves two results, of
         # which psycopg 3.3 reads one: it cannot go on, and says that instead of the reason.
-        await connection.close()
-        if isinstance(error.__context__, psycopg.Error):
-            raise error.__context__ from None
-        raise
+        if cancelled is None:
+            await connection.close()
+            if isinstance(error.__context__, psycopg.Error):
+                raise error.__context__ from None
+            raise
     if cancelled is not None:
         raise cancelled
 
