@@ -1,8 +1,8 @@
-"""Holds the service's one Chancy for everyone who pushes jobs."""
+"""Holds the service's one Chancy, for the code that pushes jobs."""
 
 from chancy_runtime import Chancy
 
-# The last one that is open counts: two apps of a test may run at once.
+# A list, because a test may run two apps at once; the last open one is returned.
 _instances: list[Chancy] = []
 
 
