@@ -279,7 +279,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         lambda root: add_line(root / ANSWERS, "<<<<<<< before updating"),
         ANSWERS,
         "cannot be read",
-        '"Change the answers" in the README',
+        'README, "Change the answers"',
     ),
     "template": (
         lambda root: replace(root / ANSWERS, "_src_path: /", "_src_path: /nowhere/"),

@@ -123,7 +123,7 @@ def test_an_answers_file_that_is_not_yaml_stops_only_its_own_service(
     assert result.returncode == 1
     assert rows(result.stdout)["app/orders"][-1] == "updated"
     refused = rows(result.stdout)["app/billing/.copier-answers.yml"][-1]
-    assert refused.endswith("in the README), and commit")
+    assert refused.endswith("explains conflicts), and commit")
 
 
 def test_a_folder_that_cannot_be_updated_is_reported_in_one_line(

@@ -204,7 +204,7 @@ def _mend(file: Path, shown: Path | str) -> str:
     ]
     if state in ("", "??", "AA", "DD") or "U" in state:
         return (
-            'correct it by hand (for a conflict see "Change the answers" in the README), and '
+            'correct it by hand (README, "Change the answers", explains conflicts), and '
             "commit"
         )
     return f"git checkout HEAD -- {shlex.quote(str(shown))}"

@@ -444,7 +444,7 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
         except (OSError, Refused) as more:
             raise Refused(
                 f"{reason}, and files that were replaced before could not be restored "
-                f'({more}): "Stay current" in the README has the command that undoes it'
+                f'({more}): README, "Stay current", has the command that undoes it'
             ) from error
         raise Refused(f"{reason}: correct that, then run this again") from error
     return touched, conflicts
