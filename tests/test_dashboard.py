@@ -109,7 +109,7 @@ def test_an_app_that_includes_the_dashboard_is_recognized(
     assert found(f"{text}\napp.include_router(other)") is False
 
 
-def test_check_and_update_say_what_the_app_has_to_include(
+def test_check_and_update_report_what_the_app_must_include(
     released: Path, tmp_path: Path
 ) -> None:
     """The app and the dependencies are the team's own files."""
@@ -143,14 +143,14 @@ def test_check_and_update_say_what_the_app_has_to_include(
 
     change_answers(root, dashboard="none")
     printed = run(PROGRAM, "update", cwd=root).stdout
-    says(printed, "no longer in the API: take its import … out of main.py")
+    says(printed, "no longer in the API: remove its import … from main.py")
     says(printed, "when nothing needs them: git rm workers/dashboard.py")
     assert (root / "app/billing/workers/dashboard.py").is_file()
     (left,) = check(root)
-    says(left["problem"], "includes the dashboard, which the answers do not have")
+    says(left["problem"], "includes the dashboard, but the answers have none")
 
 
-def test_an_update_brings_the_dashboard_but_not_over_a_module_of_that_name(
+def test_an_update_adds_the_dashboard_but_does_not_overwrite_a_module_of_that_name(
     released: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
@@ -176,7 +176,7 @@ def test_an_update_brings_the_dashboard_but_not_over_a_module_of_that_name(
     run(*GIT, "commit", "--quiet", "--all", "--message=away", cwd=root)
     printed = run(PROGRAM, "update", cwd=root).stdout
 
-    says(printed, "The dashboard is in the API now: include it in main.py, after")
+    says(printed, "The dashboard is now in the API: include it in main.py, after")
     says(
         printed,
         "app.include_router(billing_dashboard) … table: run python -m app.billing",
