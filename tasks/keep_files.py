@@ -316,7 +316,7 @@ def merge_again(workers: str) -> None:
 def merge_otherwise(
     name: str, base: bytes, team: bytes, new: bytes
 ) -> tuple[bytes, int]:
-    """A merge that avoids conflicts of git's merge, and how many it has; empty if impossible."""
+    """Another merge and its number of conflicts; (b"", 0) if it is not possible."""
     if team.startswith(base):
         return new + team[len(base) :], 0
     if name != "chancy_initialization.py" or b"\r" in team:

@@ -170,7 +170,7 @@ def of_new_repositories(files: Sequence[str]) -> Iterator[str]:
 
 
 def ignored_by(name: str, where: Sequence[str]) -> str:
-    """The file, line and pattern because of which git ignores a file; "" for none."""
+    """The file, line and pattern that make git ignore a file, "" if it does not."""
     output = git(*where, "check-ignore", "-v", "--no-index", name, check=False)
     found = output.partition("\t")[0]
     template = ".git/info/exclude"

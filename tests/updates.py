@@ -60,7 +60,7 @@ class Update:
     printed: str
 
     def expected(self, folder: Path) -> dict[str, bytes]:
-        """The files that git's own merge of the team's edits and the release gives."""
+        """The files after git's own merge of the team's edits with the release."""
         result = dict(self.team)
         for name in self.old.keys() | self.fresh.keys():
             old, team, fresh = (

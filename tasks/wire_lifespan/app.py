@@ -34,7 +34,7 @@ def find_app(source: Source, service: Service, apps: list[App]) -> App:
     """The app that the server runs.
 
     Raises:
-        Stop: There is no app, or it cannot be determined which one the server runs.
+        Stop: There is no app, or several and it is unknown which one the server runs.
     """
     if not apps:
         raise Stop(LEFT, no_app_problem(source))

@@ -161,7 +161,7 @@ class _Adoption:
             )
         )
 
-    # --- what is edited --------------------------------------------------------------
+    # --- the parts of the file -------------------------------------------------------
 
     def _constants(self) -> None:
         house = self._house

@@ -107,7 +107,7 @@ def _compares(call: ast.Call, tree: ast.Module) -> bool:
 
 
 def _is_empty(models: ast.expr, tree: ast.Module) -> bool:
-    """Whether there are no models yet, as in Alembic's own templates."""
+    """Whether there are no models yet, like in Alembic's own templates."""
     if isinstance(models, ast.Constant):
         return models.value is None
     names = {each.id for each in ast.walk(models) if isinstance(each, ast.Name)}
