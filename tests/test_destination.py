@@ -132,7 +132,7 @@ def test_the_file_with_the_app_is_found_by_its_name_and_no_second_app_is_written
     service = bare_backend / "app" / "billing"
     assert answers(service)["main"] == found
     assert f"{Path(found).name} is wired" in printed.stdout
-    assert f"{found} existed already; the lines above say how" in printed.stderr
+    assert f"{found} existed already; the lines above say whet" in printed.stderr
     assert not (service / "main.py").exists()
 
 

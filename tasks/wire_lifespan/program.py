@@ -163,7 +163,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="the file with the FastAPI app")
-    parser.add_argument("--service", required=True, help="whose workers are wired")
+    parser.add_argument("--service", required=True, help="the service's name")
     parser.add_argument("--package", default="", help="import path of its folder")
     parser.add_argument("--app", default="", help="the app, if there are several")
     does = parser.add_mutually_exclusive_group()
