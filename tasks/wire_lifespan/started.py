@@ -1,4 +1,4 @@
-"""How a service is started, as far as the files of its repository say."""
+"""Finds in the files of a repository how a service is started."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ NAMES = (
     *("compose*.y*ml", "docker-compose*.y*ml", "Makefile", "justfile", "*.sh"),
     "pyproject.toml",
 )
-# The folders of a repository that have such files, the repository's own first.
+# The folders that may have such files, the top folder first.
 FOLDERS = (".", "scripts", "script", "bin", "docker", "deploy")
 LONGEST = 200_000
-# A line that starts a file of Python, and none that a server imports.
+# A line that runs a Python file; the `fastapi` command imports the file instead.
 RUNS_A_FILE = re.compile(r"\b(python[\d.]*|uv run|CMD|ENTRYPOINT)\b(?!.*\bfastapi\b)")
 
 
 class Start(NamedTuple):
-    """A line that starts a module: by its own name, or as one of a package."""
+    """Starts a module, by its own name or as a module of a package."""
 
     file: Path
     text: str
@@ -29,16 +29,16 @@ class Start(NamedTuple):
 
 
 def find_start(module: Path) -> Start | None:
-    """How a module is started; None where no file says so.
+    """How a module is started; None if no file shows it.
 
-    A start as a module of a package counts most: it names more of the path.
+    A start as a module of a package is preferred, because it names more of the path.
     """
     starts = [*starts_of(module)]
     return next((each for each in starts if each.as_package), next(iter(starts), None))
 
 
 def starts_of(module: Path) -> Iterator[Start]:
-    """The lines that start a module, those nearest to it first."""
+    """The starts of a module, from the nearest files first."""
     for file in start_files(module.parent):
         try:
             text = file.read_bytes()[:LONGEST].decode("utf-8", "replace")
@@ -46,13 +46,14 @@ def starts_of(module: Path) -> Iterator[Start]:
             continue
         lines = [line for line in text.splitlines() if not re.match(r"\s*#", line)]
         text = "\n".join(lines)
-        for told, path in started_in(lines, module.stem):
+        for target, path in started_in(lines, module.stem):
             if is_meant(module, path, file, text):
-                yield Start(file, told, len(path) > 1 and not told.endswith(".py"))
+                as_package = len(path) > 1 and not target.endswith(".py")
+                yield Start(file, target, as_package)
 
 
 def start_files(start: Path) -> Iterator[Path]:
-    """The files that may start a service: beside it, and above up to its repository."""
+    """Files that may start a service, beside it and above it in its repository."""
     for above in folders_of_repository(start):
         for folder in FOLDERS:
             for path in sorted((above / folder).glob("*")):
@@ -62,19 +63,19 @@ def start_files(start: Path) -> Iterator[Path]:
 
 
 def is_rendered(path: Path) -> bool:
-    """Whether the template wrote a file, which says only what the answers say."""
+    """Whether the template wrote a file; such a file only repeats the answers."""
     return path.with_name("migrate.bicep").is_file()
 
 
 def folders_of_repository(folder: Path) -> list[Path]:
-    """A folder and those above it up to its repository's; without one, two of them."""
+    """A folder and those above it, up to the repository's top; without one, two more."""
     folders = [folder, *folder.parents]
     tops = [each for each in folders if (each / ".git").exists()]
     return folders[: folders.index(tops[0]) + 1 if tops else 3]
 
 
 def started_in(lines: list[str], name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What lines start and is called like a module, each with its path in parts."""
+    """The started targets that have a module's name, each with its path in parts."""
     stem = re.escape(name)
     for line in lines:
         for target in re.findall(rf"(?<![\w./-])((?:\w+\.)*{stem}:[a-zA-Z_]\w*)", line):
@@ -88,7 +89,7 @@ def started_in(lines: list[str], name: str) -> Iterator[tuple[str, tuple[str, ..
 
 
 def is_meant(module: Path, path: tuple[str, ...], file: Path, text: str) -> bool:
-    """Whether a path in a start file is the module, and no other file of that name."""
+    """Whether a path in a start file means this module and not another file of that name."""
     *folders, _ = path
     if tuple(folders) != module.parent.parts[len(module.parent.parts) - len(folders) :]:
         return False
