@@ -176,7 +176,7 @@ def test_a_foreign_page_changes_nothing(
     assert site.queue("kept")["state"] == "active"
     assert of_dashboard(app_log) == [
         "WARNING dashboard: ada (operator): POST api/v1/queues/kept/pause: "
-        "refused: This came from another site, and was refused."
+        "refused: The request came from another site, so it was refused."
     ]
 
 
@@ -218,7 +218,12 @@ def test_links_and_proxies_work(site: Site) -> None:
             "Queues are declared in",
         ),
         ("PATCH", "queues/kept", {"concurrency": 1}, "Queues are declared in"),
-        ("PUT", "queues/kept", {"state": "paused"}, "The dashboard does not do this."),
+        (
+            "PUT",
+            "queues/kept",
+            {"state": "paused"},
+            "The dashboard does not allow this.",
+        ),
         ("POST", "queues", {"name": "new", "executor": "os.system"}, "Queues are decl"),
         ("DELETE", "queues/kept", None, "Queues are not deleted here"),
         ("DELETE", "queues/kept?purge_jobs=false", None, "Queues are not deleted here"),
@@ -238,7 +243,7 @@ def test_links_and_proxies_work(site: Site) -> None:
         ),
         ("POST", "queues/nothing/pause", {}, "there is no such queue"),
         ("POST", f"jobs/{NOBODY}/retry", None, "there is no such job"),
-        ("POST", "jobs/1/retry", None, "The dashboard does not do this."),
+        ("POST", "jobs/1/retry", None, "The dashboard does not allow this."),
         ("POST", "jobs", {"ids": ["x" * 70_000]}, "The body has more than"),
     ],
 )

@@ -140,7 +140,7 @@ def test_what_is_off_is_not_imported_and_what_is_missing_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == (
         "ImportError: chancy_runtime.dashboard needs itsdangerous: install "
-        "chancy-runtime[dashboard], or take the dashboard out"
+        "chancy-runtime[dashboard], or remove the dashboard"
     )
 
 

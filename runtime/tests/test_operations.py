@@ -632,7 +632,7 @@ def test_purge_asks_first(
     refused = workers("purge", "--queue", "async", url=migrated_url)
     assert (refused.status, refused.output) == (1, "")
     assert "Delete 3 jobs (2 failed, 1 succeeded) of billing_* at " in refused.errors
-    assert "nothing was deleted, since the answer was not yes" in refused.errors
+    assert "nothing was deleted, because the answer was not yes" in refused.errors
 
     answer("yes")
     purged = workers("purge", "--queue", "async", url=migrated_url)

@@ -172,7 +172,7 @@ def test_light_jobs_run_in_the_api_and_heavy_ones_apart(
         (
             None,
             "every Worker of app.billing.workers is for the API: name the tags of those "
-            "that run here with --tags, which takes light, or give one the process own",
+            "that run here with --tags, which takes light, or give a Worker process='own'",
         ),
     ],
 )
@@ -238,7 +238,7 @@ def test_workers_that_end_by_themselves_end_the_process(
         push(url, "stop")
         assert own.process.wait(30) == 1
 
-    assert "the workers have stopped and nobody asked them to" in own.output
+    assert "the workers have stopped without a signal" in own.output
 
 
 def test_results_that_cannot_be_saved_at_the_stop_give_the_status_1(
