@@ -201,7 +201,7 @@ async def test_a_later_version_s_indexes_are_left_alone(
 
     assert valid_indexes(tables) == [NAMES[1]]
     assert (await library())["text"] == (
-        "chancy_runtime: v1 to v2 applied by a later version, since this one knows v1"
+        "chancy_runtime: v1 to v2 applied by a later version (this one has v1)"
     )
     assert "indexes" not in caplog.text
 

@@ -444,7 +444,7 @@ def test_a_failure_of_the_database_is_told_without_its_words(
 
 @pytest.mark.parametrize("path", ["", "/", "dashboard", "/dashboard/", "/{service}"])
 def test_a_path_that_a_dashboard_cannot_have_is_refused(path: str) -> None:
-    with pytest.raises(WorkersError, match="write it as in /dashboard/billing"):
+    with pytest.raises(WorkersError, match="write it like /dashboard/billing"):
         dashboard_router(
             Service("", "x_").get_chancy, who=dashboard_service.who, path=path
         )

@@ -322,7 +322,7 @@ def test_viewers_cannot_have_the_password_of_operators(
 def test_a_login_is_of_one_dashboard() -> None:
     login = password_login("operator", str)
     dashboard_router(Service("", "billing_").get_chancy, who=login)
-    with pytest.raises(WorkersError, match="call it once for each"):
+    with pytest.raises(WorkersError, match="call password_login() once for each"):
         dashboard_router(Service("", "mail_").get_chancy, who=login)
 
 

@@ -261,7 +261,7 @@ def test_a_command_that_a_role_may_not_run_names_one_that_may(
 
     assert done.status == 1
     assert "permission denied for table billing_workers" in done.errors
-    assert "or as a role with what migrate --print-grants prints" in done.errors
+    assert "or as a role with the rights that migrate --print-grants prints" in done.errors
 
 
 def test_neither_can_migrate_or_be_mistaken_for_the_other(url: str) -> None:

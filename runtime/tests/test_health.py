@@ -115,7 +115,7 @@ def test_a_plugin_that_raises_is_reported_and_started_again_until_it_works(
         running.stop()
 
     (line,) = [line for line in running.output.splitlines() if "ERROR" in line]
-    assert "Greeter failed and is tried again: RuntimeError: no greeting" in line
+    assert "Greeter failed and will be retried: RuntimeError: no greeting" in line
     (event,) = events
     assert event["level"] == "error"
     assert event["tags"]["chancy.task"] == "Greeter"
@@ -148,7 +148,7 @@ def test_every_task_of_a_worker_that_ends_is_reported_and_started_again(
             query(url, f"ALTER TABLE billing_{table} RENAME TO away_{table}")
 
         def failed() -> set[str]:
-            return set(re.findall(r"(\w+) failed and is tried again", running.output))
+            return set(re.findall(r"(\w+) failed and will be retried", running.output))
 
         wait_for(lambda: failed() >= tasks, timeout=30, what=f"{tasks - failed()}")
         status, answer = readiness(running)

@@ -30,8 +30,8 @@ pytestmark = pytest.mark.anyio
 
 JOB = succeeds.job.with_kwargs(text="hello")
 SENTENCE = (
-    "WORKERS_MODE is off and no database is used: set it to run or push, or let the test "
-    "record what is pushed with the fixture pushed of chancy_runtime.testing"
+    "WORKERS_MODE is off, so no database is used: set it to run or push, or let the test "
+    "record pushed jobs with the fixture pushed of chancy_runtime.testing"
 )
 
 
@@ -272,5 +272,5 @@ async def test_nothing_that_is_recorded_reaches_workers_that_run(
 
 
 async def test_a_job_is_run_or_recorded(pushed: list[Job], run_job: RunJob) -> None:
-    with pytest.raises(pytest.fail.Exception, match="a test uses run_job or pushed"):
+    with pytest.raises(pytest.fail.Exception, match="use either run_job or pushed"):
         await run_job(JOB)

@@ -447,7 +447,7 @@ def test_two_retries_at_once_are_one(
     retried = [json.loads(each.stdout) for each in ended]
     assert sorted(each["retried"] for each in retried) == [[], [id]]
     (left,) = [left["reason"] for each in retried for left in each["left"]]
-    assert left == "it has changed meanwhile"
+    assert left == "it has changed since it was found"
 
 
 def test_a_key_that_is_pushed_at_the_same_time_is_not_an_error(
@@ -580,7 +580,7 @@ def test_a_job_that_ends_while_it_is_cancelled_stays_as_it_ended(
         ended = cancelled.result()
 
     assert (ended.status, ended.output) == (1, "cancelled 0 jobs\n")
-    assert ended.errors == f"left {id} alone: it has changed meanwhile\n"
+    assert ended.errors == f"left {id} alone: it has changed since it was found\n"
     assert job(migrated_url, id) == ("succeeded",)
 
 

@@ -347,7 +347,10 @@ def as_v0_6_rendered_it(backend: Recorder) -> None:
     ("change", "line"),
     [
         (without_uvicorn, "needs uvicorn: uv add fastapi uvicorn"),
-        (as_v0_6_rendered_it, "does not pass to main(): run chancy-workers update"),
+        (
+            as_v0_6_rendered_it,
+            "does not pass them to main(): run chancy-workers update",
+        ),
     ],
 )
 def test_what_is_missing_is_named_in_one_line(

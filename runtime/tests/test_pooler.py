@@ -120,7 +120,7 @@ def test_any_other_transaction_pooler_is_refused_by_what_it_does(
 
     assert len(said) == len(urls)
     for line in said:
-        assert "does not deliver notifications, as a transaction pooler" in line
+        assert "does not deliver notifications, so it is probably a transaction pooler" in line
         assert f"PgBouncer: pool_mode = session; Supabase: {SESSION_POOLER}" in line
 
 
@@ -237,8 +237,8 @@ def test_a_direct_host_of_supabase_is_warned_of(
     host: str, named: str, warnings: Callable[..., list[str]]
 ) -> None:
     assert warnings(f"postgresql://postgres:{PASSWORD}@{host}/postgres") == [
-        f"{named} is Supabase's direct host, which is IPv6 only unless the "
-        "project pays for IPv4: where there is no IPv6, use the session pooler, "
+        f"{named} is Supabase's direct host, which has only IPv6 unless the "
+        "project pays for IPv4: if the workers cannot use IPv6, use the session pooler, "
         f"{SESSION_POOLER}"
     ]
 

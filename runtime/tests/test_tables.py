@@ -164,7 +164,7 @@ def test_a_table_of_the_service_s_own_is_named_and_left_alone(
 
     assert result.status == 1
     (line,) = result.errors.splitlines()
-    assert f"billing_{table} is there at " in line
+    assert f"billing_{table} exists at " in line
     assert "not Chancy's" in line and "prefix" in line
     assert list_tables(database_url) == [f"billing_{table}"]
 
@@ -181,7 +181,7 @@ def test_a_name_that_something_else_has_is_not_called_a_table(
     result = workers("migrate", url=database_url)
 
     (line,) = result.errors.splitlines()
-    assert "billing_jobs is there at " in line and "not Chancy's: rename it" in line
+    assert "billing_jobs exists at " in line and "not a table of Chancy: rename it" in line
     assert "table" not in line
 
 
@@ -193,7 +193,7 @@ def test_a_table_that_a_migration_would_drop_is_left_alone(
 
     result = workers("migrate", url=database_url, plugins=[Metrics()])
 
-    assert "is not Chancy's" in result.errors
+    assert "is not a table of Chancy" in result.errors
     assert query(database_url, "SELECT * FROM billing_metrics") == [("kept",)]
 
 
