@@ -1,4 +1,4 @@
-"""Each argument and attribute of Chancy's classes works, or is refused with what replaces it."""
+"""Each argument and attribute of Chancy's classes works, or its refusal names a replacement."""
 
 import asyncio
 import inspect
@@ -32,7 +32,7 @@ from harness.databases import query
 pytestmark = pytest.mark.anyio
 
 URL = "postgresql://u@127.0.0.1:1/d"
-# By class: the arguments that work, and those that are refused.
+# For each class, the arguments that work and those that are refused.
 ARGUMENTS: dict[type, tuple[str, str]] = {
     chancy.Chancy: (
         "dsn plugins prefix min_connection_pool_size max_connection_pool_size "
@@ -165,7 +165,7 @@ async def test_cron_looks_as_often_as_it_was_told(tables: str) -> None:
 
 
 class Quiet(Leadership):
-    """A team's own, with a hook that does not call the one of the library."""
+    """A plugin of a team, with a hook that does not call the library's hook."""
 
     async def on_worker_started(self, *, worker: Any) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What the library takes from Chancy and psycopg beyond what they document."""
+"""The undocumented parts of Chancy and psycopg that the library uses."""
 
 import ast
 import asyncio
@@ -26,7 +26,7 @@ SOURCE = Path(compat.__file__).parent
 WORKER = "chancy.worker:Worker."
 EXECUTOR = "chancy.executors.base:Executor."
 PROCESS = "chancy.executors.process:ProcessExecutor."
-# Names that Chancy could move without a word; only chancy_runtime.compat has them.
+# Names that Chancy could move without notice; only chancy_runtime.compat uses them.
 PRIVATE = [
     f"{WORKER}_maintain_queue",
     f"{WORKER}_maintain_queues",
@@ -104,7 +104,7 @@ SIGNATURES = {
     "psycopg:AsyncConnection.wait": "self, gen, interval, timeout",
     "psycopg_pool:AsyncConnectionPool.drain": "self",
 }
-# What is overridden, or replaced in an instance, works only as long as it is called.
+# A method that is overridden, or replaced in an instance, works only if Chancy calls it.
 CALLS = {
     f"{WORKER}start": [
         *("_maintain_queues", "_maintain_updates", "_maintain_heartbeat"),
@@ -126,7 +126,7 @@ CALLS = {
     f"{PROCESS}push": ["job_wrapper", "submit", "_handle_timeout"],
     "chancy.plugin:Plugin.sleep": ["wakeup_signal"],
     "chancy.plugins.recovery:Recovery.run": ["recover", "poll_interval"],
-    # This one is replaced.
+    # This method is replaced.
     "chancy.plugins.pruner:Pruner.run": [
         *("poll_interval", "sleep", "wait_for_leader", "prune", "notify", "cleanup"),
     ],
@@ -138,7 +138,7 @@ CALLS = {
         for name in (f"{prefix}push", f"{prefix}push_many")
     },
 }
-# Words on the wire, and who says or hears them.
+# Names of events, and the functions that emit or receive them.
 EVENTS = {
     "worker.announced": f"{WORKER}announce_worker",
     "queue.pushed": f"{WORKER}start",

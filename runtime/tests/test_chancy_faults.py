@@ -1,6 +1,6 @@
-"""Faults of plain Chancy that the library mends: one that is gone lets its piece go.
+"""Faults of plain Chancy that the library fixes; if one is gone, its fix can go too.
 
-Nothing of the library runs here but the servers of its tests.
+Nothing of the library runs here except the servers of its tests.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ EAGER = Queue("default", executor=Chancy.Executor.Async, eager_polling=True)
 
 
 def mended(piece: str) -> str:
-    return f"Chancy {version('chancy')} mends this: take out {piece}"
+    return f"Chancy {version('chancy')} has fixed this: remove {piece}"
 
 
 class Untravelled(Exception):
@@ -102,7 +102,7 @@ async def working(
 async def happens(
     condition: Callable[[], bool | Awaitable[bool]], *, within: float = 8
 ) -> bool:
-    """Whether the condition holds before the time is over."""
+    """Whether the condition becomes true in time."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         result = condition()
@@ -218,7 +218,7 @@ def test_a_queue_row_that_cannot_be_read_ends_the_taking_of_all(
 
 
 class Grumpy(Plugin):
-    """A plugin whose hook raises."""
+    """A plugin whose hook raises an error."""
 
     @staticmethod
     def get_identifier() -> str:

@@ -38,7 +38,7 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 def answer(site: Site, user: str | None, method: str, path: str, id: str) -> int:
-    """The status that a user gets at a route of Chancy's."""
+    """The status that a user gets at a route of Chancy."""
     path = path.format(id=id, name="kept", prefix="jobs")
     if method == "WEBSOCKET":
         try:
@@ -121,7 +121,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_in_no_frame(site: Site) ->
         assert f'<base href="{base}/">' in page.text
         assert "//" not in page.text.replace("<!doctype", "")
         module, script = re.findall("<script[^>]*>", page.text)
-        # A module runs when the page is parsed, after the script.
+        # The page's module runs when the page is parsed, after the gate's script.
         assert ("module" in module, script) == (True, '<script src="./gate.js">')
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'; script-src 'self';" in policy
@@ -346,7 +346,7 @@ def test_each_service_has_its_own_functions(site: Site) -> None:
 
 
 def hear(events: ClientConnection, name: str) -> dict[str, Any]:
-    """Waits for an event of that name; returns its parts."""
+    """Waits for an event with this name; returns its parts."""
     while (heard := json.loads(events.recv(30)))["event"] != name:
         pass
     return dict(heard["data"])

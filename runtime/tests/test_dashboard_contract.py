@@ -1,4 +1,4 @@
-"""What the gate takes from Chancy's dashboard: each thing that moved fails by its name."""
+"""The parts of Chancy's dashboard that the gate uses; a test fails by name if one moves."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ from harness.recorder import plain_chancy
 
 API = "chancy.plugins.api"
 PAGE = files(API) / "dist"
-# Chancy's routes that the gate answers itself: the page asks for them.
+# Chancy's routes that the page requests and the gate answers itself.
 OWN = [("POST", "/api/v1/logout"), ("WEBSOCKET", "/api/v1/ws")]
 
 
@@ -112,7 +112,7 @@ def test_each_event_that_is_shown_is_one_of_chancy() -> None:
         "chancy.plugins.workflow:WorkflowPlugin.on_jobs_updated_in_transaction",
     ):
         said |= uses(path)
-    # Made of two parts there.
+    # Chancy builds these names from two parts.
     assert _PARTS.keys() - said == {"workflow.created", "workflow.updated"}
 
 

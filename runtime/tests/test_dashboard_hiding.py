@@ -1,4 +1,4 @@
-"""The dashboard shows of a job what the team shows, and nothing that may repeat the rest."""
+"""The dashboard shows only the arguments that the team shows, and nothing that may repeat others."""
 
 import asyncio
 import json

@@ -14,7 +14,7 @@ from harness.databases import query
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a difficult name, of a person who has settings for another server."""
+    """A folder with a difficult name, for a user with settings for another server."""
     monkeypatch.setenv("PGPORT", "9")
     monkeypatch.setenv("PGDATA", "/nowhere")
     monkeypatch.setenv("HOME", "/nowhere")

@@ -1,4 +1,4 @@
-"""The public face of the library: its names, its version, and what an older one says."""
+"""The public face of the library: its names, its version, and the error of an older version."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 from chancy_runtime import cli, testing, web
 
 ROOT = Path(__file__).parents[2]
-# Chancy's own, passed on.
+# Chancy's own names, re-exported.
 OF_CHANCY = {"Job", "Limit", "Queue", "QueuedJob", "Reference", "job", "__version__"}
 
 
@@ -24,7 +24,7 @@ def test_each_name_is_there_and_says_what_it_promises() -> None:
 
 
 def test_nothing_else_is_public() -> None:
-    """What is no submodule and has no underscore is listed."""
+    """All names without an underscore, except submodules, are in __all__."""
     public = {name for name in vars(chancy_runtime) if not name.startswith("_")}
     submodules = {name for name in public if f"chancy_runtime.{name}" in sys.modules}
 

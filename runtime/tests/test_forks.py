@@ -1,4 +1,4 @@
-"""A program that tests start as a fork is what it is in a process of its own."""
+"""A program that tests start as a fork behaves like one in a process of its own."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from harness.commands import environment, run, start, wait_for
 from harness.forks import FORKS, Fork
 
-# What ends in "workers" starts as the commands of a service do.
+# A module whose name ends in "workers" starts like the commands of a service.
 COMMAND = (sys.executable, "-m", "shop.workers")
 PROGRAM = """\
 import json, os, signal, sys
@@ -55,7 +55,7 @@ def test_it_sees_and_says_the_same(folder: Path, forks: bool) -> None:
         *("__main__", "shop.workers.__main__", [main, "a b"]),
         *(str(folder), str(folder), ""),
     ]
-    # Sentry's SDK adds its own where another test has set it up in this process.
+    # Sentry's SDK adds variables of its own if another test has set it up in this process.
     of_sentry = {"SUBPROCESS_BAGGAGE", "SUBPROCESS_SENTRY_TRACE"}
     assert {name: value for name, value in seen if name not in of_sentry} == env
     assert (ended.returncode, ended.stderr) == (7, "to the other stream\n")

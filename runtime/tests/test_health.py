@@ -1,4 +1,4 @@
-"""Tasks that end are reported and started again; the probes follow what happens."""
+"""Tasks that end are reported and started again; the probes show their state."""
 
 import json
 import re
@@ -61,7 +61,7 @@ TABLES = ("cron", "jobs", "leader", "queues", "workers")
 
 @pytest.fixture(scope="module")
 def billing(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    """A service with a plugin of the team's."""
+    """A service with a plugin of the team."""
     backend = recorder(tmp_path_factory.mktemp("health") / "backend")
     (backend.workers / "greeter.py").write_text(BROKEN)
     backend.add_plugin("Greeter()", "from .greeter import Greeter")
@@ -76,7 +76,7 @@ def url(server: Cluster) -> Iterator[str]:
 
 
 def reveals_nothing(answer: dict[str, Any], url: str) -> None:
-    """An outsider learns what does not work, not where it is nor what it said."""
+    """An outsider learns which parts fail, but no addresses and no error messages."""
     text = json.dumps(answer)
     for secret in re.split("[/:@]+", url)[1:]:
         assert secret not in text, text
@@ -137,7 +137,7 @@ def test_every_task_of_a_worker_that_ends_is_reported_and_started_again(
         wait_until_ready(running)
         push(url, "unsaved", seconds=3)
         wait_for(lambda: billing.executions["unsaved"], timeout=15, what="the start")
-        # None of these is an error of the connection.
+        # These are not errors of the connection.
         query(url, "NOTIFY billing_events, 'no JSON'")
         wait_for(
             lambda: "notifications failed" in running.output,

@@ -1,4 +1,4 @@
-"""One variable says what a process does with the workers."""
+"""One variable sets whether a process runs the workers, only pushes, or neither."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Where WORKERS_MODE is off, a start touches no database, and a test can see what is pushed."""
+"""If WORKERS_MODE is off, a start touches no database, and a test can see pushed jobs."""
 
 import functools
 import socket
@@ -115,7 +115,7 @@ def test_a_url_that_is_there_is_still_the_one_of_the_service_s_own_pool(
 
 
 def test_an_app_is_not_ready_while_its_workers_are_off(untouched: None) -> None:
-    """Set by mistake where requests arrive, it has to be seen."""
+    """If it is set by mistake in production, the probe must show it."""
     app = FastAPI()
     app.include_router(health_router(get_chancy))
     app.include_router(workers_router(initialize_workers))
@@ -159,7 +159,7 @@ async def sync_push_many_ex(chancy: Chancy, jobs: list[Any]) -> list[Reference]:
     return chancy.sync_push_many_ex(FAKE_CURSOR, jobs)
 
 
-# Where the service has no database, its tests have no cursor of one either.
+# If the service has no database, its tests have no real cursor either.
 FAKE_CURSOR: Any = object()
 PUSHES: dict[str, Callable[[Chancy, list[Any]], Awaitable[list[Reference]]]] = {
     "push": lambda chancy, jobs: push_each(chancy.push, jobs),
@@ -214,7 +214,7 @@ async def test_each_push_is_recorded(
 def test_pushes_of_the_app_s_own_thread_are_recorded(
     untouched: None, pushed: list[Job]
 ) -> None:
-    """In tests that are not asynchronous, of routes that are and of those that are not."""
+    """In synchronous tests of asynchronous and of synchronous routes."""
     app = FastAPI()
     app.include_router(workers_router(initialize_workers))
 

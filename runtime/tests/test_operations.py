@@ -1,4 +1,4 @@
-"""What is seen and done from a shell, beside running workers."""
+"""The commands that show and change jobs and queues, beside running workers."""
 
 import argparse
 import asyncio
@@ -49,7 +49,7 @@ FAILURE = '[{"attempt": 0, "traceback": "Traceback (most recent call last):\\n' 
 
 
 def add(url: str, **columns: object) -> str:
-    """Adds a job as if it had come to its state; returns its id."""
+    """Adds a job in a state; returns its id."""
     values = {
         "func": "operated_service.succeeds",
         "queue": "async",
@@ -82,7 +82,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
-# --- what is shown -------------------------------------------------------------------
+# --- listings ------------------------------------------------------------------------
 
 
 def test_jobs_are_filtered_and_counted(migrated_url: str, workers: Commands) -> None:
@@ -123,7 +123,7 @@ def test_a_failed_job_is_shown_with_its_error_and_times_in_utc(
     assert head.split()[:2] == ["ID", "STATE"] and "DUE" not in head
     assert head.index("ERROR") == line.index("RuntimeError")
     assert line.startswith(id) and "2026-01-02T02:04:05Z" in line
-    # What could change what the terminal shows is written out.
+    # Control characters for the terminal are escaped.
     assert line.endswith("RuntimeError: no\\x1b[2J money")
     in_full = workers("jobs", id, url=migrated_url).output
     assert '  File "billing.py", line 1, in run\n' in in_full
@@ -185,7 +185,7 @@ def test_queues_tell_what_waits_for_how_long(
 async def test_a_job_waits_from_its_push_and_not_from_the_start_of_the_process(
     tables: str, workers: Commands
 ) -> None:
-    """The time in a job is that of its decorator where nobody set one."""
+    """By default, scheduled_at is the time at which the decorator ran."""
     decorated = succeeds.job.with_scheduled_at(datetime.now(UTC) - timedelta(hours=5))
     async with plain_chancy(tables) as chancy:
         await chancy.push(decorated)
@@ -234,7 +234,7 @@ def test_no_listing_reads_a_deep_queue_to_its_end(
     assert counts == [most] * 15
     text = workers("queues", url=migrated_url).output
     assert text.count(f"{most}+") == 15
-    # Statistics by which it would be quickest to read the table from its start.
+    # With these statistics the planner would read the table from its start.
     query(migrated_url, "UPDATE billing_jobs SET state = 'failed'")
     query(migrated_url, "ANALYZE billing_jobs")
     query(migrated_url, "UPDATE billing_jobs SET state = 'succeeded'")
@@ -283,7 +283,7 @@ def buffers(url: str, query: bytes, values: dict[str, Any]) -> int:
     ],
 )
 def test_jobs_are_found_by_an_index(typed: str, deep_url: str) -> None:
-    """To read the table is 1,500 buffers; to walk along an index of it, 80,000."""
+    """Reading the table takes 1,500 buffers; walking along one of its indexes, 80,000."""
     parser = argparse.ArgumentParser()
     filters.add_filters(parser, states=listings._STATES, usual="all", limit=50)
     arguments = parser.parse_args(typed.split())
@@ -507,7 +507,7 @@ def test_jobs_that_wait_are_cancelled_and_ended_ones_stay(
     ("slow", "says"),
     [
         (waits, "is interrupted at its next await"),
-        (waits_in_a_thread, "runs to its end, since a thread cannot be interrupted"),
+        (waits_in_a_thread, "runs to its end, because a thread cannot be interrupted"),
         (waits_in_a_process, "is interrupted"),
     ],
 )
@@ -553,7 +553,7 @@ async def test_a_running_job_is_cancelled_as_its_executor_can(
 
 @asynccontextmanager
 async def sentry(events: list[object]) -> AsyncIterator[None]:
-    """Keeps what would be sent to Sentry in the block."""
+    """Collects the events that the block would send to Sentry."""
 
     def keep(event: Any, _hint: Any) -> None:
         events.append(event)
@@ -740,7 +740,7 @@ def test_an_unknown_queue_is_named_and_no_other_is_changed(
     ]
 
 
-# --- what is wrong -------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -820,7 +820,7 @@ def test_a_statement_that_takes_too_long_says_what_to_do(
 def test_a_reader_that_goes_ends_the_program_without_a_traceback(
     migrated_url: str, backend: Recorder
 ) -> None:
-    """The service is as an older release rendered it."""
+    """With the service of an older release."""
     for _ in range(2):
         add(migrated_url)
     command = [sys.executable, "-m", "app.billing.workers", "jobs"]

@@ -51,7 +51,7 @@ ONE_WORKER = "        async with Worker(chancy, register_signal_handlers=False):
 FAILING_JOB = RECORDING_JOB.replace(
     "    await asyncio.sleep(seconds)\n", '    raise RuntimeError("no digest")\n'
 )
-# A job that stops the Workers, which nobody but a signal should.
+# A job that stops the Workers, which only a signal should do.
 STOPPING_JOB = RECORDING_JOB.replace(
     "    await asyncio.sleep(seconds)\n",
     """    from app.billing.workers.chancy_instance import get_chancy
@@ -69,7 +69,7 @@ def url(migrated_url: str) -> str:
 
 @pytest.fixture(scope="module")
 def of_both(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    """A backend that runs a light queue in the API, and a heavy one apart."""
+    """A backend that runs a light queue in the API, and a heavy queue in its own process."""
     both = recorder(tmp_path_factory.mktemp("both") / "backend", QUEUES=QUEUES)
     both.edit(INITIALIZATION, ONE_WORKER, TWO_WORKERS)
     return both
@@ -151,7 +151,7 @@ def test_light_jobs_run_in_the_api_and_heavy_ones_apart(
             wait_until_executed(both, "heavy")
             own.stop()
         push(url, "heavy again", queue="heavy")
-        # Whichever process a Worker is for, its tags choose it.
+        # --tags selects a Worker by its tags, whichever process it is for.
         with both.apart().service(url, "--tags", "heavy,light") as own:
             wait_until_executed(both, "heavy again")
             wait_until_ready(own)

@@ -1,4 +1,4 @@
-"""A transaction pooler is refused, a session pooler is not; the sum of connections is told."""
+"""A transaction pooler is refused, a session pooler is not; too many connections are logged."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from harness.starts import PASSWORD, line_of_failed_start
 pytestmark = pytest.mark.xdist_group("pooler")
 
 SESSION_POOLER = "postgresql://postgres.<project>:<password>@<name>.pooler.supabase.com:5432/postgres"
-# Nothing in this file may leave the machine, whatever name is in the URL.
+# No connection of this file may leave the machine, whatever host is in the URL.
 NOWHERE = "hostaddr=127.0.0.1"
 
 
@@ -83,7 +83,7 @@ def traffic(url: str) -> Iterator[None]:
 
 
 def answers(*urls: str) -> list[str]:
-    """What the check of the database says about each URL; asked at the same time."""
+    """The result of check_database() for each URL; all checks run at the same time."""
 
     async def check(url: str) -> str:
         try:
@@ -120,7 +120,10 @@ def test_any_other_transaction_pooler_is_refused_by_what_it_does(
 
     assert len(said) == len(urls)
     for line in said:
-        assert "does not deliver notifications, so it is probably a transaction pooler" in line
+        assert (
+            "does not deliver notifications, so it is probably a transaction pooler"
+            in line
+        )
         assert f"PgBouncer: pool_mode = session; Supabase: {SESSION_POOLER}" in line
 
 
@@ -204,7 +207,7 @@ def test_a_session_pooler_that_is_too_small_is_named(
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
-    """What a process with so many Workers is warned of; nothing connects."""
+    """The warnings for a process with a number of Workers; nothing connects."""
 
     def see(url: str, settings: Settings | None = None, workers: int = 1) -> list[str]:
         warn_about_connections(
@@ -265,7 +268,7 @@ def test_more_connections_than_the_pooler_has_are_warned_of_with_the_sum(
     warnings: Callable[..., list[str]],
 ) -> None:
     assert warnings(POOLER, settings, workers) == [
-        f"{total} connections, and the pooler has 15: raise its pool size and the "
+        f"{total} connections, but the pooler has 15: raise its pool size and the "
         "setting pooler_connections, or lower CHANCY_MAX_POOL_SIZE"
     ]
 

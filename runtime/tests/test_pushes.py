@@ -1,4 +1,4 @@
-"""A batch that is pushed in one statement leaves what Chancy leaves that sends one by one."""
+"""A batch pushed in one statement leaves the same rows as Chancy's single statements."""
 
 import asyncio
 import enum
@@ -32,7 +32,7 @@ from harness.starts import until_locked
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STATES = ["pending", "running", "retrying", "succeeded", "failed"]
 KEYS = st.none() | st.sampled_from(["", "a", "b", "B", "ä", "\x1f", "{,}"])
-# No NUL and no lone surrogate, which PostgreSQL refuses.
+# Without NUL and lone surrogates, which PostgreSQL refuses.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 VALUES = st.none() | st.booleans() | st.integers() | TEXTS | st.lists(TEXTS, max_size=2)
 DICTS = st.dictionaries(TEXTS, VALUES, max_size=3)
@@ -53,7 +53,7 @@ JOBS = st.builds(
 
 
 class Tables:
-    """The example's tables, which a batch of jobs is pushed into, again and again."""
+    """The example's tables, into which batches of jobs are pushed, again and again."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -99,7 +99,7 @@ class Tables:
             await connection.close()
 
     def outcome(self, push: Callable[[], list[Reference]]) -> dict[str, Any]:
-        """What a push leaves: rows in the order of their ids, references, notifications."""
+        """The effects of a push: rows in the order of their ids, references, notifications."""
         with psycopg.connect(self.url, autocommit=True) as listener:
             listener.execute("LISTEN billing_events")
             references = push()
@@ -128,7 +128,7 @@ def pushing(migrated_url: str) -> Tables:
 
 
 def one_at_a_time(before: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
-    """Those that can be in one table: a key has one row that is not finished."""
+    """The rows that can be in one table: each key has at most one unfinished row."""
     rows: list[tuple[str | None, str]] = []
     taken = set()
     for key, state in before:
@@ -192,7 +192,7 @@ def test_values_of_other_types_become_what_chancy_makes_of_them(
 ) -> None:
     fields = {"func": "a.b", "scheduled_at": NOW, **ODD[odd]}
     plain = {"func": "a.b", "scheduled_at": NOW}
-    # A list of keys of several types cannot be sorted, there or here.
+    # A list of keys of several types cannot be sorted, by Chancy or by the library.
     if "unique_key" not in fields:
         plain["unique_key"] = "a"
     jobs = [Job(**fields), Job(**{**fields, **plain}), Job(**fields)]
@@ -201,7 +201,7 @@ def test_values_of_other_types_become_what_chancy_makes_of_them(
         pushing.fill([])
         push = functools.partial(pushing.sync_pushed, app, jobs)
         outcomes.append(pushing.outcome(push))
-    if odd != "keywords that JSON has no type for":  # psycopg's connection has it here.
+    if odd != "keywords that JSON has no type for":  # Only psycopg is set up for them.
         pushing.fill([])
         by_asyncpg = functools.partial(asyncio.run, pushing.pushed_by_asyncpg(jobs))
         outcomes.append(pushing.outcome(by_asyncpg))
@@ -273,7 +273,7 @@ async def test_each_batch_is_a_transaction(tables: str) -> None:
 
 @pytest.fixture
 async def others(tables: str) -> AsyncIterator[AsyncConnection[DictRow]]:
-    """The connection of somebody else."""
+    """A connection of another client."""
     connection = await AsyncConnection.connect(tables, row_factory=dict_row)
     async with connection:
         yield connection

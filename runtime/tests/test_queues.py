@@ -1,4 +1,4 @@
-"""A deploy changes the queues of replicas that run, and leaves an operator's pause."""
+"""A deploy changes the queues of running replicas, and keeps an operator's pause."""
 
 import re
 import time
@@ -13,7 +13,7 @@ from harness.recorder import Recorder, push, recorder, states
 
 pytestmark = pytest.mark.xdist_group("queues")
 
-# Writes down in which thread it runs, and how many of its kind run at that moment.
+# Records its thread, and the number of these jobs that run at that moment.
 COUNTING_JOB = '''"""The record job."""
 
 import asyncio
@@ -27,7 +27,7 @@ running = 0
 
 @job(queue="default")
 async def record(*, note: str, seconds: float = 0) -> None:
-    """Writes down what runs it, and takes its time."""
+    """Records its thread, and sleeps."""
     global running
     running += 1
     name = "main" if threading.current_thread() is threading.main_thread() else "other"
@@ -60,14 +60,14 @@ def version(backend: Recorder, folder: Path, *queues: str) -> Recorder:
 
 
 def deploy(new: Recorder, url: str) -> str:
-    """Starts and stops a new version; returns what it said."""
+    """Starts and stops a new version; returns its output."""
     with new.service(url) as running:
         running.stop()
     return running.output
 
 
 def run(recorder: Recorder, url: str, count: int, queue: str = "default") -> set[str]:
-    """Runs so many jobs at once; returns how each was executed."""
+    """Runs a number of jobs at the same time; returns how each was executed."""
     recorder.executions_file.write_text("")
     query(url, "DELETE FROM billing_jobs")
     for _ in range(count):
@@ -126,7 +126,7 @@ def pause(url: str) -> list[tuple[object, ...]]:
 
 
 def tell(url: str, statement: str) -> None:
-    """Changes a queue as Chancy's dashboard does, which tells the workers."""
+    """Changes a queue and notifies the workers, like Chancy's dashboard."""
     query(url, statement)
     query(url, """SELECT pg_notify('billing_events', '{"t": "queue.paused"}')""")
 

@@ -91,7 +91,7 @@ async def test_a_job_that_is_given_as_it_is_to_be_pushed_keeps_its_unique_key(
     [
         ("0 0 31 2 *", "UTC"),
         ("0 0 * * *", "Europe/Atlantis"),
-        # Noon elsewhere, the 12th of the month to croniter.
+        # Noon in other programs, but the 12th of the month in croniter.
         ("0 0 12 * * *", "UTC"),
         ("*/30 * * * * *", "UTC"),
         ("0 0 * *", "UTC"),

@@ -21,7 +21,7 @@ from harness.commands import environment, run
 from harness.recorder import APP, Recorder, recorder
 from harness.starts import the_line
 
-# Of the example's secret.
+# The variable of the example's secret.
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"
 DOWN = "postgresql://someone:hunter2@127.0.0.1:1/billing"
 SPILLING = [
@@ -56,7 +56,7 @@ TAKEN = [
 
 
 def failed_start(backend: Recorder, variables: dict[str, str]) -> str:
-    """What a service prints that must end within 15 seconds, without running."""
+    """The output of a service that must end within 15 seconds, during its start."""
     with backend.service("", variables=variables, wait=False) as running:
         assert running.process.wait(15) == 3, running.output
     assert "hunter2" not in running.output
@@ -67,7 +67,7 @@ def failed_start(backend: Recorder, variables: dict[str, str]) -> str:
 def test_a_system_without_poll_is_refused_before_it_connects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As Windows is, where nothing of this was run."""
+    """Like Windows, on which these tests do not run."""
     app = Chancy(DOWN, prefix="billing_")
     monkeypatch.delattr(select, "poll")
 

@@ -47,7 +47,7 @@ def server_with_roles() -> Iterator[str]:
 
 @pytest.fixture
 def own_server_url(server_with_roles: str) -> Iterator[str]:
-    """A database on a server on which no other test makes roles at the same time."""
+    """A database on a server on which no other test creates roles at the same time."""
     with database(server_with_roles) as url:
         yield url
     for (role,) in query(
@@ -58,7 +58,7 @@ def own_server_url(server_with_roles: str) -> Iterator[str]:
 
 
 def of_user(url: str, user: str) -> str:
-    """The URL of the same database for another user."""
+    """The URL of a database for another user."""
     return url_of(url, str(conninfo_to_dict(url)["dbname"]), user)
 
 
@@ -181,7 +181,9 @@ def test_a_name_that_something_else_has_is_not_called_a_table(
     result = workers("migrate", url=database_url)
 
     (line,) = result.errors.splitlines()
-    assert "billing_jobs exists at " in line and "not a table of Chancy: rename it" in line
+    assert (
+        "billing_jobs exists at " in line and "not a table of Chancy: rename it" in line
+    )
     assert "table" not in line
 
 
@@ -259,7 +261,7 @@ def test_a_user_who_may_not_build_an_index_is_told_so(
 
 
 def misc_of_chancy(backend: Recorder, command: str, url: str) -> str:
-    """What a command of Chancy's own command line prints."""
+    """The output of a command of Chancy's own command line."""
     create = "app.billing.workers.chancy_initialization.create_chancy"
     return run(
         *(sys.executable, "-m", "chancy.cli.cli", "--app", create, "misc", command),
@@ -300,7 +302,7 @@ def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
     owner = of_user(own_server_url, "owner")
     public = [of_user(own_server_url, role) for role in ("anon", "authenticated")]
 
-    # Chancy's own migration leaves them open: without this the rest would prove nothing.
+    # Chancy's own migration leaves them open; otherwise the rest would prove nothing.
     misc_of_chancy(backend, "migrate", owner)
     query(public[0], INSERT)
     query(own_server_url, "DELETE FROM billing_jobs")
@@ -313,7 +315,7 @@ def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
     assert workers("status", url=owner).status == 1
 
     workers("migrate", url=owner)
-    # A later migration brings tables of its own.
+    # A later migration creates more tables.
     assert workers("status", url=owner, plugins=[Metrics()]).status == 1
     workers("migrate", url=owner, plugins=[Metrics()])
 
@@ -379,7 +381,7 @@ async def test_who_may_change_a_table_of_the_service_sets_off_its_triggers(
     for table in ("billing_jobs", "billing_triggers"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             query(authenticated, f"SELECT * FROM {table}")
-    # A table of the user's own in front of Chancy's is not what the function writes to.
+    # A temporary table of the user does not hide Chancy's table from the function.
     with psycopg.connect(authenticated) as connection:
         connection.execute("CREATE TEMP TABLE billing_jobs (id int)")
         connection.execute("INSERT INTO orders VALUES (3)")

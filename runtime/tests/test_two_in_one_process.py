@@ -1,4 +1,4 @@
-"""Two services in one process have nothing in common but the process."""
+"""Two services in one process share nothing except the process."""
 
 import asyncio
 import logging
@@ -77,7 +77,7 @@ async def url(database_url: str) -> str:
 
 
 async def ran(chancy: Chancy, seconds: float = 0) -> QueuedJob:
-    """A job of a service that has ended."""
+    """Runs a job of a service; returns it when it has ended."""
     reference = await chancy.push(nap.job.with_kwargs(seconds=seconds))
     ended = await chancy.wait_for_job(reference, timeout=30)
     assert ended is not None

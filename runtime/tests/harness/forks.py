@@ -1,9 +1,9 @@
-"""Programs that start as forks of a process which has imported what they need.
+"""Programs that start as forks of a process that has imported their modules.
 
-`python -m copier`, uvicorn and the others below run as they do in a process of their own,
-but without the CPU time of their imports, which is most of what a small one takes.
-With --slow, where the environment changes Python itself, and outside of pytest, they start
-the plain way.
+`python -m copier`, uvicorn and the others below run like they do in a process of their own,
+but without the CPU time of their imports, which is most of the time of a small program.
+With --slow, outside of pytest, and if the environment changes Python itself, they start as
+normal processes.
 """
 
 import os
@@ -20,8 +20,8 @@ from pathlib import Path
 from harness.asking import answer_of, ask
 from harness.environments import environment
 
-# What each program imports in any case, so that its forks have nothing else. Only few of the
-# tests' services do without the library or Sentry, which do nothing when they are imported.
+# The modules that each program imports in any case, and no others. Few of the tests' services
+# do not need the library or Sentry, but importing these has no effect.
 _SENTRY = "chancy_runtime.plugins.sentry"
 MODULES = {
     "copier": ("copier._cli", "jinja2_ansible_filters"),
@@ -33,11 +33,11 @@ MODULES = {
     "workers": ("chancy_runtime.cli", _SENTRY),
     "pytest": ("pytest", "chancy_runtime.testing"),
 }
-# Python and the C library read these when they start.
+# Python and the C library read these variables when they start.
 _AT_THE_START = re.compile("PYTHON|LD_|LC_|LANG|TZ$|MALLOC_")
 _PROGRAM = Path(sys.executable).with_name("chancy-workers")
 _SERVER = Path(__file__).with_name("forking.py")
-# What stands for Python in a fork of chancy-workers, which runs Copier.
+# The program that replaces Python in a fork of chancy-workers, which runs Copier.
 _PYTHON = """\
 #!{python} -IS
 import sys
@@ -48,7 +48,7 @@ run({socket!r}, {python!r}, sys.argv[1:])
 
 
 class Fork:
-    """A forked program, with what tests use of subprocess.Popen."""
+    """A forked program, with the methods of subprocess.Popen that tests use."""
 
     def __init__(self, client: socket.socket, command: Sequence[str]) -> None:
         self._client = client
@@ -102,7 +102,7 @@ class Forks:
         stderr: int,
         session: bool = False,
     ) -> Fork | None:
-        """Starts a program as a fork; None where only a process of its own will do."""
+        """Starts a program as a fork; None if it needs a process of its own."""
         name = _name(command)
         if not (self.on and name):
             return None
@@ -124,7 +124,7 @@ class Forks:
             )
 
     def python(self) -> Path:
-        """A program that runs `python -m copier` as a fork, and Python for all the rest."""
+        """A program that runs `python -m copier` as a fork, and Python for all others."""
         asked = self._path_of("copier")
         program = asked.with_name("python")
         if not program.exists():
@@ -156,7 +156,7 @@ class Forks:
         return path
 
     def stop(self) -> None:
-        """Ends them, and what they have forked counts as used by this process."""
+        """Ends them; the CPU time of their forks then counts as that of this process."""
         for process in self._running.values():
             process.communicate()
         self._running.clear()
@@ -169,7 +169,7 @@ FORKS = Forks()
 
 
 def _name(command: Sequence[str]) -> str | None:
-    """What a command starts, if it is in MODULES."""
+    """The name in MODULES of the program that a command starts, if it is there."""
     if command[0] == str(_PROGRAM):
         return _PROGRAM.name
     if command[:2] != [sys.executable, "-m"]:
