@@ -159,7 +159,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("path", PRIVATE)
-def test_a_private_name_is_where_it_was(path: str) -> None:
+def test_a_private_name_still_exists(path: str) -> None:
     assert callable(found(path))
 
 
@@ -172,21 +172,21 @@ def instance_of(kind: type) -> object:
     ("kind", "name"),
     [(kind, name) for kind, names in OF_AN_INSTANCE.items() for name in names],
 )
-def test_an_attribute_is_where_it_was(kind: type, name: str) -> None:
+def test_an_attribute_still_exists(kind: type, name: str) -> None:
     value = getattr(instance_of(kind), name, None)
 
     assert isinstance(value, OF_AN_INSTANCE[kind][name]), f"{kind.__name__}.{name}"
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
-def test_arguments_are_what_they_were(path: str) -> None:
+def test_arguments_have_not_changed(path: str) -> None:
     assert ", ".join(inspect.signature(found(path)).parameters) == SIGNATURES[path]
 
 
 @pytest.mark.parametrize(
     ("path", "name"), [(path, name) for path, names in CALLS.items() for name in names]
 )
-def test_what_is_overridden_is_called(path: str, name: str) -> None:
+def test_overridden_methods_are_called(path: str, name: str) -> None:
     assert name in uses(path), f"{path} no longer uses {name}"
 
 
@@ -262,7 +262,7 @@ def test_the_pool_logs_its_name_and_the_error(caplog: pytest.LogCaptureFixture) 
     ), args
 
 
-def test_the_pool_takes_what_it_is_given() -> None:
+def test_the_pool_accepts_its_arguments() -> None:
     taken = inspect.signature(AsyncConnectionPool.__init__).parameters
     assert {
         *("connection_class", "min_size", "max_size", "name", "open", "check"),

@@ -205,7 +205,7 @@ def test_a_row_with_an_unknown_limit_ends_its_queue(database_url: str) -> None:
     asyncio.run(run())
 
 
-def test_a_queue_row_that_cannot_be_read_ends_the_taking_of_all(
+def test_a_queue_row_that_cannot_be_read_stops_all_queues(
     database_url: str,
 ) -> None:
     async def run() -> None:
@@ -235,7 +235,7 @@ class Grumpy(Plugin):
         ("panic", [], "BaseException of chancy_runtime.execution.executors._Contained"),
     ],
 )
-def test_what_leaves_a_job_running_for_good(
+def test_two_faults_leave_a_job_running_for_ever(
     name: str, plugins: list[type[Plugin]], piece: str, database_url: str
 ) -> None:
     async def run() -> None:
@@ -389,7 +389,7 @@ def test_system_exit_in_a_job_ends_the_process(database_url: str) -> None:
     pytest.fail(mended("chancy_runtime.execution.executors._Contained"))
 
 
-def test_an_error_that_cannot_travel_fails_the_neighbours(database_url: str) -> None:
+def test_an_error_that_cannot_be_pickled_fails_other_jobs(database_url: str) -> None:
     async def run() -> None:
         queue = Queue("default", executor=Chancy.Executor.Process, concurrency=2)
         async with working(database_url, queue=queue) as worker:

@@ -79,7 +79,7 @@ async def test_status_shows_the_indexes_and_migrate_builds_them(
     ) == [(1,)]
 
 
-async def test_workers_on_tables_without_them_work_and_say_once_what_to_run(
+async def test_workers_on_tables_without_indexes_work_and_log_once_what_to_run(
     without_indexes: str,
     service: Service,
     caplog: pytest.LogCaptureFixture,
@@ -95,7 +95,7 @@ async def test_workers_on_tables_without_them_work_and_say_once_what_to_run(
     assert ".workers migrate, then start the workers again" in lines[0]
 
 
-async def test_a_start_with_them_says_nothing(
+async def test_a_start_with_the_indexes_logs_nothing(
     tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -218,7 +218,7 @@ async def test_the_same_index_of_a_later_chancy_is_noticed(tables: str) -> None:
     )
 
 
-async def test_chancy_has_no_index_of_its_own_for_claims(database_url: str) -> None:
+async def test_chancy_has_no_index_for_claims(database_url: str) -> None:
     """If a later one has it, the library's indexes and its claim can be removed."""
     async with create_chancy() as chancy:
         await chancy.migrate()
@@ -236,7 +236,7 @@ async def test_chancy_has_no_index_of_its_own_for_claims(database_url: str) -> N
     ]
 
 
-async def test_plain_chancy_goes_on_with_the_same_tables(
+async def test_plain_chancy_works_on_the_same_tables(
     chancy: Chancy, tables: str, run_job: RunJob
 ) -> None:
     await chancy.migrate()

@@ -85,7 +85,7 @@ def test_the_next_jobs_are_those_that_chancy_would_take() -> None:
     assert choice(claims._TAKE) == choice(theirs), chancy.Worker.fetch_jobs
 
 
-async def test_a_row_becomes_the_job_that_chancy_makes_of_it(worker: Worker) -> None:
+async def test_a_row_becomes_the_same_job_as_in_chancy(worker: Worker) -> None:
     taken = await take(worker, up_to=9)
 
     unpacked = [QueuedJob.unpack(row) for row in await rows(worker.chancy)]
@@ -95,7 +95,7 @@ async def test_a_row_becomes_the_job_that_chancy_makes_of_it(worker: Worker) -> 
     assert [set(vars(job)) for job in taken] == [set(vars(job)) for job in unpacked]
 
 
-async def test_a_job_that_succeeds_becomes_what_chancy_makes_of_it(
+async def test_a_job_that_succeeds_changes_like_in_chancy(
     worker: Worker,
 ) -> None:
     job, _ = await take(worker, up_to=2)

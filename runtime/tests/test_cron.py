@@ -113,7 +113,7 @@ def test_each_due_run_happens_once_through_restarts_of_two_replicas(
     assert states(url) == {"succeeded": due}
 
 
-def test_replicas_that_look_at_the_same_moment_push_a_run_once(
+def test_replicas_that_poll_at_the_same_moment_push_a_run_once(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     version = backend.version(tmp_path / "v1", CRON_JOBS=cron_jobs(a=NEVER))
@@ -195,7 +195,7 @@ def test_a_run_that_came_due_while_down_happens_once_at_the_next_start(
         assert states(url) == {"succeeded": run}
 
 
-def test_a_deploy_changes_adds_and_removes_and_leaves_what_is_due(
+def test_a_deploy_changes_schedules_and_keeps_due_runs(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     old = backend.version(
@@ -251,7 +251,7 @@ def stamp(hours: int) -> dict[str, str]:
     return {"WORKERS_DEPLOYED_AT": (noon + timedelta(hours=hours)).isoformat()}
 
 
-def test_the_later_deployment_wins_whoever_restarts(
+def test_the_later_deployment_wins_whichever_replica_restarts(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     old = backend.version(tmp_path / "old", CRON_JOBS=cron_jobs(a="0 0 1 1 *"))

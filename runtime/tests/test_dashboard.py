@@ -53,7 +53,7 @@ def answer(site: Site, user: str | None, method: str, path: str, id: str) -> int
 
 
 @pytest.mark.parametrize(("number", "user"), [(0, None), (1, "vera"), (2, "ada")])
-def test_each_route_is_closed_but_for_what_the_role_may_do(
+def test_each_route_is_closed_except_those_of_the_role(
     site: Site, number: int, user: str | None, app_log: pytest.LogCaptureFixture
 ) -> None:
     workflow = asyncio.run(new_workflow(site.billing))
@@ -104,7 +104,7 @@ def test_an_outsider_gets_no_file_and_no_page(site: Site) -> None:
             assert "script" not in refused.text
 
 
-def test_an_answer_that_is_not_a_visitor_is_nobody_and_is_said_once(
+def test_an_answer_that_is_not_a_visitor_is_refused_and_logged_once(
     site: Site, app_log: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
@@ -146,7 +146,7 @@ def test_a_path_that_is_not_listed_is_closed(site: Site, path: str) -> None:
     assert site("GET", path, "ada").status_code == 404
 
 
-def test_what_a_browser_sends_as_a_token_opens_nothing(site: Site) -> None:
+def test_a_token_from_a_browser_opens_nothing(site: Site) -> None:
     token = {"authorization": "Bearer x"}
     assert site("GET", "/api/v1/jobs", headers=token).status_code == 401
     assert site("GET", "/api/v1/jobs?token=x", "vera", headers=token).status_code == 200
@@ -366,7 +366,9 @@ def test_a_foreign_page_hears_nothing(site: Site, origin: str | None) -> None:
     assert refusal.value.response.status_code == 403
 
 
-def test_a_viewer_hears_events_without_what_may_repeat_an_argument(site: Site) -> None:
+def test_a_viewer_gets_events_without_parts_that_may_repeat_an_argument(
+    site: Site,
+) -> None:
     with site.websocket("vera") as events:
         notify(site, "billing.greeted", name=SECRET)
         notify(site, "queue.pushed", q="kept", name=SECRET, more={"q": SECRET})
@@ -391,7 +393,7 @@ def test_events_end_with_the_visit(site: Site, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("has_started", [True, False])
-def test_without_a_worker_in_the_process_there_is_one_sentence(
+def test_without_a_worker_in_the_process_it_shows_one_sentence(
     site: Site, has_started: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKERS_MODE", "push")
@@ -429,7 +431,7 @@ def test_nobody_is_a_visitor_without_a_name_and_a_role(
     assert is_visitor(answer) is expected
 
 
-def test_a_failure_of_the_database_is_told_without_its_words(
+def test_a_database_error_is_shown_without_its_message(
     site: Site, app_log: pytest.LogCaptureFixture
 ) -> None:
     query(site.url, "ALTER TABLE billing_workflows RENAME TO billing_other")
@@ -464,7 +466,7 @@ def test_a_path_that_a_dashboard_cannot_have_is_refused(path: str) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_asked_for_is_told_as_that(
+def test_invalid_parameters_are_named(
     site: Site, parameters: dict[str, str], app_log: pytest.LogCaptureFixture
 ) -> None:
     answer = site("GET", "/api/v1/jobs", "vera", params=parameters)

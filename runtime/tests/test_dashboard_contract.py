@@ -86,13 +86,13 @@ def test_each_page_is_listed_and_each_file_can_be_read() -> None:
         assert reading.FILES.fullmatch(name), name
 
 
-def test_the_page_has_what_the_gate_changes_in_it() -> None:
+def test_the_page_has_the_parts_that_the_gate_changes() -> None:
     page = (PAGE / "index.html").read_text(encoding="utf-8")
     assert page.count('<base href="/">') == page.count("  </head>") == 1
     assert "//" not in reading._ELSEWHERE.sub("", page)
 
 
-def test_the_page_sends_what_the_gate_wants_of_a_change() -> None:
+def test_the_page_sends_changes_in_the_form_that_the_gate_accepts() -> None:
     text = text_of_the_page()
     assert re.search(r'"Content-Type":\s*[`"]application/json[`"]', text)
     assert re.search(r"/api/v1/logout[`\"],\s*\{method:\s*[`\"]POST[`\"]", text)
@@ -129,7 +129,7 @@ def test_the_extra_brings_what_chancy_needs_for_its_dashboard() -> None:
         assert any(each.startswith(name) for each in brought), name
 
 
-def test_what_is_off_is_not_imported_and_what_is_missing_is_named() -> None:
+def test_an_unused_dashboard_is_not_imported_and_a_missing_package_is_named() -> None:
     code = (
         "import sys, chancy_runtime.web\n"
         "assert not {'itsdangerous', 'chancy.plugins.api'} & "

@@ -109,7 +109,7 @@ def test_a_session_holds_on_every_replica_until_the_log_out(
     ]
 
 
-def test_who_did_what_is_also_in_a_log_that_takes_no_info(
+def test_changes_are_logged_even_if_the_log_drops_info(
     browser: httpx.Client, site: Site, app_log: pytest.LogCaptureFixture
 ) -> None:
     """Without configured logging, Python drops INFO."""
@@ -319,7 +319,7 @@ def test_viewers_cannot_have_the_password_of_operators(
     assert [*site.login._read(site.mail.get_chancy())] == ["operator"]
 
 
-def test_a_login_is_of_one_dashboard() -> None:
+def test_two_dashboards_cannot_share_a_login() -> None:
     login = password_login("operator", str)
     dashboard_router(Service("", "billing_").get_chancy, who=login)
     with pytest.raises(WorkersError, match="call password_login() once for each"):

@@ -178,7 +178,7 @@ def explained(connection: Connection[TupleRow], text: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_claim_costs_the_same_whatever_stands_in_its_way(
+def test_a_claim_costs_the_same_whatever_rows_it_has_to_pass(
     shape: str, plan: str, planned_when_empty: Connection[TupleRow]
 ) -> None:
     connection = planned_when_empty
@@ -238,7 +238,7 @@ def test_a_dead_row_behind_an_open_transaction_costs_a_bounded_part_of_a_claim(
     assert touched <= most + looks * dead / 50
 
 
-def test_reading_what_waits_touches_a_bounded_part_of_it(
+def test_reading_depths_touches_a_bounded_part_of_the_waiting_jobs(
     plan: str, planned_when_empty: Connection[TupleRow]
 ) -> None:
     connection = planned_when_empty

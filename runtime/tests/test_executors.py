@@ -156,7 +156,7 @@ def succeeded(url: str, ids: list[str]) -> bool:
     return all(row(url, id)[0] == "succeeded" for id in ids)
 
 
-def test_a_script_without_a_guard_starts_one_service_only(
+def test_a_script_without_a_guard_starts_only_one_service(
     backend: Recorder, database_url: str
 ) -> None:
     with guardless_service(backend, database_url, 0) as running:
@@ -248,7 +248,7 @@ def test_a_signal_to_all_processes_at_once_lets_the_jobs_finish(
         ("exit", "terminated abruptly"),
     ],
 )
-def test_a_child_that_goes_wrong_fails_its_own_job_only(
+def test_a_broken_child_fails_only_its_own_job(
     kind: str, text: str, backend: Recorder, database_url: str
 ) -> None:
     with backend.service(database_url) as running:

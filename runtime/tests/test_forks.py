@@ -44,7 +44,7 @@ def forks(request: pytest.FixtureRequest) -> Iterator[bool]:
     FORKS.on = was
 
 
-def test_it_sees_and_says_the_same(folder: Path, forks: bool) -> None:
+def test_it_has_the_same_environment_and_output(folder: Path, forks: bool) -> None:
     env = environment(TEA="é")
 
     ended = run(*COMMAND, "a b", cwd=folder, env=env, check=False)
@@ -69,7 +69,7 @@ def test_an_error_is_a_traceback_and_the_status_1(folder: Path, forks: bool) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_is_told_as_subprocess_tells_it(
+def test_a_signal_has_the_status_of_subprocess(
     number: int, folder: Path, forks: bool
 ) -> None:
     log = folder / "log"
@@ -89,7 +89,9 @@ def test_a_signal_is_told_as_subprocess_tells_it(
     assert process.wait(60) == -number == process.returncode
 
 
-def test_what_changes_python_itself_is_no_fork(folder: Path) -> None:
+def test_a_program_is_not_forked_if_its_environment_changes_python(
+    folder: Path,
+) -> None:
     with (folder / "log").open("wb") as stream:
         process = start(
             COMMAND,
@@ -111,7 +113,7 @@ def test_what_changes_python_itself_is_no_fork(folder: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_what_chancy_workers_runs_as_python_ends_as_python_does(
+def test_python_in_a_fork_of_chancy_workers_ends_like_python(
     command: list[str], tmp_path: Path
 ) -> None:
     forked, plain = (

@@ -209,7 +209,7 @@ def test_a_worker_works_and_can_do_nothing_else(
     assert refused(url, WORKER, *statements) == statements
 
 
-def test_a_pusher_s_metrics_show_what_waits(url: str) -> None:
+def test_a_pusher_s_metrics_show_waiting_jobs(url: str) -> None:
     async def scrape() -> bytes:
         app = app_of(url, PUSHER, mode="push")
         plugin = PrometheusPlugin(service="billing")
@@ -252,7 +252,7 @@ def test_a_worker_s_role_serves_the_commands(
     assert (done.status, done.errors) == (0, "")
 
 
-def test_a_command_that_a_role_may_not_run_names_one_that_may(
+def test_a_command_that_a_role_may_not_run_names_a_role_that_may(
     url: str, workers: Commands
 ) -> None:
     as_pusher = url_of(url, str(conninfo_to_dict(url)["dbname"]), PUSHER)

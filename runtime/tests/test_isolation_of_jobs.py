@@ -142,7 +142,7 @@ async def test_a_failure_carries_the_data_of_its_own_job_and_only_that(
     assert event["tags"]["service"] == "billing"
 
 
-async def test_what_the_service_sets_for_all_of_its_events_stays(
+async def test_tags_that_the_service_sets_for_all_events_stay(
     tables: str, service: Service
 ) -> None:
     sent: Events = []

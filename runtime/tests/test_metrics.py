@@ -108,7 +108,7 @@ def app_of(*chancys: Chancy) -> FastAPI:
     return app
 
 
-async def test_a_scrape_shows_what_runs_what_ended_and_what_waits(
+async def test_a_scrape_shows_running_ended_and_waiting_jobs(
     tables: str, tmp_path: Path
 ) -> None:
     end = tmp_path / "end"
@@ -225,7 +225,7 @@ async def unfinished(prefix: str, url: str, but: str) -> list[tuple[object, ...]
     )
 
 
-async def test_two_services_in_a_process_are_told_apart_in_one_scrape(
+async def test_two_services_in_a_process_are_distinguished_in_one_scrape(
     database_url: str,
 ) -> None:
     services = [
@@ -251,7 +251,7 @@ async def test_two_services_in_a_process_are_told_apart_in_one_scrape(
         assert found("chancy_queue_depth", service=service, queue="async") == 0
 
 
-async def test_a_database_that_does_not_answer_costs_the_depths_only(
+async def test_a_database_that_does_not_answer_only_hides_the_depths(
     tables: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prometheus, "_PATIENCE", 0.5)
@@ -296,7 +296,7 @@ async def test_scrapes_at_the_same_time_share_one_query(
     assert found("chancy_queue_depth", queue="forgotten") is None
 
 
-async def test_a_service_that_only_pushes_shows_what_waits(tables: str) -> None:
+async def test_a_service_that_only_pushes_shows_waiting_jobs(tables: str) -> None:
     async with billing(tables) as chancy, serving(app_of(chancy)) as address:
         await chancy.push(succeeds)
         found = await scrape(address)
@@ -388,7 +388,7 @@ async def test_each_metric_in_the_docs_is_one_that_is_scraped(
         assert families.keys() <= {name.removesuffix("_total") for name in named}
 
 
-def test_the_dashboard_sums_what_is_of_a_process_and_no_depths() -> None:
+def test_the_dashboard_sums_metrics_of_processes_but_no_depths() -> None:
     dashboard = json.loads((DOCS / "grafana-dashboard.json").read_text())
     queries = [
         target["expr"]
@@ -427,7 +427,7 @@ def test_without_the_extra_only_its_plugin_is_missing(
     assert f"install chancy-runtime[{extra}], or" in result.stderr.splitlines()[-1]
 
 
-def test_what_is_off_is_not_imported() -> None:
+def test_unused_metrics_are_not_imported() -> None:
     code = (
         "import sys, chancy_runtime, chancy_runtime.cli\n"
         "extras = ('prometheus_client', 'opentelemetry', 'sentry_sdk')\n"

@@ -72,7 +72,7 @@ STARTS = [
 
 
 @pytest.mark.parametrize("start", STARTS, ids=["one", "may wait for it", "two workers"])
-async def test_a_start_asks_no_database_and_is_over_at_once(
+async def test_a_start_queries_no_database_and_ends_at_once(
     untouched: None, start: Callable[[], AbstractAsyncContextManager[None]]
 ) -> None:
     async with start():
@@ -104,7 +104,7 @@ def test_a_start_needs_no_url_and_fetches_no_secret(
 
 
 @pytest.mark.parametrize("name", ["WORKERS_DATABASE_URL", "DATABASE_URL"])
-def test_a_url_that_is_there_is_still_the_one_of_the_service_s_own_pool(
+def test_a_url_that_is_set_is_still_used_for_the_service_s_own_pool(
     off: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "postgres://localhost/orders")
@@ -176,7 +176,9 @@ JOBS = [JOB, JOB.with_queue("mail").with_unique_key("once"), succeeds]
 
 
 @pytest.mark.parametrize("way", list(PUSHES))
-async def test_a_push_raises_one_sentence(untouched: None, way: str) -> None:
+async def test_a_push_raises_an_error_with_the_way_out(
+    untouched: None, way: str
+) -> None:
     async with initialize_workers():
         with pytest.raises(WorkersError) as error:
             await PUSHES[way](get_chancy(), JOBS)
@@ -184,7 +186,7 @@ async def test_a_push_raises_one_sentence(untouched: None, way: str) -> None:
     assert str(error.value) == SENTENCE
 
 
-async def test_what_else_needs_the_database_raises_it_too(untouched: None) -> None:
+async def test_other_uses_of_the_database_raise_the_same_error(untouched: None) -> None:
     async with initialize_workers():
         for call in (
             get_chancy().get_all_queues(),

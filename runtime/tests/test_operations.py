@@ -135,7 +135,7 @@ def test_a_failed_job_is_shown_with_its_error_and_times_in_utc(
     )
 
 
-def test_queues_tell_what_waits_for_how_long(
+def test_queues_show_how_many_jobs_wait_and_for_how_long(
     migrated_url: str, workers: Commands
 ) -> None:
     query(
@@ -197,7 +197,7 @@ async def test_a_job_waits_from_its_push_and_not_from_the_start_of_the_process(
     assert queue["oldest_due_seconds"] < 600
 
 
-def test_tables_without_the_indexes_say_what_is_not_counted(
+def test_on_tables_without_the_indexes_it_says_which_jobs_are_not_counted(
     migrated_url: str, workers: Commands
 ) -> None:
     query(migrated_url, "DROP INDEX billing_runtime_jobs_later")
@@ -396,7 +396,7 @@ def test_jobs_are_retried_by_a_filter_up_to_the_limit(
     assert job(migrated_url, waiting) == ("pending",)
 
 
-def test_of_several_with_one_unique_key_the_newest_runs_again(
+def test_of_several_jobs_with_one_unique_key_the_newest_runs_again(
     migrated_url: str, workers: Commands
 ) -> None:
     ids = sorted(
@@ -511,7 +511,7 @@ def test_jobs_that_wait_are_cancelled_and_ended_ones_stay(
         (waits_in_a_process, "is interrupted"),
     ],
 )
-async def test_a_running_job_is_cancelled_as_its_executor_can(
+async def test_a_running_job_is_cancelled_if_its_executor_can(
     slow: Any,
     says: str,
     tables: str,
@@ -587,7 +587,7 @@ def test_a_job_that_ends_while_it_is_cancelled_stays_as_it_ended(
 # --- purge ---------------------------------------------------------------------------
 
 
-def test_purge_deletes_what_is_done_and_nothing_that_runs(
+def test_purge_deletes_ended_jobs_and_no_running_ones(
     migrated_url: str, workers: Commands
 ) -> None:
     ids = {
@@ -693,7 +693,9 @@ def test_a_pause_may_end_by_itself_on_the_clock_of_the_server(
     assert paused.json == {"paused": ["async"], "resume_at": resume_at}
 
 
-def test_workers_are_told_of_each_change(migrated_url: str, workers: Commands) -> None:
+def test_workers_are_notified_of_each_change(
+    migrated_url: str, workers: Commands
+) -> None:
     query(migrated_url, "INSERT INTO billing_queues (name) VALUES ('async')")
     failed, waiting = add(migrated_url, state="failed"), add(migrated_url)
     with psycopg.connect(migrated_url, autocommit=True) as connection:
@@ -777,7 +779,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_tables_that_are_not_there_are_one_line(
+def test_missing_tables_are_one_line(
     command: str, database_url: str, workers: Commands
 ) -> None:
     ended = workers(*command.split(), url=database_url)
@@ -817,7 +819,7 @@ def test_a_statement_that_takes_too_long_says_what_to_do(
     assert "name fewer jobs with --queue, --state or --limit" in line
 
 
-def test_a_reader_that_goes_ends_the_program_without_a_traceback(
+def test_a_closed_pipe_ends_the_program_without_a_traceback(
     migrated_url: str, backend: Recorder
 ) -> None:
     """With the service of an older release."""

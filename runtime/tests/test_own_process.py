@@ -84,7 +84,7 @@ def workers(url: str) -> list[tuple[Any, ...]]:
     return query(url, "SELECT worker_id FROM billing_workers")
 
 
-def test_what_an_api_pushes_runs_in_the_process_of_the_workers(
+def test_jobs_of_an_api_run_in_the_process_of_the_workers(
     url: str, tmp_path: Path
 ) -> None:
     backend = recorder(tmp_path / "backend")
@@ -353,7 +353,7 @@ def as_v0_6_rendered_it(backend: Recorder) -> None:
         ),
     ],
 )
-def test_what_is_missing_is_named_in_one_line(
+def test_a_missing_part_is_named_in_one_line(
     change: Callable[[Recorder], None], line: str, backend: Recorder, tmp_path: Path
 ) -> None:
     backend = backend.copy(tmp_path / "backend")

@@ -122,7 +122,7 @@ async def test_a_hook_that_is_set_on_the_plugin_itself_is_called() -> None:
 
 
 @pytest.mark.usefixtures("tables")
-async def test_a_task_of_a_team_that_raises_is_reported_as_dead() -> None:
+async def test_a_team_s_task_that_raises_is_reported_as_dead() -> None:
     async def mine() -> None:
         raise RuntimeError("this task always fails")
 
@@ -173,7 +173,7 @@ class BadStop(Base):
         raise RuntimeError("at the stop")
 
 
-async def test_a_plugin_that_raises_at_the_stop_keeps_nothing_from_the_others(
+async def test_a_plugin_that_raises_at_the_stop_does_not_affect_the_others(
     tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):

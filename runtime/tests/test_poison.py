@@ -372,7 +372,7 @@ def test_a_job_that_ends_its_process_is_given_up(
         running.stop()
 
 
-def test_a_dead_or_starved_child_takes_only_its_job_along(
+def test_a_dead_or_starved_child_fails_only_its_job(
     backend: Recorder, url: str
 ) -> None:
     with up(backend, url) as running:
@@ -399,7 +399,7 @@ def test_a_dead_or_starved_child_takes_only_its_job_along(
         running.stop()
 
 
-def test_a_child_that_the_kernel_kills_for_its_memory_takes_only_its_job_along(
+def test_a_child_that_the_kernel_kills_for_its_memory_fails_only_its_job(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     """The kernel sends SIGKILL, whichever process allocated the memory."""

@@ -99,7 +99,7 @@ def answers(*urls: str) -> list[str]:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_any_other_transaction_pooler_is_refused_by_what_it_does(
+def test_any_other_transaction_pooler_is_recognized_by_its_behaviour(
     busy: bool, server: Cluster
 ) -> None:
     with ExitStack() as poolers:
@@ -236,7 +236,7 @@ POOLER = (
         ("DB.ABCDEF.SUPABASE.CO.", "DB.ABCDEF.SUPABASE.CO.:5432/postgres"),
     ],
 )
-def test_a_direct_host_of_supabase_is_warned_of(
+def test_a_direct_host_of_supabase_gets_a_warning(
     host: str, named: str, warnings: Callable[..., list[str]]
 ) -> None:
     assert warnings(f"postgresql://postgres:{PASSWORD}@{host}/postgres") == [
@@ -288,7 +288,7 @@ def test_more_connections_than_the_pooler_has_are_warned_of_with_the_sum(
         ("postgresql://u@localhost/d?options=-c%20search_path%3Dx", Settings()),
     ],
 )
-def test_nothing_is_warned_of_where_it_fits_or_is_not_known(
+def test_there_is_no_warning_if_the_connections_fit_or_are_unknown(
     url: str, settings: Settings, warnings: Callable[..., list[str]]
 ) -> None:
     assert warnings(url, settings) == []

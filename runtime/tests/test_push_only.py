@@ -69,7 +69,7 @@ async def test_its_pool_grows_to_four_connections(api: str) -> None:
     assert query(api, "SELECT count(*) FROM billing_jobs") == [(200,)]
 
 
-async def test_a_pool_that_is_smaller_stays_so(api: str) -> None:
+async def test_a_smaller_pool_stays_small(api: str) -> None:
     chancy = plain_chancy(api, min_connection_pool_size=1, max_connection_pool_size=2)
 
     assert chancy.max_connection_pool_size == 2

@@ -140,7 +140,7 @@ def one_at_a_time(before: list[tuple[str | None, str]]) -> list[tuple[str | None
     return rows
 
 
-def test_a_batch_becomes_the_rows_that_chancy_makes_of_it(pushing: Tables) -> None:
+def test_a_batch_becomes_the_same_rows_as_in_chancy(pushing: Tables) -> None:
     with asyncio.Runner() as runner:
 
         @settings(max_examples=20, deadline=None)
@@ -187,7 +187,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_values_of_other_types_become_what_chancy_makes_of_them(
+def test_values_of_other_types_are_stored_like_in_chancy(
     pushing: Tables, odd: str
 ) -> None:
     fields = {"func": "a.b", "scheduled_at": NOW, **ODD[odd]}
@@ -209,7 +209,7 @@ def test_values_of_other_types_become_what_chancy_makes_of_them(
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-def test_a_cursor_that_binds_by_itself_is_as_good(pushing: Tables) -> None:
+def test_a_cursor_that_binds_on_the_client_works_too(pushing: Tables) -> None:
     jobs = [Job(func="it's", unique_key=key) for key in ("a", None, "a", "b")]
     found = pushing.outcome(
         lambda: pushing.sync_pushed("ours", jobs, cursor_factory=ClientCursor)
@@ -305,7 +305,7 @@ async def test_rows_are_locked_in_the_order_of_keys(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["commit", "rollback", "succeeded"])
-async def test_a_concurrent_pusher_s_row_counts_when_it_is_there(
+async def test_a_concurrent_pusher_s_row_counts_once_it_is_committed(
     tables: str, others: AsyncConnection[DictRow], end: str
 ) -> None:
     jobs = [Job(func="a.b", unique_key=key) for key in ("a", "b", "c")]

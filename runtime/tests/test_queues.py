@@ -147,7 +147,7 @@ def test_a_pause_stays_when_the_queue_changes(
     assert pause(url) == [(2, "paused", True)]
 
 
-def test_a_pause_of_the_very_moment_stays(
+def test_a_pause_during_the_deploy_stays(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     deploy(version(backend, tmp_path / "v1", queue(concurrency=1)), url)
@@ -172,7 +172,7 @@ def test_a_pause_of_the_very_moment_stays(
     assert pause(url) == [(2, "paused", True)]
 
 
-def test_a_pause_ends_at_its_end_and_not_at_that_of_the_one_before(
+def test_a_pause_ends_at_its_own_end_and_not_at_an_earlier_one(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     def pause_for(seconds: int) -> str:
@@ -226,7 +226,7 @@ def test_a_pause_that_is_over_does_not_wait_for_a_long_job(
         running.stop()
 
 
-def test_a_removed_queue_with_jobs_is_said_once_and_kept(
+def test_a_removed_queue_with_jobs_is_logged_once_and_kept(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     both = version(backend, tmp_path / "v1", queue(), queue("old"), queue("empty"))

@@ -52,7 +52,7 @@ def set_tags(url: str, tags: str) -> None:
         )
 
 
-async def test_jobs_of_a_queue_that_went_and_came_back_do_not_overlap(
+async def test_jobs_of_a_queue_that_was_removed_and_added_do_not_overlap(
     chancy: Chancy, tables: str
 ) -> None:
     (worker,) = chancy.workers

@@ -327,7 +327,7 @@ async def test_a_job_that_hangs_ends(backend: Backend) -> None:
 
 @pytest.mark.anyio
 @of_page("cancelling.md")
-async def test_what_is_cancelled_stops_and_what_has_ended_stays(
+async def test_a_cancelled_job_stops_and_an_ended_job_stays(
     backend: Backend, tmp_path: Path
 ) -> None:
     async with backend.running() as running:

@@ -151,7 +151,7 @@ def may_run(names: Registered, function: str) -> bool:
         (".", False),
     ],
 )
-def test_what_has_the_decorator_below_the_package_is_registered(
+def test_functions_with_the_decorator_below_the_package_are_registered(
     function: str, expected: bool
 ) -> None:
     before = set(sys.modules)
@@ -184,7 +184,7 @@ def test_without_a_package_each_function_with_the_decorator_is_registered() -> N
     assert not may_run(names, "os.system")
 
 
-def test_a_loaded_module_is_asked_itself_and_runs_nothing() -> None:
+def test_a_loaded_module_is_inspected_without_running_its_code() -> None:
     names = registered(HERE)
 
     assert may_run(names, f"{HERE}.note")
@@ -384,7 +384,7 @@ def test_an_executor_of_the_service_s_own_code_runs_its_queue(
     assert traces.exists()
 
 
-def test_what_was_there_before_goes_on(
+def test_jobs_and_schedules_from_before_still_run(
     with_workflows: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Earlier rows, cron rows, workflows, and jobs of from_func() that a setting names."""
@@ -420,7 +420,9 @@ def test_what_was_there_before_goes_on(
     assert [text for text in caplog.messages if "registered" in text] == []
 
 
-def test_what_only_a_later_deployment_has_is_left_to_it(with_workflows: str) -> None:
+def test_jobs_that_only_a_later_deployment_has_are_left_to_it(
+    with_workflows: str,
+) -> None:
     """An older replica that still runs does not know the functions of the later one."""
 
     async def run() -> None:

@@ -93,7 +93,7 @@ def done(job: QueuedJob, **changes: Any) -> QueuedJob:
     return dataclasses.replace(job, **changes)
 
 
-async def test_a_batch_is_saved_and_told_in_its_order(saving: Saving) -> None:
+async def test_a_batch_is_saved_and_reported_in_order(saving: Saving) -> None:
     c, a, b = [await saving.taken(note, note) for note in "cab"]
     error = {"traceback": 'a "quoted" \\ 漢字 \0', "attempt": 0}
     await saving.worker.queue_update(done(c, meta={"steps": [1, {"two": None}]}))
@@ -138,7 +138,7 @@ async def test_a_result_whose_claim_is_gone_changes_nothing(saving: Saving) -> N
     ]
 
 
-async def test_a_claim_that_goes_while_a_save_waits_for_its_row_is_noticed(
+async def test_a_claim_that_is_lost_while_a_save_waits_for_its_row_is_noticed(
     saving: Saving, tables: str
 ) -> None:
     job = await saving.taken("a")

@@ -120,7 +120,7 @@ def test_retry_settings_that_cannot_be_used_are_named_and_the_default_holds(
     attempts=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
-def test_what_a_job_sets_means_what_it_means_to_chancy_s_plugin(
+def test_retry_settings_of_a_job_have_the_meaning_of_chancy_s_plugin(
     own: dict[str, Any], attempts: int, seed: int
 ) -> None:
     class Clock(datetime):
@@ -202,7 +202,7 @@ async def fails_and_notes_it() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_attempts_of_a_job_are_as_far_apart_as_it_says(
+async def test_the_attempts_of_a_job_have_its_own_waits(
     chancy: Chancy,
 ) -> None:
     STARTS.clear()

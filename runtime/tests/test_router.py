@@ -133,7 +133,7 @@ def test_a_failed_start_ends_the_service_with_its_own_line(
     assert line == "ERROR:    no tables: migrate"
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_name_and_its_traceback(
+def test_an_unexpected_error_keeps_its_name_and_its_traceback(
     folder: Path,
 ) -> None:
     output = failed_start(folder, "lifespan", Path(sys.executable), ERROR="theirs")

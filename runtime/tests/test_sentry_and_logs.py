@@ -25,7 +25,7 @@ async def record(*, note: str = "cron") -> None:
 
 
 @pytest.mark.parametrize("executor", ["Async", "Threaded", "Process"])
-def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
+def test_a_failing_job_is_exactly_one_event_with_the_place_of_its_run(
     executor: str, tmp_path: Path, migrated_url: str
 ) -> None:
     is_async = executor == "Async"

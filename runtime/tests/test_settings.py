@@ -76,7 +76,9 @@ def test_settings_about_registered_functions_are_checked_too(
         (("5", 10), "MIN_POOL_SIZE is '5', but must be a whole number from 1 to 10"),
     ],
 )
-def test_so_are_the_sizes_of_the_pool(sizes: tuple[object, object], line: str) -> None:
+def test_sizes_of_the_pool_are_checked_too(
+    sizes: tuple[object, object], line: str
+) -> None:
     smallest, largest = sizes
     with pytest.raises(WorkersError, match=f"CHANCY_{line}"):
         plain_chancy(

@@ -113,7 +113,7 @@ def test_running_jobs_finish_and_no_other_is_taken(
 
 
 @pytest.mark.parametrize(("executor", "process"), EXECUTORS)
-def test_what_does_not_finish_runs_again_at_the_next_start(
+def test_jobs_that_do_not_finish_run_again_at_the_next_start(
     executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
     backend = backend_of(executor, tmp_path, process)
@@ -190,7 +190,7 @@ def test_a_signal_during_the_start_ends_it_cleanly(
     ("way", "seconds"),
     [(way, seconds) for way in ("stopped", "silent") for seconds in (0, 2, 60)],
 )
-def test_a_database_that_is_down_does_not_hold_the_stop(
+def test_a_database_that_is_down_does_not_delay_the_stop(
     way: str, seconds: float, server: Cluster, tmp_path: Path
 ) -> None:
     backend = backend_of("async", tmp_path, grace=4)

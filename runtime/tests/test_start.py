@@ -144,7 +144,7 @@ def test_the_secret_is_used_without_the_variable(
     ("cron", "timezone"),
     [("0 0 1 1 *", "Europe/Atlantis"), ("0 0 31 2 *", "UTC")],
 )
-def test_a_schedule_that_cannot_be(
+def test_an_impossible_schedule(
     cron: str, timezone: str, migrated_url: str, tmp_path: Path
 ) -> None:
     backend = recorder(tmp_path / "backend", cron=cron)

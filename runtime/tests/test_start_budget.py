@@ -114,7 +114,7 @@ async def test_a_slow_server_ends_the_start_in_time_or_not_at_all(
     assert all(line for line, _ in results[-2:])
 
 
-def test_the_bounds_of_a_start_add_up_to_what_is_promised() -> None:
+def test_the_limits_of_a_start_add_up_to_the_promise() -> None:
     """The steps, then the end of a Worker that did not start, then the end of the pool."""
     assert START_SECONDS + UNDO_SECONDS + CLOSE_SECONDS < PROMISED_SECONDS == 15
 

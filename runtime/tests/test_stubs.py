@@ -229,7 +229,7 @@ def test_the_stubs_agree_with_chancy(tmp_path: Path) -> None:
     assert not ended.returncode, ended.stdout + ended.stderr
 
 
-def test_a_chancy_that_changed_is_reported_by_name(tmp_path: Path) -> None:
+def test_a_changed_chancy_is_reported_by_name(tmp_path: Path) -> None:
     copy = tmp_path / "changed" / "chancy"
     shutil.copytree(Path(chancy.__file__).parent, copy)
     for file, before, after in CHANGES.values():

@@ -110,7 +110,7 @@ async def test_chancys_own_migrate_finds_nothing_left_to_do(chancy: Chancy) -> N
     assert (await read_status(create_chancy()))["ok"]
 
 
-def test_status_shows_the_target_and_what_is_due_until_it_is_migrated(
+def test_status_shows_the_target_and_due_migrations(
     workers: Commands, database_url: str
 ) -> None:
     before = workers("status", url=database_url)
@@ -173,7 +173,7 @@ def test_a_table_of_the_service_s_own_is_named_and_left_alone(
     "statement",
     ["VIEW billing_jobs AS SELECT 1 AS mine", "TYPE billing_jobs AS (mine text)"],
 )
-def test_a_name_that_something_else_has_is_not_called_a_table(
+def test_another_object_with_the_name_is_not_called_a_table(
     statement: str, workers: Commands, database_url: str
 ) -> None:
     query(database_url, f"CREATE {statement}")
@@ -199,7 +199,7 @@ def test_a_table_that_a_migration_would_drop_is_left_alone(
     assert query(database_url, "SELECT * FROM billing_metrics") == [("kept",)]
 
 
-def test_a_user_who_may_create_nothing_is_told_so(
+def test_a_user_who_may_not_create_tables_gets_an_error(
     workers: Commands, own_server_url: str
 ) -> None:
     query(own_server_url, "CREATE ROLE nobody LOGIN")
@@ -211,7 +211,7 @@ def test_a_user_who_may_create_nothing_is_told_so(
 
 
 @pytest.mark.parametrize("grant", ["", "GRANT ALL ON ALL TABLES IN SCHEMA public TO"])
-def test_a_user_from_whom_row_security_hides_the_tables_is_told_so(
+def test_a_user_from_whom_row_security_hides_the_tables_gets_an_error(
     grant: str, workers: Commands, own_server_url: str
 ) -> None:
     query(own_server_url, "CREATE ROLE guest LOGIN")
@@ -228,7 +228,7 @@ def test_a_user_from_whom_row_security_hides_the_tables_is_told_so(
         assert "nothing applied" not in result.output and "rename" not in line
 
 
-def test_a_user_who_may_not_read_the_tables_is_told_so(
+def test_a_user_who_may_not_read_the_tables_gets_an_error(
     workers: Commands, own_server_url: str
 ) -> None:
     query(own_server_url, "CREATE ROLE guest LOGIN BYPASSRLS")
@@ -243,7 +243,7 @@ def test_a_user_who_may_not_read_the_tables_is_told_so(
         assert "connect as the owner of the tables" in line
 
 
-def test_a_user_who_may_not_build_an_index_is_told_so(
+def test_a_user_who_may_not_build_an_index_gets_an_error(
     workers: Commands, own_server_url: str
 ) -> None:
     query(own_server_url, "CREATE ROLE guest LOGIN BYPASSRLS")
@@ -295,7 +295,7 @@ INSERT = (
 )
 
 
-def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
+def test_users_of_supabase_s_public_key_can_neither_read_nor_push(
     workers: Commands, backend: Recorder, tmp_path: Path, own_server_url: str
 ) -> None:
     query(own_server_url, SUPABASE)
@@ -350,7 +350,7 @@ def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
 async def ship() -> None: ...
 
 
-async def test_who_may_change_a_table_of_the_service_sets_off_its_triggers(
+async def test_users_who_may_change_a_table_of_the_service_set_off_its_triggers(
     own_server_url: str,
 ) -> None:
     query(own_server_url, SUPABASE)

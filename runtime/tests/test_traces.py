@@ -215,7 +215,7 @@ async def test_each_attempt_is_a_span_and_a_failed_one_has_its_error(
     ]
 
 
-async def test_a_run_that_nobody_traced_to_its_push_begins_a_trace(
+async def test_a_run_without_the_trace_of_a_push_begins_a_trace(
     tables: str, spans: InMemorySpanExporter
 ) -> None:
     """Even if a span was current when the workers started."""
@@ -248,7 +248,7 @@ async def test_a_meta_that_cannot_carry_a_trace_is_pushed_as_it_is(
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-async def test_runs_that_a_stop_cuts_short_go_back_without_a_word(
+async def test_runs_that_a_stop_cuts_short_go_back_without_an_error(
     executor: str,
     tables: str,
     tmp_path: Path,
@@ -352,7 +352,7 @@ async def test_sentry_has_a_run_and_its_failure_in_the_trace_of_the_push(
     assert SECRET not in json.dumps(items["transaction"])
 
 
-async def test_sentry_traces_nothing_where_it_is_not_set_up(tables: str) -> None:
+async def test_sentry_traces_nothing_if_it_is_not_set_up(tables: str) -> None:
     sentry_sdk.Scope.get_global_scope().set_client(None)
     chancy = create_chancy(tables, SentryTraces(service="billing"))
     async with working(chancy):
@@ -413,7 +413,7 @@ async def test_each_run_of_a_schedule_checks_in_with_sentry(
     }
 
 
-async def test_a_schedule_leaves_what_a_team_has_in_the_meta(tables: str) -> None:
+async def test_a_schedule_keeps_the_team_s_meta(tables: str) -> None:
     chancy = create_chancy(tables)
     async with working(chancy):
         job = succeeds.job.with_meta({"schedule": "nightly"})

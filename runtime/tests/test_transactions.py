@@ -286,7 +286,7 @@ def not_pushed(seen: Seen) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("transaction", ASYNC, ids=name)
-async def test_what_is_rolled_back_was_not_pushed(
+async def test_jobs_of_a_rolled_back_transaction_are_not_pushed(
     transaction: Callable[[str], Any], tables: str
 ) -> None:
     seen = Seen(tables)
@@ -311,7 +311,7 @@ async def test_what_is_rolled_back_was_not_pushed(
 
 
 @pytest.mark.parametrize("transaction", SYNC, ids=name)
-def test_what_is_rolled_back_was_not_pushed_without_asyncio(
+def test_jobs_of_a_rolled_back_transaction_are_not_pushed_without_asyncio(
     transaction: Callable[[str], Any], seen: Seen
 ) -> None:
     app = plain_chancy(seen.url)
@@ -352,7 +352,7 @@ async def test_a_savepoint_that_is_rolled_back_pushed_nothing(
 
 
 @pytest.mark.anyio
-async def test_code_that_run_sync_calls_pushes_too(tables: str) -> None:
+async def test_code_called_by_run_sync_pushes_too(tables: str) -> None:
     app = plain_chancy(tables)
 
     def work(session: Session) -> list[Reference]:
@@ -366,7 +366,7 @@ async def test_code_that_run_sync_calls_pushes_too(tables: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_running_workers_take_what_a_session_pushed(
+async def test_running_workers_take_jobs_that_a_session_pushed(
     chancy: Chancy, tables: str
 ) -> None:
     async with async_sessionmaker(async_engine(tables, "asyncpg")).begin() as session:
@@ -393,7 +393,9 @@ async def test_without_notifications_none_is_sent(
 
 
 @pytest.mark.anyio
-async def test_what_has_no_transaction_of_the_service_is_refused(tables: str) -> None:
+async def test_an_object_without_a_transaction_of_the_service_is_refused(
+    tables: str,
+) -> None:
     """A pool would use any of its connections, and commit at once."""
     app = plain_chancy(tables)
     made = async_engine(tables, "asyncpg")
@@ -436,7 +438,7 @@ def test_a_batch_is_one_statement_up_to_a_size(
 
 
 @pytest.mark.anyio
-async def test_a_large_batch_comes_whole(tables: str) -> None:
+async def test_a_large_batch_arrives_complete(tables: str) -> None:
     jobs = [Job(func="a.b", unique_key=f"{n % 1500}") for n in range(2500)]
     async with session_on_asyncpg(tables) as (session, _):
         references = await plain_chancy(tables).push_many_ex(session, jobs)

@@ -164,7 +164,7 @@ async def test_sigterm_stops_both_each_within_its_own_grace(url: str) -> None:
     assert long and long.state == QueuedJob.State.SUCCEEDED
 
 
-async def test_what_a_start_says_names_the_commands_of_its_own_service(
+async def test_the_error_of_a_start_names_the_commands_of_its_own_service(
     database_url: str,
 ) -> None:
     await migrate(create_chancy("billing", database_url))

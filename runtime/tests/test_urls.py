@@ -72,7 +72,7 @@ def test_the_name_that_asyncpg_has_for_sslmode_is_taken_in_its_urls(
         ("ssl=require", "ssl", "sslmode=require"),
     ],
 )
-def test_a_parameter_of_others_is_named_with_what_to_write(
+def test_a_parameter_of_another_library_is_named_with_its_replacement(
     query: str, name: str, instead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)

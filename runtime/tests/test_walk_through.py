@@ -500,7 +500,7 @@ async def test_rules_say_what_the_pruner_deletes(database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("database_url")
-async def test_the_tables_are_created_and_taken_back() -> None:
+async def test_the_tables_are_created_and_dropped() -> None:
     async with create_chancy() as app:
         assert not await app.is_up_to_date()
         with pytest.raises(MigrationsNeededError):
@@ -522,7 +522,7 @@ async def test_jobs_are_pushed_and_run_where_nobody_entered_chancy() -> None:
 
 
 @pytest.mark.usefixtures("database_url")
-async def test_chancys_own_arguments_and_defaults_are_taken() -> None:
+async def test_chancys_own_arguments_and_defaults_are_accepted() -> None:
     log = logging.getLogger("mine")
     async with working(no_default_plugins=False, log=log) as worker:
         app = worker.chancy
