@@ -99,7 +99,7 @@ def test_the_page_sends_changes_in_the_form_that_the_gate_accepts() -> None:
 
 
 def test_each_event_that_is_shown_is_one_of_chancy() -> None:
-    said: set[str] = set()
+    used: set[str] = set()
     for path in (
         *("chancy.worker:Worker.start", "chancy.worker:Worker._maintain_queues"),
         *("chancy.worker:Worker._maintain_queue", "chancy.worker:Worker._stop"),
@@ -111,9 +111,9 @@ def test_each_event_that_is_shown_is_one_of_chancy() -> None:
         "chancy.plugins.leadership:Leadership.run",
         "chancy.plugins.workflow:WorkflowPlugin.on_jobs_updated_in_transaction",
     ):
-        said |= uses(path)
+        used |= uses(path)
     # Chancy builds these names from two parts.
-    assert _PARTS.keys() - said == {"workflow.created", "workflow.updated"}
+    assert _PARTS.keys() - used == {"workflow.created", "workflow.updated"}
 
 
 def test_the_extra_brings_what_chancy_needs_for_its_dashboard() -> None:

@@ -51,7 +51,7 @@ class Particular(Exception):
 
 @job(queue="default")
 def record(*, note: str = "cron", seconds: float = 0) -> int:
-    """Writes down that it runs, and does what its note says."""
+    """Records that it runs, and does what its note names."""
     with open(os.environ["EXECUTIONS"], "a") as file:
         file.write(f"{note}\\n")
     with open("pids.txt", "a") as file:

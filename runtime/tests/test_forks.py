@@ -18,8 +18,8 @@ COMMAND = (sys.executable, "-m", "shop.workers")
 PROGRAM = """\
 import json, os, signal, sys
 
-told = [__name__, __spec__.name, sys.argv, sys.path[0], os.getcwd(), sys.stdin.read()]
-print(json.dumps([*told, sorted(os.environ.items())]))
+context = [__name__, __spec__.name, sys.argv, sys.path[0], os.getcwd(), sys.stdin.read()]
+print(json.dumps([*context, sorted(os.environ.items())]))
 print("to the other stream", file=sys.stderr)
 if sys.argv[1:] == ["wait"]:
     print("waits", flush=True)
@@ -50,8 +50,8 @@ def test_it_has_the_same_environment_and_output(folder: Path, forks: bool) -> No
     ended = run(*COMMAND, "a b", cwd=folder, env=env, check=False)
 
     main = str(folder / "shop" / "workers" / "__main__.py")
-    *told, seen = json.loads(ended.stdout)
-    assert told == [
+    *context, seen = json.loads(ended.stdout)
+    assert context == [
         *("__main__", "shop.workers.__main__", [main, "a b"]),
         *(str(folder), str(folder), ""),
     ]

@@ -504,7 +504,7 @@ def test_jobs_that_wait_are_cancelled_and_ended_ones_stay(
 
 
 @pytest.mark.parametrize(
-    ("slow", "says"),
+    ("slow", "expected"),
     [
         (waits, "is interrupted at its next await"),
         (waits_in_a_thread, "runs to its end, because a thread cannot be interrupted"),
@@ -513,7 +513,7 @@ def test_jobs_that_wait_are_cancelled_and_ended_ones_stay(
 )
 async def test_a_running_job_is_cancelled_if_its_executor_can(
     slow: Any,
-    says: str,
+    expected: str,
     tables: str,
     workers: Commands,
     tmp_path: Path,
@@ -540,13 +540,13 @@ async def test_a_running_job_is_cancelled_if_its_executor_can(
 
     assert (ended.status, ended.errors) == (0, "")
     assert ended.output.startswith(
-        f"cancelled 1 job\n1 of them was running, and {says}"
+        f"cancelled 1 job\n1 of them was running, and {expected}"
     )
     state, attempts, errors = job(tables, id, "state, attempts, errors")
     assert (state, attempts) == ("failed", 0)
     assert [each["traceback"] for each in errors] == ["cancelled by the command cancel"]
-    told = [each for each in caplog.records if id in each.getMessage()]
-    assert [each for each in told if each.levelno > logging.INFO] == []
+    records = [each for each in caplog.records if id in each.getMessage()]
+    assert [each for each in records if each.levelno > logging.INFO] == []
     assert events == []
     assert worker.cancelled == set()
 
@@ -707,12 +707,12 @@ def test_workers_are_notified_of_each_change(
             "resume async",
         ):
             assert workers(*command.split(), url=migrated_url).status == 0
-        told = [
+        notified = [
             json.loads(each.payload)
             for each in connection.notifies(timeout=30, stop_after=4)
         ]
 
-    assert told == [
+    assert notified == [
         {"t": "queue.pushed", "q": "async"},
         {"t": "job.cancelled", "j": waiting},
         {"t": "queue.paused", "q": "async"},
@@ -746,7 +746,7 @@ def test_an_unknown_queue_is_named_and_no_other_is_changed(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         ("retry", "say which jobs: by their ids, or with --state, --queue"),
         ("cancel --state failed", "invalid choice: 'failed'"),
@@ -764,12 +764,12 @@ def test_an_unknown_queue_is_named_and_no_other_is_changed(
     ],
 )
 def test_bad_usage_has_the_status_2(
-    arguments: str, says: str, workers: Commands
+    arguments: str, expected: str, workers: Commands
 ) -> None:
     ended = workers(*arguments.split(), url="postgresql://127.0.0.1:1/nowhere")
 
     assert ended.status == 2
-    assert says in " ".join(ended.errors.split())
+    assert expected in " ".join(ended.errors.split())
 
 
 COMMANDS = (

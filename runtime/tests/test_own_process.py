@@ -362,5 +362,5 @@ def test_a_missing_part_is_named_in_one_line(
     result = command(backend, "postgresql://u@127.0.0.1:1/d")
 
     assert result.returncode == 1
-    (told,) = result.stderr.splitlines()
-    assert told.startswith("python -m app.billing.workers: run ") and line in told
+    (message,) = result.stderr.splitlines()
+    assert message.startswith("python -m app.billing.workers: run ") and line in message

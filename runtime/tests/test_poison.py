@@ -134,7 +134,7 @@ FUNCTIONS = {
 }
 PROBES = {"default": "record", "thread": "record_sync", "process": "record_sync"}
 # The text that the row of each bad job must have.
-SAID = {
+TEXTS = {
     "exit": "the job raised SystemExit",
     "interrupt": "the job raised KeyboardInterrupt",
     "cancelled": "CancelledError",
@@ -205,7 +205,7 @@ def row(url: str, id: str) -> dict[str, Any]:
     ((state, errors, meta),) = query(
         url, "SELECT state, errors, meta FROM billing_jobs WHERE id = %s", id
     )
-    return {"state": state, "said": json.dumps(errors), "meta": meta}
+    return {"state": state, "errors": json.dumps(errors), "meta": meta}
 
 
 def ended(url: str, id: str) -> dict[str, Any]:
@@ -257,21 +257,21 @@ def test_a_bad_job_fails_alone_and_its_row_says_why(
     queue: str, backend: Recorder, url: str
 ) -> None:
     with up(backend, url) as running:
-        said = {bad_job(url, kind, queue): text for kind, text in SAID.items()}
+        texts = {bad_job(url, kind, queue): text for kind, text in TEXTS.items()}
         for func, text in MISSING.items():
-            said[push(url, "missing", func=func, queue=queue)] = text
+            texts[push(url, "missing", func=func, queue=queue)] = text
         for kwargs, text in MISFITS.items():
             func = f"{WORKER}.{FUNCTIONS[queue]}"
-            said[insert(url, func=func, queue=queue, kwargs=kwargs)] = text
+            texts[insert(url, func=func, queue=queue, kwargs=kwargs)] = text
         well = {kind: bad_job(url, kind, queue) for kind in ("no JSON", "circular")}
         assert_goes_on(url)
         assert_goes_on(url, queue, within=60)
 
-        for id, text in said.items():
+        for id, text in texts.items():
             found = ended(url, id)
             assert found["state"] == "failed"
-            assert json.dumps(text)[1:-1] in found["said"]
-            assert len(found["said"]) < 300_000
+            assert json.dumps(text)[1:-1] in found["errors"]
+            assert len(found["errors"]) < 300_000
         for id in well.values():
             assert ended(url, id)["state"] == "succeeded"
         if queue != "process":  # A job in a child process has its own copy of meta.
@@ -289,9 +289,9 @@ def test_a_job_that_blocks_the_event_loop_is_named(backend: Recorder, url: str) 
         up(backend, url, {"SENTRY_DSN": dsn}) as running,
     ):
         id = bad_job(url, "block")
-        said = f"{WORKER}.misbehave ({id}) blocks the event loop at "
+        beginning = f"{WORKER}.misbehave ({id}) blocks the event loop at "
         line = wait_for(
-            lambda: [text for text in running.output.splitlines() if said in text],
+            lambda: [text for text in running.output.splitlines() if beginning in text],
             timeout=10,
             what="the report",
         )[0]
@@ -345,8 +345,8 @@ def test_an_event_loop_that_is_blocked_for_half_a_minute(
 
 def turns_again(running: Service, id: str) -> bool:
     """Whether the log has both that a job blocks the event loop and that this ended."""
-    said = running.output.partition(f"({id}) blocks the event loop at ")[2]
-    return "the event loop turns again after" in said
+    rest = running.output.partition(f"({id}) blocks the event loop at ")[2]
+    return "the event loop turns again after" in rest
 
 
 @pytest.mark.parametrize("queue", ["default", "thread"])
@@ -364,8 +364,8 @@ def test_a_job_that_ends_its_process_is_given_up(
 
     with backend.service(url) as running:
         found = ended(url, id)
-        assert found["state"] == "failed" and "given up" in found["said"]
-        assert "lost 4 times" in found["said"]
+        assert found["state"] == "failed" and "given up" in found["errors"]
+        assert "lost 4 times" in found["errors"]
         assert found["meta"]["rescues"] == 4
         assert_goes_on(url)
         assert f"{WORKER}.{FUNCTIONS[queue]} ({id}) is given up" in running.output
@@ -381,16 +381,16 @@ def test_a_dead_or_starved_child_fails_only_its_job(
             lambda: backend.executions["neighbour"], timeout=20, what="the neighbour"
         )
         little = Jsonb([{"t": "memory", "v": 2**20}])
-        said = {
+        texts = {
             bad_job(url, "die", "process"): "terminated abruptly",
             bad_job(url, "memory", "process"): "MemoryError",
             bad_job(url, "limit", "process"): "MemoryError",
             bad_job(url, "memory", "process", limits=little): "",
         }
         assert_goes_on(url)
-        for id, text in said.items():
+        for id, text in texts.items():
             found = ended(url, id)
-            assert found["state"] == "failed" and text in found["said"]
+            assert found["state"] == "failed" and text in found["errors"]
         for _ in range(3):  # The remaining children have enough memory.
             found = ended(url, bad_job(url, "allocate", "process"))
             assert found["state"] == "succeeded", found
@@ -414,7 +414,7 @@ def test_a_child_that_the_kernel_kills_for_its_memory_fails_only_its_job(
         )
         os.kill(waiting_in(own)[0], signal.SIGKILL)
         found = ended(url, waiting)
-        assert found["state"] == "failed" and "terminated abruptly" in found["said"]
+        assert found["state"] == "failed" and "terminated abruptly" in found["errors"]
         assert_goes_on(url, "process", within=10)
         Path(f"{own.executions_file}.go").touch()
         assert ended(url, neighbour)["state"] == "succeeded"
@@ -467,16 +467,16 @@ def test_a_hook_that_fails_leaves_no_job_running(tmp_path: Path, url: str) -> No
         up(team, url, {"SENTRY_DSN": dsn}) as running,
     ):
         for queue in FUNCTIONS:
-            for how, said in (("raises", "not today"), ("forgets", "return the job")):
-                expected[with_meta(queue, starting=how)] = ("failed", said)
+            for how, text in (("raises", "not today"), ("forgets", "return the job")):
+                expected[with_meta(queue, starting=how)] = ("failed", text)
                 expected[with_meta(queue, completed=how)] = ("succeeded", "")
             bad = bad_job(url, "nul", queue, meta=Jsonb({"completed": "forgets"}))
             expected[bad] = ("failed", "a NUL")
         assert_goes_on(url)
 
-        for id, (state, said) in expected.items():
+        for id, (state, text) in expected.items():
             found = ended(url, id)
-            assert found["state"] == state and said in found["said"], found
+            assert found["state"] == state and text in found["errors"], found
         assert problems(running) == []
         running.stop()
 
@@ -513,7 +513,7 @@ def test_a_row_that_cannot_be_read_fails_alone(backend: Recorder, url: str) -> N
     }
     metas = ("'7'", "'[]'", """'{"rescues": "abc"}'""", """'{"rescues": 1e300}'""")
     with up(backend, url) as running:
-        said = {insert(url, **columns): text for columns, text in UNREADABLE_ROWS}
+        texts = {insert(url, **columns): text for columns, text in UNREADABLE_ROWS}
         rescued = [insert(url, **stuck, meta=meta) for meta in metas]
         null = insert(url, kwargs="'null'", func="builtins.dict")
         empty = [
@@ -522,10 +522,10 @@ def test_a_row_that_cannot_be_read_fails_alone(backend: Recorder, url: str) -> N
         assert_goes_on(url)
         assert_goes_on(url, "thread")
 
-        for id, text in said.items():
+        for id, text in texts.items():
             found = ended(url, id)
-            assert found["state"] == "failed" and text in found["said"], found
-        assert "no signature found" in ended(url, null)["said"]
+            assert found["state"] == "failed" and text in found["errors"], found
+        assert "no signature found" in ended(url, null)["errors"]
         # Recovery takes jobs with any meta; for a claim, null is an empty meta.
         for id in [*rescued, *empty]:
             assert ended(url, id)["state"] == "succeeded"

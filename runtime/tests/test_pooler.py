@@ -116,10 +116,10 @@ def test_any_other_transaction_pooler_is_recognized_by_its_behaviour(
                 urls.append(pooler.url())
                 if busy:
                     poolers.enter_context(traffic(pooler.url()))
-        said = answers(*urls)
+        results = answers(*urls)
 
-    assert len(said) == len(urls)
-    for line in said:
+    assert len(results) == len(urls)
+    for line in results:
         assert (
             "does not deliver notifications, so it is probably a transaction pooler"
             in line
@@ -180,9 +180,9 @@ def test_the_check_is_never_wrong_about_sessions(
     with pgbouncer(server, default_pool_size=100) as pooler:
         urls = [server.url(), pooler.url()] * 20
         with traffic(pooler.url()):
-            said = answers(*urls)
+            results = answers(*urls)
 
-    assert said == ["accepted"] * len(urls)
+    assert results == ["accepted"] * len(urls)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def pause(url: str) -> list[tuple[object, ...]]:
     )
 
 
-def tell(url: str, statement: str) -> None:
+def notify(url: str, statement: str) -> None:
     """Changes a queue and notifies the workers, like Chancy's dashboard."""
     query(url, statement)
     query(url, """SELECT pg_notify('billing_events', '{"t": "queue.paused"}')""")
@@ -182,7 +182,7 @@ def test_a_pause_ends_at_its_own_end_and_not_at_an_earlier_one(
         )
 
     with version(backend, tmp_path / "v1", queue()).service(url) as running:
-        tell(url, pause_for(2))
+        notify(url, pause_for(2))
         wait_for(
             lambda: "Updated configuration" in running.output,
             timeout=10,
@@ -194,7 +194,7 @@ def test_a_pause_ends_at_its_own_end_and_not_at_an_earlier_one(
         assert pause(url) == [(100, "paused", True)]
         assert states(url) == {"pending": 1}
 
-        tell(url, pause_for(1))
+        notify(url, pause_for(1))
         wait_for(
             lambda: states(url)["succeeded"], timeout=10, what="the end of the pause"
         )
@@ -208,7 +208,7 @@ def test_a_pause_that_is_over_does_not_wait_for_a_long_job(
     with version(backend, tmp_path / "v1", queue()).service(url) as running:
         push(url, "long", seconds=15)
         wait_for(lambda: states(url)["running"], timeout=10, what="the long job")
-        tell(url, "UPDATE billing_queues SET state = 'paused'")
+        notify(url, "UPDATE billing_queues SET state = 'paused'")
         wait_for(
             lambda: "Updated configuration" in running.output,
             timeout=10,
@@ -217,7 +217,7 @@ def test_a_pause_that_is_over_does_not_wait_for_a_long_job(
         push(url, "short")
         time.sleep(3)  # The queue polls each second.
         assert states(url) == {"running": 1, "pending": 1}
-        tell(url, "UPDATE billing_queues SET state = 'active'")
+        notify(url, "UPDATE billing_queues SET state = 'active'")
         wait_for(
             lambda: states(url) == {"running": 1, "succeeded": 1},
             timeout=8,

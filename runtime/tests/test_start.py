@@ -171,7 +171,7 @@ def test_a_library_that_is_too_old_ends_the_service_and_its_tests_with_one_line(
     backend = recorder(tmp_path / "backend")
     backend.edit("__init__.py", 'require_version("0.8")', 'require_version("99.1")')
     (backend.workers / "test_it.py").write_text("from . import chancy_instance\n")
-    said = "the workers of this service need chancy-runtime 99.1 or later"
+    message = "the workers of this service need chancy-runtime 99.1 or later"
 
     def end(*command: str) -> subprocess.CompletedProcess[str]:
         return run(
@@ -186,11 +186,11 @@ def test_a_library_that_is_too_old_ends_the_service_and_its_tests_with_one_line(
         result = end(*command)
         assert result.returncode == 1
         (line,) = result.stderr.splitlines()
-        assert said in line
+        assert message in line
 
     result = end("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "app")
     assert result.returncode != 0
-    assert said in result.stdout and "INTERNALERROR" not in result.stdout
+    assert message in result.stdout and "INTERNALERROR" not in result.stdout
 
 
 def test_a_push_before_the_start_says_what_to_do(backend: Recorder) -> None:

@@ -85,8 +85,8 @@ async def test_a_server_that_goes_silent_at_a_step_ends_the_start_in_time(
 ) -> None:
     with ExitStack() as stack:
         proxies = {
-            step: stack.enter_context(proxy(server.port, stall_at=said))
-            for step, said in STEPS.items()
+            step: stack.enter_context(proxy(server.port, stall_at=sent))
+            for step, sent in STEPS.items()
         }
         results = await start_through(server, [*proxies.values()])
 

@@ -1,4 +1,4 @@
-"""Makes sure that a start can succeed, and says in one line why it cannot."""
+"""Makes sure that a start can succeed, or reports in one line why it cannot."""
 
 import asyncio
 import contextlib

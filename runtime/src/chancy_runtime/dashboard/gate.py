@@ -28,7 +28,7 @@ from chancy_runtime.dashboard.events import heard
 from chancy_runtime.dashboard.failures import database_failed
 from chancy_runtime.dashboard.hiding import HideArguments, Hiding
 from chancy_runtime.dashboard.origins import is_foreign, is_own
-from chancy_runtime.dashboard.pages import SCRIPT, says, secured
+from chancy_runtime.dashboard.pages import SCRIPT, secured, sentence
 from chancy_runtime.dashboard.passwords import COOKIE, PasswordLogin
 from chancy_runtime.dashboard.reading import Source
 from chancy_runtime.dashboard.visitors import Role, Visitor, is_visitor, one_line
@@ -153,14 +153,14 @@ class _Gate:
         as_page = not path.startswith(_API)
         source = self._running()
         if source is None:
-            return says(_NO_WORKER, 503, as_page=as_page)
+            return sentence(_NO_WORKER, 503, as_page=as_page)
         try:
             return await self._answer(request, source, visitor, path)
         except Refused as refusal:
-            return says(refusal.title, refusal.status, as_page=as_page)
+            return sentence(refusal.title, refusal.status, as_page=as_page)
         except psycopg.Error as error:
             title = database_failed(source.chancy, error)
-            return says(title, 503, as_page=as_page)
+            return sentence(title, 503, as_page=as_page)
 
     async def _answer(
         self, request: Request, source: Source, visitor: object, path: str

@@ -76,7 +76,7 @@ def secured(response: Response, *, policy: str = _POLICY, keep: int = 0) -> Resp
     return response
 
 
-def says(text: str, status: int, *, as_page: bool) -> Response:
+def sentence(text: str, status: int, *, as_page: bool) -> Response:
     """Answers with one sentence, as a page or in the JSON format of Chancy's page."""
     if not as_page:
         return secured(JSONResponse({"title": text}, status))
