@@ -145,7 +145,10 @@ def test_the_user_may_not_write(
     line = line_of_failed_start(backend, url.replace("postgres@", f"{role}@"))
 
     assert "permission denied for table billing_workers" in line
-    assert "connect as the owner of the tables, or as a role with what migrate" in line
+    assert (
+        "connect as the owner of the tables, or as a role with the rights that migrate"
+        in line
+    )
 
 
 # --- the database is silent ---------------------------------------------------------------

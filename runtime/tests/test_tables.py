@@ -165,7 +165,7 @@ def test_a_table_of_the_service_s_own_is_named_and_left_alone(
     assert result.status == 1
     (line,) = result.errors.splitlines()
     assert f"billing_{table} exists at " in line
-    assert "not Chancy's" in line and "prefix" in line
+    assert "not belong to Chancy" in line and "prefix" in line
     assert list_tables(database_url) == [f"billing_{table}"]
 
 
@@ -182,7 +182,7 @@ def test_another_object_with_the_name_is_not_called_a_table(
 
     (line,) = result.errors.splitlines()
     assert (
-        "billing_jobs exists at " in line and "not a table of Chancy: rename it" in line
+        "billing_jobs exists at " in line and "not belong to Chancy: rename it" in line
     )
     assert "table" not in line
 
@@ -195,7 +195,7 @@ def test_a_table_that_a_migration_would_drop_is_left_alone(
 
     result = workers("migrate", url=database_url, plugins=[Metrics()])
 
-    assert "is not a table of Chancy" in result.errors
+    assert "does not belong to Chancy" in result.errors
     assert query(database_url, "SELECT * FROM billing_metrics") == [("kept",)]
 
 

@@ -201,7 +201,7 @@ async def _refuse_tables_of_others(
                 foreign += await _existing(connection, list(part.tables))
     if foreign:
         raise WorkersError(
-            f"{foreign[0]} exists at {target(connection)} and is not a table of Chancy: "
+            f"{foreign[0]} exists at {target(connection)} and does not belong to Chancy: "
             f"rename it, or give the workers another prefix than {chancy.prefix}"
         )
 
