@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -91,6 +92,7 @@ class Forks:
         self._folder: Path | None = None
         self._environments: dict[str, dict[str, str]] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._starting = threading.Lock()
 
     def start(
         self,
@@ -139,20 +141,22 @@ class Forks:
 
     def _path_of(self, name: str) -> Path:
         """The socket of the process that forks a program."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="forks-", dir="/tmp"))
-        path = self._folder / name
-        if name not in self._running:
-            env = self._environments.setdefault(name, environment())
-            self._running[name] = subprocess.Popen(
-                [sys.executable, str(_SERVER), str(path), *MODULES[name]],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=env,
-                start_new_session=True,
-            )
-            stdout = self._running[name].stdout
-            assert stdout and stdout.readline() == b"ready\n"
+        # Tests start programs in threads too.
+        with self._starting:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="forks-", dir="/tmp"))
+            path = self._folder / name
+            if name not in self._running:
+                env = self._environments.setdefault(name, environment())
+                self._running[name] = subprocess.Popen(
+                    [sys.executable, str(_SERVER), str(path), *MODULES[name]],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=env,
+                    start_new_session=True,
+                )
+                stdout = self._running[name].stdout
+                assert stdout and stdout.readline() == b"ready\n"
         return path
 
     def stop(self) -> None:
