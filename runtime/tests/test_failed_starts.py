@@ -70,7 +70,9 @@ def test_the_database_is_down(backend: Recorder) -> None:
 
     assert f"cannot connect to the database at 127.0.0.1:{port}/billing (" in line
     assert "Connection refused" in line
-    assert line.endswith("start it, or point WORKERS_DATABASE_URL at one that answers")
+    assert line.endswith(
+        "start it, or point WORKERS_DATABASE_URL at a server that answers"
+    )
 
 
 def test_the_password_is_wrong(server: Cluster, role: str, backend: Recorder) -> None:

@@ -292,7 +292,8 @@ class Chancy(chancy.Chancy):
                     f"{self.min_connection_pool_size} connections of "
                     f"CHANCY_MIN_POOL_SIZE in the {START_SECONDS:.0f} s of a start "
                     f"({self.monitor.connect_error or 'no answer'}): raise the database's "
-                    "limit or the pooler's pool size, or lower CHANCY_MIN_POOL_SIZE"
+                    "connection limit or the pooler's pool size, or lower "
+                    "CHANCY_MIN_POOL_SIZE"
                 ) from None
 
     async def _until_full(self) -> None:

@@ -73,9 +73,9 @@ async def _warn_about_clock(
     ahead = time.time() - float(row[0])
     if abs(ahead) > _CLOCK_TOLERANCE:
         chancy.log.warning(
-            "this host's clock is %.0f s %s the database's: workers use the database's, "
-            "but a time that this host computes for a job is wrong by as much; correct "
-            "the host's clock",
+            "this host's clock is %.0f s %s the database's clock: workers use the "
+            "database's clock, but a time that this host computes for a job is wrong by as "
+            "much; correct the host's clock",
             *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
         )
 

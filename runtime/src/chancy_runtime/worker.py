@@ -93,7 +93,7 @@ class Worker(OpenWorker):
 
     Attributes:
         send_outgoing_interval: Seconds in which results are collected before they are
-            saved together: 0.02, in Chancy 1.
+            saved together: 0.02 (1 in Chancy).
 
     Raises:
         WorkersError: One of Chancy's other arguments was passed, or `process` has
@@ -181,7 +181,7 @@ class Worker(OpenWorker):
 
     @functools.cached_property
     def claims(self) -> Claims:
-        """The jobs that the Worker has taken; worker_id may still change before the start."""
+        """The jobs that the Worker has taken; created late: worker_id may change before."""
         return Claims(
             prefix=self.chancy.prefix,
             worker_id=self.worker_id,

@@ -38,7 +38,7 @@ _WAYS_OUT = {
         "PGSSLMODE, PGSSLROOTCERT, PGSSLCERT or PGSSLKEY"
     ),
     "service file|definition of service": "correct service in the URL, or PGSERVICE and its file",
-    "": "start it, or point WORKERS_DATABASE_URL at one that answers",
+    "": "start it, or point WORKERS_DATABASE_URL at a server that answers",
 }
 
 

@@ -119,7 +119,7 @@ async def migrate(chancy: Chancy) -> None:
 
     Raises:
         WorkersError: The database does not answer, row level security hides the tables
-            from this user, one of the tables exists already and is not a table of Chancy,
+            from this user, one of the tables exists already and does not belong to Chancy,
             PostgreSQL refuses, or an open transaction blocks the build of an index.
     """
     async with await connect(chancy.dsn) as connection:
@@ -184,10 +184,10 @@ async def check_tables(
 async def _refuse_tables_of_others(
     connection: AsyncConnection[TupleRow], chancy: Chancy
 ) -> None:
-    """Makes sure that existing tables are Chancy's: a migration could drop other tables.
+    """Makes sure that existing tables belong to Chancy: a migration could drop others.
 
     Raises:
-        WorkersError: A table with one of the names is not a table of Chancy.
+        WorkersError: A table with one of the names does not belong to Chancy.
     """
     cursor = await connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(%s))",
