@@ -106,7 +106,7 @@ def test_hosts_whose_clocks_are_an_hour_wrong(
             ) == [(2, True)]
             running.stop()
             a_failed_job_waits_by_the_servers_clock(url)
-            # The clock behind is the leader's now, and Cron's.
+            # The leader, which also runs Cron, now has the clock that is behind.
             cron_goes_by_the_servers_clock(url, version)
             wait_for(
                 lambda: leader(url) not in ([], [(before, True)]),

@@ -42,7 +42,7 @@ from chancy_runtime import job
 
 
 class Particular(Exception):
-    """Cannot be unpickled: it needs two arguments and passes on one."""
+    """Cannot be unpickled: it takes two arguments and passes only one to its base."""
 
     def __init__(self, text: str, other: str) -> None:
         super().__init__(text)

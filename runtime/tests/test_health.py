@@ -17,7 +17,7 @@ from harness.servers import Cluster, cluster, proxy
 
 pytestmark = pytest.mark.xdist_group("health")
 
-BROKEN = '''"""A plugin of the team's."""
+BROKEN = '''"""A plugin of the team."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ from chancy.plugin import Plugin
 
 
 class Greeter(Plugin):
-    """Ends with an error as long as a file says so."""
+    """Ends with an error as long as the file `broken` exists."""
 
     @staticmethod
     def get_identifier() -> str:

@@ -533,7 +533,7 @@ async def test_a_running_job_is_cancelled_if_its_executor_can(
                 await until(lambda: worker.cancelled)
                 end_of_threads.set()
             await until(lambda: not any(map(len, executor.values())))
-        # The slot is free, and what the job returned is not saved.
+        # The slot is free, and the job's result is not saved.
         next_id = str((await worker.chancy.push(succeeds)).identifier)
         await until(lambda: job(tables, next_id) == ("succeeded",))
         await worker.flush()

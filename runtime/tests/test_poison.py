@@ -20,7 +20,7 @@ from harness.recorder import QUICK, Recorder, make_tables, push, recorder
 from harness.sentry import sentry
 from harness.services import Service
 
-POISON = '''"""Jobs that do what jobs should not."""
+POISON = '''"""Jobs that misbehave."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ from chancy_runtime import QueuedJob, job
 
 
 class Panic(BaseException):
-    """What pyo3 raises when Rust panics is no Exception either."""
+    """Like the error of pyo3 for a panic in Rust, not an Exception."""
 
 
 class Unprintable(Exception):
@@ -435,7 +435,7 @@ PLUGIN = '''from chancy.plugin import Plugin
 
 
 class Hooks(Plugin):
-    """A team's plugin that goes wrong."""
+    """A team's plugin that fails."""
 
     @staticmethod
     def get_identifier() -> str:

@@ -71,7 +71,7 @@ TREE = {
     "shop/orders/worker/inner.py": "@job()\ndef hidden(): ...",
 }
 TRAP = '''
-"""Leaves a trace when it is imported, and another one when it is called."""
+"""Records its import, and each call."""
 
 from pathlib import Path
 

@@ -51,7 +51,7 @@ def record_process(*, note: str = "", seconds: float = 0) -> None:
 
 @job()
 async def fail(*, note: str = "", seconds: float = 0) -> None:
-    """Fails with what PostgreSQL cannot store."""
+    """Fails with a text that PostgreSQL cannot store."""
     raise RuntimeError("no \\0 luck \\ud800")
 
 

@@ -97,7 +97,7 @@ class _Contained(Executor):
 
     @functools.cached_property
     def observers(self) -> list[ObserveRun]:
-        """The plugins' context managers for each run."""
+        """The methods observe_run() of the plugins."""
         return run_observers(self.host.app.plugins.values())
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
