@@ -53,7 +53,11 @@ class Cron(OnOurWorker, cron.Cron):
                 for key, reason in (await _push_due(chancy, cursor)).items():
                     if logged.get(key) != reason:
                         logged[key] = reason
-                        chancy.log.error("the schedule %s cannot run: %s", key, reason)
+                        chancy.log.error(
+                            "the schedule %s cannot run (%s): correct it where it is "
+                            "defined",
+                            *(key, reason),
+                        )
 
 
 async def _push_due(app: chancy.Chancy, cursor: AsyncCursor[DictRow]) -> dict[str, str]:
