@@ -126,7 +126,7 @@ class Source:
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        # Nobody can log in: the key of the tokens is random and stays in this object.
+        # It has no users, and the key of its tokens is random and stays in this object.
         api = Api(authentication_backend=SimpleAuthBackend({}))
         self._app = api.build_starlette_app(self.worker, self.chancy)
         self._key = api.secret_key
