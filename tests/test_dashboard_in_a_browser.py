@@ -203,7 +203,7 @@ def test_an_operator_sees_jobs_retries_them_and_logs_out(
     (refused,) = [line for line in audit if line.startswith("vera@")]
     assert refused == (
         "vera@example.com (viewer): POST api/v1/queues/default/pause: refused: "
-        "Viewers change nothing."
+        "Viewers may not change anything."
     )
 
 

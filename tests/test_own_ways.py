@@ -193,4 +193,4 @@ def test_an_async_function_for_secrets_is_refused_in_one_line(
     with service(root, "app.billing.main:app", {}, wait=False) as running:
         assert running.process.wait(30) == 3, running.output
 
-    assert "the secret BILLING_DB is a coroutine, not a text" in running.output
+    assert "the secret BILLING_DB is a coroutine, not text" in running.output

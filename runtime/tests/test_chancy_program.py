@@ -50,7 +50,9 @@ def test_its_worker_is_refused_in_one_line_before_it_takes_a_job(
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("tables")
-async def test_so_it_is_in_a_program_of_one_s_own(database_url: str) -> None:
+async def test_chancy_s_worker_is_refused_in_an_own_program_too(
+    database_url: str,
+) -> None:
     async with create_chancy() as ours:
         with pytest.raises(WorkersError, match="does not run in Chancy's own Worker"):
             await chancy.Worker(ours, register_signal_handlers=False).start()

@@ -1,4 +1,4 @@
-"""Several Workers and children of executors: each keeps to its own, none is left over."""
+"""Several Workers and children of executors: each takes only its jobs, none is left over."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ from chancy_runtime import job
 
 
 class Particular(Exception):
-    """Cannot be unpickled: it needs two arguments and passes on one."""
+    """Cannot be unpickled: it takes two arguments and passes only one to its base."""
 
     def __init__(self, text: str, other: str) -> None:
         super().__init__(text)
@@ -51,7 +51,7 @@ class Particular(Exception):
 
 @job(queue="default")
 def record(*, note: str = "cron", seconds: float = 0) -> int:
-    """Writes down that it runs, and does what its note says."""
+    """Records that it runs, and does what its note names."""
     with open(os.environ["EXECUTIONS"], "a") as file:
         file.write(f"{note}\\n")
     with open("pids.txt", "a") as file:
@@ -120,7 +120,7 @@ def of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 
 @pytest.fixture
 def backend(of_all_tests: Recorder, database_url: str) -> Recorder:
-    """The backend, with nothing executed yet and its tables."""
+    """The backend with its tables and without executions."""
     of_all_tests.executions_file.write_text("")
     make_tables(database_url)
     return of_all_tests
@@ -156,7 +156,7 @@ def succeeded(url: str, ids: list[str]) -> bool:
     return all(row(url, id)[0] == "succeeded" for id in ids)
 
 
-def test_a_script_without_a_guard_starts_one_service_only(
+def test_a_script_without_a_guard_starts_only_one_service(
     backend: Recorder, database_url: str
 ) -> None:
     with guardless_service(backend, database_url, 0) as running:
@@ -167,7 +167,7 @@ def test_a_script_without_a_guard_starts_one_service_only(
         )
         started = (backend.folder / "started.txt").read_text().split()
         assert started == [str(running.process.pid)], running.output
-        # A job that imports the script does start it: the child refuses to serve.
+        # A job that imports the script starts it again; the child refuses to serve.
         guardless = push(database_url, "guardless")
         wait_for(
             lambda: row(database_url, guardless)[0] == "failed",
@@ -220,7 +220,7 @@ def test_a_signal_to_all_processes_at_once_lets_the_jobs_finish(
     try:
         with backend.service(database_url) as running:
             wait_until_ready(running)
-            # The first is well under way, the others in children that only start.
+            # The first job is running; the children of the others are still starting.
             ids = [push(database_url, "first", seconds=2)]
             wait_until_executed(backend, "first")
             ids += [push(database_url, note, seconds=1) for note in ("b", "c")]
@@ -248,7 +248,7 @@ def test_a_signal_to_all_processes_at_once_lets_the_jobs_finish(
         ("exit", "terminated abruptly"),
     ],
 )
-def test_a_child_that_goes_wrong_fails_its_own_job_only(
+def test_a_broken_child_fails_only_its_own_job(
     kind: str, text: str, backend: Recorder, database_url: str
 ) -> None:
     with backend.service(database_url) as running:
@@ -326,7 +326,7 @@ def test_each_worker_takes_its_queues_and_all_stop_together(
     with backend.service(database_url) as running:
         wait_until_ready(running)
         query(database_url, "UPDATE billing_cron SET next_run = NOW()")
-        # Half a minute's work for the one, one job of four seconds for the other.
+        # One Worker gets half a minute of work, the other one job of four seconds.
         heavy = "jsonb_build_object('note', 'heavy ' || n, 'seconds', 0.5), 0"
         push_many(database_url, 300, "heavy", heavy)
         push(database_url, "heavy", queue="heavy")
@@ -344,7 +344,7 @@ def test_each_worker_takes_its_queues_and_all_stop_together(
         for queue, tag in (("api", "api"), ("heavy", "api-heavy")):
             (worker,) = taken[queue]
             assert tag in tags[worker]
-        # The worker of the short jobs takes no more while the other still has its long one.
+        # The Worker with short jobs takes no more while the other still runs its long job.
         with seconds_between(0, 6):
             running.process.terminate()
             wait_for(

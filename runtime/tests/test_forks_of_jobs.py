@@ -1,4 +1,4 @@
-"""A process that a job forks ends when it is asked to, and with the service."""
+"""A process that a job forks ends at SIGTERM, and with the service."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ def nap(seconds: float) -> int:
 
 @job()
 def uses_a_pool(*, folder: str) -> None:
-    """Ends a pool with SIGTERM, and waits for it, as Pool.__exit__ does."""
+    """Ends a pool with SIGTERM and waits for it, like Pool.__exit__."""
     context = multiprocessing.get_context("fork")
     with context.Pool(2) as pool:
         pids = pool.map(nap, [0.01, 0.01])
@@ -51,7 +51,7 @@ async def chancy(
 ) -> AsyncIterator[Chancy]:
     threads = Queue("thread", executor=Chancy.Executor.Threaded, eager_polling=True)
     monkeypatch.setattr(billing_service, "QUEUES", [*billing_service.QUEUES, threads])
-    # The handlers that a server has: without the reset, its children would have them.
+    # The handlers of a server; without the reset its children would have them too.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         async with service.running() as running:

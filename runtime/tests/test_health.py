@@ -1,4 +1,4 @@
-"""Tasks that end are reported and started again; the probes follow what happens."""
+"""Tasks that end are reported and started again; the probes show their state."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from harness.servers import Cluster, cluster, proxy
 
 pytestmark = pytest.mark.xdist_group("health")
 
-BROKEN = '''"""A plugin of the team's."""
+BROKEN = '''"""A plugin of the team."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ from chancy.plugin import Plugin
 
 
 class Greeter(Plugin):
-    """Ends with an error as long as a file says so."""
+    """Ends with an error as long as the file `broken` exists."""
 
     @staticmethod
     def get_identifier() -> str:
@@ -61,7 +61,7 @@ TABLES = ("cron", "jobs", "leader", "queues", "workers")
 
 @pytest.fixture(scope="module")
 def billing(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    """A service with a plugin of the team's."""
+    """A service with a plugin of the team."""
     backend = recorder(tmp_path_factory.mktemp("health") / "backend")
     (backend.workers / "greeter.py").write_text(BROKEN)
     backend.add_plugin("Greeter()", "from .greeter import Greeter")
@@ -76,7 +76,7 @@ def url(server: Cluster) -> Iterator[str]:
 
 
 def reveals_nothing(answer: dict[str, Any], url: str) -> None:
-    """An outsider learns what does not work, not where it is nor what it said."""
+    """An outsider learns which parts fail, but no addresses and no error messages."""
     text = json.dumps(answer)
     for secret in re.split("[/:@]+", url)[1:]:
         assert secret not in text, text
@@ -115,7 +115,7 @@ def test_a_plugin_that_raises_is_reported_and_started_again_until_it_works(
         running.stop()
 
     (line,) = [line for line in running.output.splitlines() if "ERROR" in line]
-    assert "Greeter failed and is tried again: RuntimeError: no greeting" in line
+    assert "Greeter failed and will be retried: RuntimeError: no greeting" in line
     (event,) = events
     assert event["level"] == "error"
     assert event["tags"]["chancy.task"] == "Greeter"
@@ -137,7 +137,7 @@ def test_every_task_of_a_worker_that_ends_is_reported_and_started_again(
         wait_until_ready(running)
         push(url, "unsaved", seconds=3)
         wait_for(lambda: billing.executions["unsaved"], timeout=15, what="the start")
-        # None of these is an error of the connection.
+        # These are not errors of the connection.
         query(url, "NOTIFY billing_events, 'no JSON'")
         wait_for(
             lambda: "notifications failed" in running.output,
@@ -148,7 +148,7 @@ def test_every_task_of_a_worker_that_ends_is_reported_and_started_again(
             query(url, f"ALTER TABLE billing_{table} RENAME TO away_{table}")
 
         def failed() -> set[str]:
-            return set(re.findall(r"(\w+) failed and is tried again", running.output))
+            return set(re.findall(r"(\w+) failed and will be retried", running.output))
 
         wait_for(lambda: failed() >= tasks, timeout=30, what=f"{tasks - failed()}")
         status, answer = readiness(running)

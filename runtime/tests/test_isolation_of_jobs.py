@@ -1,4 +1,4 @@
-"""What one job binds is never seen by another one, nor reported with its failure."""
+"""No job sees data that another job has set, and no failure is reported with it."""
 
 import contextlib
 import contextvars
@@ -21,7 +21,7 @@ EXECUTORS = {
     "thread": Chancy.Executor.Threaded,
     "process": Chancy.Executor.Process,
 }
-# Put together, since an event holds the lines of source around an error.
+# In two parts, because an event contains the source lines around an error.
 CUSTOMER = "".join(["ALI", "CE"])
 customer: contextvars.ContextVar[str] = contextvars.ContextVar("customer", default="")
 
@@ -62,7 +62,7 @@ Events = list[dict[str, Any]]
 
 @pytest.fixture(params=[[], [AsyncioIntegration()]], ids=["plain", "asyncio"])
 def events(request: pytest.FixtureRequest) -> Iterator[Events]:
-    """What the service's Sentry would send."""
+    """The events that the service's Sentry would send."""
     sent: Events = []
     integrations: list[Integration] = request.param
 
@@ -110,7 +110,7 @@ async def test_a_failure_carries_no_data_of_a_job_before_it(
     assert len(events) == len(EXECUTORS)
     assert CUSTOMER not in json.dumps(events, default=str)
     assert ["failed for the customer ''" in text for text in failures] == [True] * 3
-    # Nor does other code of the process, such as an HTTP request, see it.
+    # Other code of the process, such as an HTTP request, does not see it either.
     sentry_sdk.capture_message("from a request")
     assert CUSTOMER not in json.dumps(events[-1], default=str)
     assert customer.get() == ""
@@ -142,7 +142,7 @@ async def test_a_failure_carries_the_data_of_its_own_job_and_only_that(
     assert event["tags"]["service"] == "billing"
 
 
-async def test_what_the_service_sets_for_all_of_its_events_stays(
+async def test_tags_that_the_service_sets_for_all_events_stay(
     tables: str, service: Service
 ) -> None:
     sent: Events = []

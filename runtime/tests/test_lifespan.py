@@ -86,7 +86,7 @@ async def test_a_job_that_a_stop_cuts_short_waits_for_the_next_start(
 
 
 async def state_of(chancy: Chancy, reference: Reference) -> tuple[QueuedJob.State, int]:
-    """The state of a job, and how many attempts it has used up."""
+    """The state of a job, and its number of used attempts."""
     found = await chancy.get_job(reference)
     assert found is not None
     return found.state, found.attempts

@@ -25,7 +25,7 @@ from harness.services import Service, alarms
 
 pytestmark = pytest.mark.xdist_group("outages")
 
-# What a query that is part of a poll looks like to the server.
+# Patterns for the queries of polls, as the server shows them.
 POLLS = {
     "Cron": 'FROM "billing_cron"',
     "Leadership": 'INSERT INTO "billing_leader"',
@@ -44,7 +44,7 @@ SOON = 20
 
 @pytest.fixture(scope="module")
 def of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    """A service that hears of jobs by notifications or not at all."""
+    """A service that learns of jobs only by notifications."""
     return recorder(
         tmp_path_factory.mktemp("outages") / "backend",
         cron="0 0 1 1 *",
@@ -60,7 +60,7 @@ def billing(of_all_tests: Recorder, tmp_path: Path) -> Recorder:
 
 @contextmanager
 def watched(running: Service) -> Iterator[None]:
-    """Asks the service for its liveness all the time: it has to answer each request."""
+    """Requests /health/live all the time; the service must answer each request."""
     stopped, failures = threading.Event(), list[str]()
 
     def watch() -> None:
@@ -158,7 +158,7 @@ def wait_for_success(url: str, id: str) -> None:
 
 
 def push_started(url: str, billing: Recorder, seconds: float = 0) -> str:
-    """A job that starts at once, where the queue's next poll is minutes away; its id."""
+    """Pushes a job that starts at once although the next poll is minutes away; its id."""
     note = uuid4().hex[:8]
     id = push(url, note, seconds=seconds)
     wait_for(lambda: billing.executions[note], timeout=5, what="a notified start")
@@ -186,7 +186,7 @@ def kill(url: str) -> None:
 def in_the_middle(
     url: str, polls: dict[str, str]
 ) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """A moment when each of the polls waits for an answer of the server."""
+    """A moment at which each poll waits for an answer of the server."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "LOCK billing_cron, billing_leader, billing_jobs, billing_workers"
@@ -262,7 +262,7 @@ def test_a_job_pushed_while_nobody_listens_starts_when_they_listen_again(
 def test_a_claim_whose_answer_was_lost(
     server: Cluster, billing: Recorder, url: str
 ) -> None:
-    """The server commits, and the connection dies before it can say so."""
+    """The server commits, and the connection dies before its answer arrives."""
 
     def kill_at_commit(note: str) -> str:
         with server.setting("synchronous_standby_names", "nobody"):
@@ -309,7 +309,7 @@ def test_a_worker_whose_heartbeats_do_not_arrive_keeps_its_own_jobs(
         )
         query(url, "DELETE FROM billing_workers")
         long = push_started(url, billing, seconds=8)
-        # Recovery is at work meanwhile, and takes what nobody runs.
+        # Recovery runs at the same time, and takes jobs of lost workers.
         everything_goes_on(url, billing, running)
         wait_for_success(url, long)
         nothing_was_lost_or_done_twice(url, billing)

@@ -91,10 +91,10 @@ async def test_each_job_of_a_queue_succeeds_and_not_only_the_first(
 
 
 class OnChancys(asyncex.AsyncExecutor):
-    """An executor that a team derived from Chancy's class."""
+    """An executor that a team has derived from Chancy's class."""
 
 
-async def test_one_without_the_protection_is_named_with_what_to_derive_from(
+async def test_an_unprotected_executor_is_named_with_the_classes_to_derive_from(
     tables: str,
     service: Service,
     monkeypatch: pytest.MonkeyPatch,

@@ -51,7 +51,7 @@ ONE_WORKER = "        async with Worker(chancy, register_signal_handlers=False):
 FAILING_JOB = RECORDING_JOB.replace(
     "    await asyncio.sleep(seconds)\n", '    raise RuntimeError("no digest")\n'
 )
-# A job that stops the Workers, which nobody but a signal should.
+# A job that stops the Workers, which only a signal should do.
 STOPPING_JOB = RECORDING_JOB.replace(
     "    await asyncio.sleep(seconds)\n",
     """    from app.billing.workers.chancy_instance import get_chancy
@@ -69,7 +69,7 @@ def url(migrated_url: str) -> str:
 
 @pytest.fixture(scope="module")
 def of_both(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    """A backend that runs a light queue in the API, and a heavy one apart."""
+    """A backend that runs a light queue in the API, and a heavy queue in its own process."""
     both = recorder(tmp_path_factory.mktemp("both") / "backend", QUEUES=QUEUES)
     both.edit(INITIALIZATION, ONE_WORKER, TWO_WORKERS)
     return both
@@ -84,7 +84,7 @@ def workers(url: str) -> list[tuple[Any, ...]]:
     return query(url, "SELECT worker_id FROM billing_workers")
 
 
-def test_what_an_api_pushes_runs_in_the_process_of_the_workers(
+def test_jobs_of_an_api_run_in_the_process_of_the_workers(
     url: str, tmp_path: Path
 ) -> None:
     backend = recorder(tmp_path / "backend")
@@ -151,7 +151,7 @@ def test_light_jobs_run_in_the_api_and_heavy_ones_apart(
             wait_until_executed(both, "heavy")
             own.stop()
         push(url, "heavy again", queue="heavy")
-        # Whichever process a Worker is for, its tags choose it.
+        # --tags selects a Worker by its tags, whichever process it is for.
         with both.apart().service(url, "--tags", "heavy,light") as own:
             wait_until_executed(both, "heavy again")
             wait_until_ready(own)
@@ -172,7 +172,7 @@ def test_light_jobs_run_in_the_api_and_heavy_ones_apart(
         (
             None,
             "every Worker of app.billing.workers is for the API: name the tags of those "
-            "that run here with --tags, which takes light, or give one the process own",
+            "that run here with --tags, which takes light, or give a Worker process='own'",
         ),
     ],
 )
@@ -238,7 +238,7 @@ def test_workers_that_end_by_themselves_end_the_process(
         push(url, "stop")
         assert own.process.wait(30) == 1
 
-    assert "the workers have stopped and nobody asked them to" in own.output
+    assert "the workers have stopped without a signal" in own.output
 
 
 def test_results_that_cannot_be_saved_at_the_stop_give_the_status_1(
@@ -347,10 +347,13 @@ def as_v0_6_rendered_it(backend: Recorder) -> None:
     ("change", "line"),
     [
         (without_uvicorn, "needs uvicorn: uv add fastapi uvicorn"),
-        (as_v0_6_rendered_it, "does not pass to main(): run chancy-workers update"),
+        (
+            as_v0_6_rendered_it,
+            "does not pass them to main(): run chancy-workers update",
+        ),
     ],
 )
-def test_what_is_missing_is_named_in_one_line(
+def test_a_missing_part_is_named_in_one_line(
     change: Callable[[Recorder], None], line: str, backend: Recorder, tmp_path: Path
 ) -> None:
     backend = backend.copy(tmp_path / "backend")
@@ -359,5 +362,5 @@ def test_what_is_missing_is_named_in_one_line(
     result = command(backend, "postgresql://u@127.0.0.1:1/d")
 
     assert result.returncode == 1
-    (told,) = result.stderr.splitlines()
-    assert told.startswith("python -m app.billing.workers: run ") and line in told
+    (message,) = result.stderr.splitlines()
+    assert message.startswith("python -m app.billing.workers: run ") and line in message

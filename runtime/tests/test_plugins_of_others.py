@@ -1,4 +1,4 @@
-"""Plugins and tasks that a team writes as Chancy documents them."""
+"""Plugins and tasks of a team, written as Chancy documents them."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ class Base(Plugin):
 async def working(
     *plugins: Plugin, before: Callable[[Chancy], None] = lambda _: None, **options: Any
 ) -> AsyncIterator[Worker]:
-    """A Worker of the service with further plugins, listed before the service's own."""
+    """A Worker of the service with more plugins, listed before the service's own."""
     chancy = create_chancy()
     own = dict(chancy.plugins)
     chancy.plugins.clear()
@@ -122,7 +122,7 @@ async def test_a_hook_that_is_set_on_the_plugin_itself_is_called() -> None:
 
 
 @pytest.mark.usefixtures("tables")
-async def test_a_task_of_a_team_that_raises_is_reported_as_dead() -> None:
+async def test_a_team_s_task_that_raises_is_reported_as_dead() -> None:
     async def mine() -> None:
         raise RuntimeError("this task always fails")
 
@@ -132,7 +132,7 @@ async def test_a_task_of_a_team_that_raises_is_reported_as_dead() -> None:
 
 
 def namesake(identifier: str, fails_first: bool) -> "type[Base]":
-    """A plugin class `Namesake`, which counts how many of its runs go on."""
+    """A plugin class `Namesake` that counts its runs in progress."""
 
     class Namesake(Base):
         running = 0
@@ -167,13 +167,13 @@ async def test_the_one_of_two_plugins_of_a_name_that_failed_runs_again() -> None
 
 
 class BadStop(Base):
-    """A plugin whose hook at the stop raises."""
+    """A plugin whose hook at the stop raises an error."""
 
     async def on_worker_stopped(self, *, worker: Any) -> None:
         raise RuntimeError("at the stop")
 
 
-async def test_a_plugin_that_raises_at_the_stop_keeps_nothing_from_the_others(
+async def test_a_plugin_that_raises_at_the_stop_does_not_affect_the_others(
     tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):

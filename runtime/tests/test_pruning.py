@@ -1,4 +1,4 @@
-"""Old jobs go in short transactions, whose cost is not that of the rows that stay."""
+"""Old jobs are deleted in short transactions; rows that stay do not add to their cost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,12 +40,12 @@ def insert(
 
 
 def states(url: str) -> dict[str, int]:
-    """How many jobs there are in each state."""
+    """The number of jobs in each state."""
     return dict(query(url, "SELECT state, count(*) FROM billing_jobs GROUP BY state"))
 
 
 class Explaining(AsyncCursor[DictRow]):
-    """Writes down how many buffers each statement of the library touches."""
+    """Records the number of buffers that each statement of the library touches."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,7 +72,7 @@ async def explaining(url: str) -> AsyncIterator[Explaining]:
 async def pieces(
     pruner: Pruner, app: Chancy, cursor: AsyncCursor[DictRow]
 ) -> list[int]:
-    """How many jobs each piece of the table lost."""
+    """The number of deleted jobs for each piece of the table."""
     removed = [await pruner.prune(app, cursor)]
     while not pruner.is_at_the_start:
         removed.append(await pruner.prune(app, cursor))
@@ -108,7 +108,7 @@ async def test_a_rescue_costs_no_more_where_more_rows_stay(
     tables: str, stay: int, lost: int
 ) -> None:
     most = min(lost, maintenance.MOST_ROWS)
-    # As many as the server's statistics know of, while most of them are gone again.
+    # The server's statistics count all of them, but most are gone again.
     insert(tables, 30_000, state="running")
     query(tables, "ANALYZE billing_jobs")
     query(tables, "UPDATE billing_jobs SET state = 'failed'")

@@ -1,4 +1,4 @@
-"""A queue that a worker drops and takes again has one feeder, and a stop ends it at once."""
+"""A queue that a worker leaves and serves again has one feeder, and a stop ends it at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ most = 0
 
 @job()
 async def overlaps(*, seconds: float) -> None:
-    """Notes how many run at once."""
+    """Records how many run at the same time."""
     global running, most
     running += 1
     most = max(most, running)
@@ -52,7 +52,7 @@ def set_tags(url: str, tags: str) -> None:
         )
 
 
-async def test_jobs_of_a_queue_that_went_and_came_back_do_not_overlap(
+async def test_jobs_of_a_queue_that_was_removed_and_added_do_not_overlap(
     chancy: Chancy, tables: str
 ) -> None:
     (worker,) = chancy.workers

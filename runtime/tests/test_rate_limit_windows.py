@@ -1,4 +1,4 @@
-"""A job starts in the window of the rate limit that it is counted in."""
+"""A job starts in the window of the rate limit in which it is counted."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ async def test_a_claim_that_waits_across_the_edge_of_a_window(
     with psycopg.connect(tables) as other:
         other.execute("LOCK TABLE billing_queue_rate_limits")
         waiting = asyncio.create_task(claim())
-        # Until the next window has begun by the server's clock.
+        # Wait until the next window has begun on the server's clock.
         await asyncio.sleep(WINDOW - time.time() % WINDOW + 0.2)
         assert not waiting.done()
     await waiting

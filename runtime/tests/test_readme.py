@@ -1,4 +1,4 @@
-"""The service in the library's README works as it is printed."""
+"""The service in the library's README works as printed."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Rows run functions that the service registered, and nothing is imported to find out."""
+"""Rows run only registered functions, and the check imports nothing."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ from chancy_runtime.jobs.registered import NotRegistered, Registered
 from harness.databases import query
 from harness.recorder import plain_chancy
 
-# The package of this module's service: its jobs are here.
+# The package of this module's service; its jobs are in this module.
 HERE = __name__
 TREE = {
     "shop/__init__.py": "",
@@ -71,7 +71,7 @@ TREE = {
     "shop/orders/worker/inner.py": "@job()\ndef hidden(): ...",
 }
 TRAP = '''
-"""Leaves a trace when it is imported, and another one when it is called."""
+"""Records its import, and each call."""
 
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def may_run(names: Registered, function: str) -> bool:
         (".", False),
     ],
 )
-def test_what_has_the_decorator_below_the_package_is_registered(
+def test_functions_with_the_decorator_below_the_package_are_registered(
     function: str, expected: bool
 ) -> None:
     before = set(sys.modules)
@@ -184,7 +184,7 @@ def test_without_a_package_each_function_with_the_decorator_is_registered() -> N
     assert not may_run(names, "os.system")
 
 
-def test_a_loaded_module_is_asked_itself_and_runs_nothing() -> None:
+def test_a_loaded_module_is_inspected_without_running_its_code() -> None:
     names = registered(HERE)
 
     assert may_run(names, f"{HERE}.note")
@@ -193,7 +193,7 @@ def test_a_loaded_module_is_asked_itself_and_runs_nothing() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """As packages that import their parts when they are asked for one."""
+    """Like a package that imports its parts when they are first used."""
     if name == "lazy_name":
         pytest.fail("a name of a row was looked up with code of the module")
     raise AttributeError(name)
@@ -268,16 +268,16 @@ async def working(
 
 @pytest.fixture
 def traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder in which a module leaves a trace of its import and of each call."""
+    """The folder in which a module records its import and each call."""
     (tmp_path / "trap_module.py").write_text(TRAP)
     monkeypatch.syspath_prepend(tmp_path)
-    # Also in the children of an executor, which get the path of this process.
+    # This also works in the children of an executor, which get the path of this process.
     yield tmp_path / "traces"
     sys.modules.pop("trap_module", None)
 
 
 async def ended(url: str, count: int) -> dict[str, tuple[str, int, str]]:
-    """State, attempts and errors by queue, when so many jobs have ended."""
+    """State, attempts and errors by queue, after a number of jobs have ended."""
     async with asyncio.timeout(60):
         while True:
             rows = query(
@@ -384,10 +384,10 @@ def test_an_executor_of_the_service_s_own_code_runs_its_queue(
     assert traces.exists()
 
 
-def test_what_was_there_before_goes_on(
+def test_jobs_and_schedules_from_before_still_run(
     with_workflows: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows of before, cron rows, workflows, and what from_func() made and a setting names."""
+    """Earlier rows, cron rows, workflows, and jobs of from_func() that a setting names."""
 
     async def run() -> None:
         cron_jobs = [
@@ -420,8 +420,10 @@ def test_what_was_there_before_goes_on(
     assert [text for text in caplog.messages if "registered" in text] == []
 
 
-def test_what_only_a_later_deployment_has_is_left_to_it(with_workflows: str) -> None:
-    """Its functions are unknown to an older replica, which runs beside it for a while."""
+def test_jobs_that_only_a_later_deployment_has_are_left_to_it(
+    with_workflows: str,
+) -> None:
+    """An older replica that still runs does not know the functions of the later one."""
 
     async def run() -> None:
         async with working(with_workflows, only_registered=True) as app:

@@ -43,13 +43,13 @@ def of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
 
 @pytest.fixture
 def backend(of_all_tests: Recorder, tmp_path: Path, database_url: str) -> Recorder:
-    """A backend of the test's own, with its tables."""
+    """A backend for this test only, with its tables."""
     make_tables(database_url)
     return of_all_tests.copy(tmp_path / "backend")
 
 
 class Replicas:
-    """Services on one database, each known by the id of its worker."""
+    """Services on one database, each identified by the id of its worker."""
 
     def __init__(self, backend: Recorder, url: str) -> None:
         self.running: dict[str, Service] = {}
@@ -174,7 +174,7 @@ def test_a_leader_that_stops_hands_over_at_once(
 
 
 class Unique:
-    """Pushes the same unique keys over and over, and looks for two rows of one key."""
+    """Pushes the same unique keys again and again, and looks for two rows with one key."""
 
     def __init__(self, url: str) -> None:
         self.pushed = 0
@@ -186,7 +186,7 @@ class Unique:
     def _push(self) -> None:
         with psycopg.connect(self._url, autocommit=True) as connection:
             while not self._stopping.wait(0.02):
-                # As Chancy pushes: a key that waits or runs is not pushed again.
+                # Like Chancy's push: a key that waits or runs is not pushed again.
                 cursor = connection.execute(
                     "INSERT INTO billing_jobs (id, queue, func, kwargs, unique_key) "
                     "SELECT gen_random_uuid(), 'default', "
@@ -236,7 +236,7 @@ def test_every_job_succeeds_once_while_replicas_are_restarted(
         "default",
         "jsonb_build_object('note', 'job ' || n, 'seconds', random() / 2), 0",
     )
-    # Low priorities first, so that the order of insertion would be the wrong one.
+    # Low priorities first, so that the order of insertion would be wrong.
     push_many(
         database_url,
         90,
@@ -272,7 +272,7 @@ def test_every_job_succeeds_once_while_replicas_are_restarted(
         database_url,
         "SELECT count(*) FROM billing_jobs a JOIN billing_jobs b USING (queue) "
         "WHERE queue = 'ordered' AND a.priority > b.priority "
-        # Two replicas may each take one at the same moment.
+        # Two replicas may each take a job at the same moment.
         "AND a.started_at > b.started_at + INTERVAL '0.3 seconds'",
     )
     assert late == 0

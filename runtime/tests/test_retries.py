@@ -28,7 +28,7 @@ STARTS: list[float] = []
 
 
 def failed(attempts: int, retry_settings: object = None) -> QueuedJob:
-    """A job after so many failed attempts."""
+    """A job after a number of failed attempts."""
     return QueuedJob(
         id=uuid4(),
         func="a.b",
@@ -120,7 +120,7 @@ def test_retry_settings_that_cannot_be_used_are_named_and_the_default_holds(
     attempts=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
-def test_what_a_job_sets_means_what_it_means_to_chancy_s_plugin(
+def test_retry_settings_of_a_job_have_the_meaning_of_chancy_s_plugin(
     own: dict[str, Any], attempts: int, seed: int
 ) -> None:
     class Clock(datetime):
@@ -143,7 +143,7 @@ def test_what_a_job_sets_means_what_it_means_to_chancy_s_plugin(
 async def chancy(
     tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Chancy]:
-    """The service, whose queue looks once a second for jobs that fell due."""
+    """The service; its queue polls once a second for due jobs."""
     queue = Queue(
         "default",
         executor=Chancy.Executor.Async,
@@ -175,7 +175,7 @@ async def test_a_failed_job_is_scheduled_for_later_and_not_taken_before(
     )
     assert (attempts, later, now, completed) == (1, True, False, None)
     assert wait <= 18.75
-    # It would have been taken by now, were it not for its time.
+    # Without its scheduled time, it would have been taken by now.
     query(tables, "UPDATE billing_jobs SET scheduled_at = NOW() + INTERVAL '1 hour'")
     await chancy.wait_for_job(
         await chancy.push(billing_service.succeeds.job.with_kwargs(text="hello")),
@@ -202,7 +202,7 @@ async def fails_and_notes_it() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_attempts_of_a_job_are_as_far_apart_as_it_says(
+async def test_the_attempts_of_a_job_have_its_own_waits(
     chancy: Chancy,
 ) -> None:
     STARTS.clear()
@@ -225,7 +225,7 @@ async def test_in_a_test_of_the_service_attempts_follow_at_once(
 
 
 class SoonPlugin(RetryPlugin):
-    """A team's own, which goes by a fixed time."""
+    """A RetryPlugin of a team, with a fixed time."""
 
     @staticmethod
     def calculate_next_run(job: QueuedJob, retry_settings: dict[str, Any]) -> datetime:

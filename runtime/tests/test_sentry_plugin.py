@@ -10,7 +10,7 @@ from chancy_runtime import Chancy
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_failing_job_is_one_event_that_says_where_it_ran(
+async def test_a_failing_job_is_one_event_with_the_place_of_its_run(
     chancy: Chancy,
 ) -> None:
     events: list[Any] = []

@@ -1,4 +1,4 @@
-"""Defaults of a role or a database that Chancy or psycopg cannot stand do no harm."""
+"""Defaults of a role or a database that would break Chancy or psycopg do no harm."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ DEFAULTS = {
 
 
 def change_default(url: str, name: str, value: str) -> None:
-    """Changes a default of the database, which new sessions have."""
+    """Changes a default of the database for new sessions."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             sql.SQL("ALTER DATABASE {} SET {} = {}").format(
@@ -43,7 +43,7 @@ def change_default(url: str, name: str, value: str) -> None:
 
 @asynccontextmanager
 async def two_replicas() -> AsyncIterator[None]:
-    """Two starts beside each other, as of two processes."""
+    """Two starts at the same time, like those of two processes."""
     async with initialize_workers(), initialize_workers():
         yield
 
@@ -58,7 +58,7 @@ async def test_workers_run_under_a_changed_default(name: str, tables: str) -> No
         done = await chancy.wait_for_job(reference, timeout=30)
         assert done is not None
         assert (done.state, done.attempts) == (QueuedJob.State.SUCCEEDED, 1)
-        for _ in range(30):  # Longer than a session may be idle.
+        for _ in range(30):  # Longer than the time for which a session may be idle.
             await asyncio.sleep(0.1)
             assert await find_problems(get_chancy) == []
 

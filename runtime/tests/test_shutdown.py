@@ -1,4 +1,4 @@
-"""SIGTERM: jobs finish within the grace, and what does not finish runs again soon."""
+"""SIGTERM: jobs finish within the grace; jobs that do not finish run again soon."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ BLOCKING_JOB = (
     .replace("await asyncio.sleep", "time.sleep")
     .replace("import asyncio\nimport os", "import os\nimport time")
 )
-# Of the queue, and the kind of process in which the workers run.
+# The executor of the queue, and the kind of process in which the workers run.
 EXECUTORS = [
     ("async", "api"),
     ("thread", "api"),
@@ -98,7 +98,7 @@ def test_running_jobs_finish_and_no_other_is_taken(
         for note in ("first", "second", "third", "fourth"):
             push(url, note, seconds=3)
         wait_until_executed(backend, "first", "second")
-        # Within the grace, and not when the queue polls, which it does once a minute.
+        # Within the grace, and not at the queue's next poll, which can be a minute away.
         with seconds_between(0, 20):
             running.process.terminate()
             wait_for(
@@ -113,7 +113,7 @@ def test_running_jobs_finish_and_no_other_is_taken(
 
 
 @pytest.mark.parametrize(("executor", "process"), EXECUTORS)
-def test_what_does_not_finish_runs_again_at_the_next_start(
+def test_jobs_that_do_not_finish_run_again_at_the_next_start(
     executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
     backend = backend_of(executor, tmp_path, process)
@@ -190,7 +190,7 @@ def test_a_signal_during_the_start_ends_it_cleanly(
     ("way", "seconds"),
     [(way, seconds) for way in ("stopped", "silent") for seconds in (0, 2, 60)],
 )
-def test_a_database_that_is_down_does_not_hold_the_stop(
+def test_a_database_that_is_down_does_not_delay_the_stop(
     way: str, seconds: float, server: Cluster, tmp_path: Path
 ) -> None:
     backend = backend_of("async", tmp_path, grace=4)
@@ -205,7 +205,7 @@ def test_a_database_that_is_down_does_not_hold_the_stop(
             with down(server) if way == "stopped" else silent(between):
                 with seconds_between(0, 4 + 8 if seconds else 8):
                     running.stop()
-        # It runs again after the heartbeat timeout: nobody could be told before.
+        # It runs again after the heartbeat timeout: the worker could not give it back.
         assert states(url) == ({"running": 1} if seconds else {})
 
 
@@ -250,7 +250,7 @@ def test_an_open_request_is_answered_while_the_workers_already_stop(
             what="the shutdown",
         )
         push(url, "late")
-        # The grace of 2 s began at the signal and not at the end of the request.
+        # The grace of 2 s began at the signal, not at the end of the request.
         wait_for(
             lambda: row(url, cut)[0] == "pending",
             timeout=2.9,

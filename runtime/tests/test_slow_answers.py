@@ -1,4 +1,4 @@
-"""A server that is slow, or waits for a lock, is not taken for one that is gone."""
+"""A server that is slow, or waits for a lock, does not count as gone."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ async def swallows(*, text: str) -> None:
 
 
 class Link:
-    """A TCP link to the server with a bounded rate, in bytes a second each way."""
+    """A TCP link to the server with a limited rate, in bytes a second each way."""
 
     def __init__(self, folder: str, port: str, rate: int) -> None:
         self._target = f"{folder}/.s.PGSQL.{port}"
@@ -77,7 +77,7 @@ async def all_succeed(chancy: Chancy, url: str, count: int) -> None:
 async def test_large_jobs_come_over_a_slow_link(
     tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim of all of them takes longer than the server may be silent."""
+    """A claim of all jobs takes longer than the server may be silent."""
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 3)
     target = conninfo_to_dict(tables)
     link = Link(str(target["host"]), str(target.get("port") or 5432), 1_000_000)
@@ -105,7 +105,7 @@ async def test_large_jobs_come_over_a_slow_link(
 async def test_a_lock_on_the_jobs_opens_no_further_connections(
     tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an index build takes it; each statement that waits is ended by the server."""
+    """The lock of an index build; the server ends each statement that waits for it."""
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 2)
     queues = [
         Queue(f"queue_{n}", executor=Chancy.Executor.Async, polling_interval=1)
@@ -113,15 +113,15 @@ async def test_a_lock_on_the_jobs_opens_no_further_connections(
     ]
     monkeypatch.setattr(billing_service, "QUEUES", [*billing_service.QUEUES, *queues])
     async with asyncio.timeout(120), service.running() as chancy:
-        # The pool and LISTEN, as documented.
+        # The pool and LISTEN, as the docs say.
         most = chancy.max_connection_pool_size + 1
         with psycopg.connect(tables) as connection:
-            # In a thread: it waits for transactions of the service, which are on this loop.
+            # In a thread, because it waits for transactions of the service, which run on this loop.
             lock = "LOCK TABLE billing_jobs IN SHARE MODE"
             await asyncio.to_thread(connection.execute, lock)
             until = time.monotonic() + 10
             while time.monotonic() < until:
-                # This one and the one that asks are not the service's.
+                # This connection and that of the query do not belong to the service.
                 assert connections_to(tables) - 1 <= most
                 await asyncio.sleep(0.2)
         reference = await get_chancy().push(succeeds.job.with_kwargs(text="hello"))

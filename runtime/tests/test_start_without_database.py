@@ -1,4 +1,4 @@
-"""A service that may start without its database is up at once; its workers join later."""
+"""A service that may start without its database starts at once; its workers join later."""
 
 import socket
 import time
@@ -57,10 +57,10 @@ def test_the_workers_join_when_the_database_is_there_and_has_the_tables(
         wait_for(
             lambda: "Chancy is not running in this process: enter" in running.output,
             timeout=10,
-            what="what the push did wrong",
+            what="the error of the push",
         )
         assert status(running, "/health/live") == 200
-        # Two attempts later the reason is no news.
+        # After two more attempts the same reason is not logged again.
         time.sleep(11)
         (down,) = reasons(running)
         assert "Connection refused" in down and "start it" in down
@@ -88,7 +88,7 @@ def test_the_workers_join_when_the_database_is_there_and_has_the_tables(
 
 
 def stopped_within(seconds: float, running: Service) -> None:
-    """Sends SIGTERM, and expects a clean end soon."""
+    """Sends SIGTERM, and expects a clean end within some seconds."""
     since = time.monotonic()
     running.stop()
     assert time.monotonic() - since < seconds, running.output

@@ -1,4 +1,4 @@
-"""Two services in one process have nothing in common but the process."""
+"""Two services in one process share nothing except the process."""
 
 import asyncio
 import logging
@@ -77,7 +77,7 @@ async def url(database_url: str) -> str:
 
 
 async def ran(chancy: Chancy, seconds: float = 0) -> QueuedJob:
-    """A job of a service that has ended."""
+    """Runs a job of a service; returns it when it has ended."""
     reference = await chancy.push(nap.job.with_kwargs(seconds=seconds))
     ended = await chancy.wait_for_job(reference, timeout=30)
     assert ended is not None
@@ -164,7 +164,7 @@ async def test_sigterm_stops_both_each_within_its_own_grace(url: str) -> None:
     assert long and long.state == QueuedJob.State.SUCCEEDED
 
 
-async def test_what_a_start_says_names_the_commands_of_its_own_service(
+async def test_the_error_of_a_start_names_the_commands_of_its_own_service(
     database_url: str,
 ) -> None:
     await migrate(create_chancy("billing", database_url))

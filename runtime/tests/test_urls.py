@@ -1,4 +1,4 @@
-"""URLs as hosters and other libraries write them: each is taken, or what is wrong is named."""
+"""URLs of hosters and other libraries: each works, or the error names the problem."""
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
@@ -52,7 +52,7 @@ def test_each_form_is_taken(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_name_that_asyncpg_has_for_sslmode_is_taken_in_its_urls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """SQLAlchemy's engine and the workers can share a secret."""
+    """So SQLAlchemy's engine and the workers can share a secret."""
     monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
     url = GOOD.replace("postgresql://", "postgresql+asyncpg://")
 
@@ -72,7 +72,7 @@ def test_the_name_that_asyncpg_has_for_sslmode_is_taken_in_its_urls(
         ("ssl=require", "ssl", "sslmode=require"),
     ],
 )
-def test_a_parameter_of_others_is_named_with_what_to_write(
+def test_a_parameter_of_another_library_is_named_with_its_replacement(
     query: str, name: str, instead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)

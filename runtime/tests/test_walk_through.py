@@ -1,6 +1,6 @@
-"""Chancy's public API, a line each, with the classes of this library.
+"""Uses each part of Chancy's public API once, with the classes of this library.
 
-docs/differences.md says what is different, and why.
+docs/differences.md lists the differences and their reasons.
 """
 
 import asyncio
@@ -169,7 +169,7 @@ async def test_jobs_are_pushed_found_cancelled_and_run_again() -> None:
         assert first == await app.push(tomorrow)
         found = await app.get_job(first)
         assert found and found.state == State.PENDING and found.scheduled_at == later
-        # A push is a part of a transaction of the service's own, or is rolled back with it.
+        # A push is a part of the service's own transaction, and is rolled back with it.
         async with (
             app.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
@@ -500,7 +500,7 @@ async def test_rules_say_what_the_pruner_deletes(database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("database_url")
-async def test_the_tables_are_created_and_taken_back() -> None:
+async def test_the_tables_are_created_and_dropped() -> None:
     async with create_chancy() as app:
         assert not await app.is_up_to_date()
         with pytest.raises(MigrationsNeededError):
@@ -522,7 +522,7 @@ async def test_jobs_are_pushed_and_run_where_nobody_entered_chancy() -> None:
 
 
 @pytest.mark.usefixtures("database_url")
-async def test_chancys_own_arguments_and_defaults_are_taken() -> None:
+async def test_chancys_own_arguments_and_defaults_are_accepted() -> None:
     log = logging.getLogger("mine")
     async with working(no_default_plugins=False, log=log) as worker:
         app = worker.chancy
@@ -558,7 +558,7 @@ async def test_a_child_is_prepared_by_its_executor() -> None:
         app = worker.chancy
         executor = f"{__name__}.{Prepared.__name__}"
         await app.declare(Queue("prepared", executor=executor, concurrency=2))
-        # Also the time of a job whose child takes longer than it to start is limited.
+        # The limit also holds for a job whose child takes longer than the limit to start.
         limited = compute.job.with_limits([Limit(Limit.Type.TIME, 1)])
         endless = await app.push(limited.with_queue("prepared"))
         ended = await end(app, await app.push(is_prepared))
@@ -566,7 +566,7 @@ async def test_a_child_is_prepared_by_its_executor() -> None:
         assert "TimeoutError" in (await end(app, endless)).errors[0]["traceback"]
 
 
-# What the Worker or an executor calls itself.
+# Methods that the Worker or an executor calls itself.
 CALLED_BY_THE_LIBRARY = {
     *("start", "on_signal", "on_job_completed", "push", "on_job_starting"),
     *("get_limit", "prepare_job_for_execution", "get_function_and_kwargs"),

@@ -1,4 +1,4 @@
-"""The workers start last and stop first also as a router, and a failed start is told."""
+"""The workers start last and stop first as a router too, and a failed start is reported."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, str]]:
-    """Needs the workers to be gone before it tears down."""
+    """Expects the workers to be gone before it tears down."""
     yield {"set up": "first"}
     with pytest.raises(RuntimeError, match="not running"):
         get_chancy()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 
 class WorkersError(RuntimeError):
-    """The workers cannot start: one line with the reason that ends with what to do."""
+    """The workers cannot start. Its message is one line: the reason, then what to do."""
 
     # Tracebacks and logs show the name that services import.
     __module__ = "chancy_runtime"
@@ -18,12 +18,12 @@ def refuse_arguments(
 
     Args:
         kind: The name of the class.
-        given: The names of the arguments that it got and does not have.
-        replaced: What to do instead of passing one, by its name.
+        given: The names of the passed arguments that the class does not have.
+        replaced: By the name of an argument, what to do instead of passing it.
 
     Raises:
         WorkersError: One of them is an argument of Chancy's class.
-        TypeError: It is not.
+        TypeError: One of them is not an argument of Chancy's class either.
     """
     for name in given:
         if name not in replaced:

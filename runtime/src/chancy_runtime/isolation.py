@@ -1,4 +1,4 @@
-"""Keeps what a job binds or forks to itself: Sentry's scope, variables, child processes."""
+"""Keeps a job's Sentry scope, context variables and child processes apart from other jobs."""
 
 import contextvars
 import ctypes
@@ -41,11 +41,11 @@ def isolated(scope: Any = None) -> Iterator[None]:
     """Runs its block in a Sentry isolation scope of its own, where Sentry is in use.
 
     Contexts are copied for each asyncio task, but the copies share one scope: without
-    this, the user and the tags that one job sets are reported with another's failure.
+    this, the user and the tags that one job sets are reported with another job's failure.
     https://docs.sentry.io/platforms/python/enriching-events/scopes/
 
     Args:
-        scope: One of current_scope() to go on with; without it, a new one.
+        scope: A result of current_scope() to continue with; by default a new scope.
     """
     sdk = _sentry()
     if sdk is None:
@@ -56,7 +56,7 @@ def isolated(scope: Any = None) -> Iterator[None]:
             yield
         return
     with sdk.isolation_scope() as scope:
-        # It starts as a copy: what the service set for all of its events stays.
+        # It starts as a copy: tags that the service has set for all events stay.
         scope.clear_breadcrumbs()
         scope.set_new_propagation_context()
         yield
@@ -65,7 +65,7 @@ def isolated(scope: Any = None) -> Iterator[None]:
 def run_isolated(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Calls a function in a copy of the current context and a scope of its own.
 
-    A thread or process that runs one job after another keeps its context variables.
+    A thread or process that runs one job after another would keep its context variables.
     """
 
     def call() -> R:
@@ -93,19 +93,18 @@ def in_job() -> Iterator[None]:
 
 @functools.cache
 def _end_forks_of_jobs() -> None:
-    """From now on, a process that a job forks takes signals as a new process does.
+    """From now on, a process that a job forks has the default signal handlers.
 
-    Otherwise it has the server's handlers: it would not end at SIGTERM, which
-    multiprocessing.Pool sends and waits for, and it would outlive the service with the
-    service's open port.
+    With the server's handlers it would not end at SIGTERM, which multiprocessing.Pool
+    sends before it waits. It would also outlive the service and keep the port open.
     """
     # Loaded before a fork: the loader's lock may be held at that moment.
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     thread = threading.local()
 
     def before() -> None:
-        # Until the child has its own handlers, a signal to it would be lost: Python
-        # forgets in a new child what its parent's handlers were told.
+        # A signal that arrives before the child has its own handlers would be lost:
+        # Python clears the signals that are pending when a child starts.
         if _is_in_job.get():
             thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
 

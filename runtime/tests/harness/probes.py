@@ -1,4 +1,4 @@
-"""What a service answers to the probes of its platform."""
+"""The answers of a service to the probes of its platform."""
 
 import json
 import urllib.error

@@ -44,7 +44,7 @@ class Service:
         self.address = wait_for(address, timeout=30, what="the start of the service")
 
     def request(self, path: str, method: str = "GET") -> dict[str, Any]:
-        """The JSON that the service answers with."""
+        """Sends a request; returns the JSON of the answer."""
         request = urllib.request.Request(f"{self.address}{path}", method=method)
         with urllib.request.urlopen(request, timeout=10) as response:
             answer: dict[str, Any] = json.load(response)
@@ -61,7 +61,7 @@ class Service:
         return id
 
     def stop(self) -> None:
-        """SIGTERM; the lifespan must be left cleanly and nothing must stay running."""
+        """Sends SIGTERM; the lifespan must end cleanly and no process may stay running."""
         self.process.terminate()
         status = self.process.wait(35)
         assert "Application shutdown complete" in self.output, self.output
@@ -125,7 +125,7 @@ def service(
 
 
 def migrate(folder: Path, package: str, url: str) -> None:
-    """Creates the tables by the rendered command."""
+    """Creates the tables with the rendered command."""
     run(
         sys.executable,
         "-m",

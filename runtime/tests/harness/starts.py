@@ -1,4 +1,4 @@
-"""Starts of a service that have to fail with one line, and locks that hold one up."""
+"""Starts of a service that must fail with one line, and locks that delay a start."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ _ROUTINE = ("Started server", "Waiting for application", "startup failed. Exitin
 
 
 def the_line(output: str, *routine: str) -> str:
-    """The one line that is no routine, as uvicorn's; a traceback would be many."""
+    """The one line that is not uvicorn's usual output; a traceback would be many lines."""
     lines = [
         line
         for line in output.splitlines()
@@ -33,7 +33,7 @@ def the_line(output: str, *routine: str) -> str:
 
 
 class FailedStart:
-    """A service that starts in the block and has to end by itself soon after it."""
+    """A service that starts in the block and must end by itself soon after it."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class FailedStart:
 
 
 def line_of_failed_start(backend: Recorder, url: str, *, within: float = 15) -> str:
-    """The one line of a start that has to fail."""
+    """The one line of a start that must fail."""
     with FailedStart(backend, url, within=within) as start:
         pass
     return start.line
@@ -85,23 +85,23 @@ def line_of_failed_start(backend: Recorder, url: str, *, within: float = 15) -> 
 
 @contextmanager
 def lock(url: str, statement: str) -> Iterator[None]:
-    """Holds what the statement locks."""
+    """Holds the locks of a statement."""
     with psycopg.connect(url) as connection:
         connection.execute(statement)
         yield
 
 
 def wait_for_lock(url: str, sessions: int = 1) -> None:
-    """Until so many sessions wait for a lock in the database."""
+    """Waits until this number of sessions wait for a lock in the database."""
     wait_for(
         lambda: len(query(url, _WAITING)) >= sessions,
         timeout=30,
-        what="somebody who waits for a lock",
+        what="a session that waits for a lock",
     )
 
 
 async def until_locked(other: AsyncConnection[Any]) -> None:
-    """Until somebody waits for a lock in the other connection's database."""
+    """Waits until a session waits for a lock in the other connection's database."""
     async with asyncio.timeout(20):
         while not await (await other.execute(_WAITING)).fetchall():
             await asyncio.sleep(0.02)

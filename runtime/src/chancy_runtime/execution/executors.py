@@ -1,4 +1,4 @@
-"""Chancy's executors, in which a bad job harms only itself."""
+"""Chancy's executors, hardened: a bad job harms only itself."""
 
 import asyncio
 import contextlib
@@ -45,20 +45,20 @@ from chancy_runtime.jobs.retries import seconds_until_retry
 from chancy_runtime.jobs.rows import changed
 from chancy_runtime.supervision.tasks import finish
 
-# The name below the service's logger of the lines about failed jobs.
+# The child of the service's logger that logs failed jobs.
 FAILURES = "jobs"
 # Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
-# Seconds between two looks at whether a new child has its job.
+# Seconds between two checks whether a new child has its job.
 _START_INTERVAL = 0.1
 _UNPROTECTED = (
     "the queue %s runs its jobs with %s, which is not derived from an executor of "
-    "chancy_runtime: a plugin's hook that raises leaves such a job running for good, a job "
-    "that raises SystemExit ends the process, and jobs share one Sentry scope. Derive it "
-    "from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
+    "chancy_runtime: a plugin's hook that raises an error leaves its job running for good, "
+    "a job that raises SystemExit ends the process, and jobs share one Sentry scope. Derive "
+    "it from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
 )
-# Attributes of a job: the Sentry scope that it runs in, where that is not the scope of its
-# end; who observes it in its thread; what its child process enters for the observers.
+# Attributes of a job: the Sentry scope of its run, if its end has another scope; its
+# observers, if it runs in a thread; the context managers for its child process.
 _SCOPE = "_scope_of_its_run"
 _OBSERVERS = "_observers_in_its_thread"
 _IN_CHILD = "_entered_in_its_child"
@@ -67,8 +67,8 @@ _REPLACED = {
     "mp_context": "leave it out; children are spawned, so that each starts without the "
     "service's threads and locks",
 }
-# By executor class and path of a job function: the function that was there, the one to
-# call, and the names of its arguments that take the job itself. Services can share it.
+# For each executor class and path of a job function: the loaded function, the function to
+# call, and the names of its arguments that get the job itself. Services can share it.
 _PLANS: dict[tuple[type, str], tuple[object, Callable[..., Any], list[str]]] = {}
 
 
@@ -81,13 +81,13 @@ class JobMissing(ImportError):
 
 
 class JobError(RuntimeError):
-    """A job's error that cannot leave its process, as text."""
+    """A job's error as text, because the error itself cannot be pickled."""
 
 
 class _Contained(Executor):
-    """Turns what would end the process into an error of the job.
+    """Turns an exception that would end the process into an error of the job.
 
-    A job that only a later deployment has is left to it.
+    A job whose function only a later deployment has is left to that deployment.
     """
 
     @property
@@ -97,7 +97,7 @@ class _Contained(Executor):
 
     @functools.cached_property
     def observers(self) -> list[ObserveRun]:
-        """What the plugins have to see of each run."""
+        """The methods observe_run() of the plugins."""
         return run_observers(self.host.app.plugins.values())
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
@@ -107,9 +107,9 @@ class _Contained(Executor):
     async def on_job_completed(
         self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
     ) -> None:
-        """Saves the result, except of a job that runs again.
+        """Saves the result, unless the job runs again.
 
-        That is one that the stop cut short, or that only a later version has.
+        It does if the stop cut it short, or if only a later version has its function.
         """
         host = self.host
         if host.gives_back:
@@ -117,8 +117,8 @@ class _Contained(Executor):
         missing = isinstance(exc, JobMissing | NotRegistered)
         if missing and await host.leave_to_later(job):
             return
-        # The data that a job set in its scope belongs to its failure; an async job ends
-        # in that scope.
+        # The data that a job set in its Sentry scope belongs to its failure. An async job
+        # ends in that scope already.
         with nullcontext() if is_in_job() else isolated(vars(job).get(_SCOPE)):
             ended = await run_completed_hooks(
                 host.app.plugins.values(),
@@ -135,11 +135,11 @@ class _Contained(Executor):
         await host.on_job_completed(queue=self.queue, job=ended)
 
     def _log_failure(self, job: QueuedJob, error: BaseException) -> None:
-        """Writes one line: an error when the job has failed, a warning when it runs again.
+        """Logs an error if the job has failed, or a warning if it runs again.
 
-        The end of a job that somebody cancelled is neither, and its row says it already.
-        The logger is its own, so that SentryPlugin, which reports the error too, can keep
-        Sentry's integration for logging from doing it again.
+        The end of a cancelled job is neither; its row has the reason already. The line has a
+        logger of its own, so that SentryPlugin, which reports the error too, can stop
+        Sentry's logging integration from reporting it again.
         """
         if job.claim_id in self.host.cancelled:
             self.host.log.info("the job %s (%s) was cancelled", job.func, job.id)
@@ -175,7 +175,7 @@ class _Contained(Executor):
     ) -> tuple[QueuedJob, Callable[..., Any], dict[str, Any]]:
         """Asks Chancy once for each function: its answer takes longer than a short job.
 
-        A subclass that finds functions or arguments in its own way is always asked.
+        A subclass that overrides get_function_and_kwargs() is asked for each job.
         """
         own_way = _found_by(cls) is not _found_by(_Contained)
         plan = None if own_way or job.limits else _PLANS.get((cls, job.func))
@@ -191,7 +191,7 @@ class _Contained(Executor):
 
 
 def _found_by(executor: Any) -> object:
-    """The function with which an executor finds the functions of jobs."""
+    """Returns the function with which an executor finds the functions of jobs."""
     return getattr(executor.get_function_and_kwargs, "__func__", None)
 
 
@@ -205,14 +205,14 @@ def _succeeded(job: QueuedJob) -> QueuedJob:
 
 
 def _failed(job: QueuedJob, error: BaseException, host: Host) -> QueuedJob:
-    """Returns the job as it failed, or as it waits for its next attempt."""
+    """Returns the job in its new state: failed, or waiting for its next attempt."""
     text = "".join(traceback.format_exception(error))
     job = changed(
         job,
         attempts=job.attempts + 1,
         errors=[*job.errors, {"traceback": text, "attempt": job.attempts}],
     )
-    # A function that is not registered will not be at the next attempt.
+    # A function that is not registered now will not be registered at the next attempt.
     if job.attempts >= job.max_attempts or isinstance(error, NotRegistered):
         return changed(
             job, state=QueuedJob.State.FAILED, completed_at=datetime.now(tz=UTC)
@@ -227,7 +227,7 @@ def _failed(job: QueuedJob, error: BaseException, host: Host) -> QueuedJob:
 
 
 def _loaded(path: str) -> object:
-    """The function of a path, where its module is imported already."""
+    """Returns the function at a path, or None if its module is not imported yet."""
     module, _, name = path.rpartition(".")
     return getattr(sys.modules.get(module), name, None)
 
@@ -265,9 +265,9 @@ class _ExitsContained:
 class AsyncExecutor(_Contained, OpenAsyncExecutor):
     """Runs coroutines in the service's event loop.
 
-    It takes the place of Chancy's in each queue that names that one. A subclass, which a
-    queue names by its import path, keeps the protection against bad jobs; overriding
-    `get_function_and_kwargs` gives jobs more arguments, as Chancy documents.
+    It replaces Chancy's AsyncExecutor in each queue that names that one. A subclass, which a
+    queue names by its import path, keeps the protection against bad jobs. It may override
+    `get_function_and_kwargs`, which Chancy documents, to give jobs more arguments.
     """
 
     async def push(self, job: QueuedJob) -> None:
@@ -298,7 +298,7 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
 
 
 class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
-    """Runs jobs in threads of the service's process, in the place of Chancy's."""
+    """Runs jobs in threads of the service's process; replaces Chancy's executor."""
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         job = await super().on_job_starting(job)
@@ -318,10 +318,10 @@ class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
 
 
 class ProcessExecutor(_Contained, OpenProcessExecutor):
-    """Runs each job in a child process, in the place of Chancy's.
+    """Runs each job in a child process; replaces Chancy's ProcessExecutor.
 
-    A child runs one job at a time and ends with the service; one that dies fails its own
-    job and no other.
+    A child runs one job at a time and ends with the service. If a child dies, only its own
+    job fails.
 
     Args:
         maximum_jobs_per_worker: How many jobs a child runs before another takes its
@@ -365,9 +365,9 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
         return self._children
 
     async def limit_time(self, execution: UUID, seconds: int) -> None:
-        """Counts the time from when the child has the job.
+        """Counts the time from the moment at which the child has the job.
 
-        Chancy 0.26 forgets the limit of a job whose child takes longer than it to start.
+        Chancy 0.26 forgets the time limit if the child takes longer than that to start.
         """
         with contextlib.suppress(OSError, EOFError):  # The manager is gone.
             while execution not in self.pids_for_job:
@@ -388,7 +388,7 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     async def _end_cut_short(self) -> None:
         await asyncio.to_thread(self._children.end, _CANCEL_TIMEOUT)
-        # The end of a run asks the manager, which therefore ends after it.
+        # The end of a run uses the manager, so the manager ends last.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CANCEL_TIMEOUT):
                 while self.jobs:
@@ -418,7 +418,7 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
                 raise
             text = "".join(traceback.format_exception(error))
             raise JobError(
-                f"the job failed with an error of its own kind:\n{text}"
+                f"the job failed with an error that cannot be pickled:\n{text}"
             ) from None
 
 
@@ -433,7 +433,7 @@ def executor_class(queue: Queue) -> Callable[..., Executor]:
     """Returns the class that runs the jobs of a queue.
 
     Rows name Chancy's executors, so that any worker can read them; the hardened class
-    takes the place of the one that is named.
+    replaces the named class.
 
     Raises:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
@@ -447,7 +447,7 @@ def executor_class(queue: Queue) -> Callable[..., Executor]:
 
 
 async def create_executor(worker: Host, queue: Queue) -> Executor:
-    """Returns the executor of a queue; one without the protection of jobs is named.
+    """Returns the executor of a queue; warns about one that does not protect jobs.
 
     Raises:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
@@ -457,7 +457,7 @@ async def create_executor(worker: Host, queue: Queue) -> Executor:
     kind = executor_class(queue)
     create = functools.partial(kind, worker, queue, **(queue.executor_options or {}))
     if kind is ProcessExecutor:
-        # It starts a process, and waits for it.
+        # It starts a process and waits for it, so it must not block the event loop.
         return await asyncio.to_thread(create)
     executor = create()
     if not isinstance(executor, _Contained):

@@ -1,7 +1,7 @@
-"""Runs the hooks of plugins; a hook that fails leaves the job's row right.
+"""Runs the hooks of plugins; the job's row is right even if a hook fails.
 
-In Chancy 0.26, a hook that raises or forgets `return job` leaves the job's row running
-for as long as the worker lives.
+In Chancy 0.26, a hook that raises an error or forgets `return job` leaves the job's row
+running for as long as the worker lives.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,9 +14,9 @@ Report = Callable[..., None]
 
 
 def with_hook(name: str, plugins: Iterable[Plugin]) -> list[Plugin]:
-    """Returns the plugins that have a hook of their own.
+    """Returns the plugins that define a hook.
 
-    Calling the others, whose hook raises NotImplementedError, takes as long as a short
+    In the others the hook raises NotImplementedError; calling that takes as long as a short
     job.
     """
     inherited = getattr(Plugin, name)
@@ -30,11 +30,11 @@ def with_hook(name: str, plugins: Iterable[Plugin]) -> list[Plugin]:
 async def run_starting_hooks(
     plugins: Iterable[Plugin], *, job: QueuedJob, worker: Any
 ) -> QueuedJob:
-    """Returns the job as the hooks `on_job_starting` of the plugins want it.
+    """Returns the job after the hooks `on_job_starting` of the plugins.
 
     Raises:
         TypeError: A hook did not return a job.
-        Exception: A hook raised it.
+        Exception: Any error that a hook raised.
     """
     for plugin in with_hook("on_job_starting", plugins):
         try:
@@ -54,11 +54,11 @@ async def run_completed_hooks(
     result: Any,
     report: Report,
 ) -> QueuedJob:
-    """Returns the job as the hooks `on_job_completed` of the plugins want it.
+    """Returns the job after the hooks `on_job_completed` of the plugins.
 
     Args:
-        report: Is called with a message, an error and the tag `task` for a hook that
-            failed: the job has ended all the same.
+        report: Called with a message, an error and the tag `task` for each hook that
+            failed; the job has ended in spite of it.
     """
     for plugin in with_hook("on_job_completed", plugins):
         try:

@@ -1,4 +1,4 @@
-"""Keeps the library's plugins from running in a Worker that is not the library's."""
+"""Stops the library's plugins from running in a Worker of plain Chancy."""
 
 import sys
 from typing import Any
@@ -12,7 +12,7 @@ from chancy_runtime.worker import Worker
 class OnOurWorker(Plugin):
     """A plugin that only a Worker of this library can run.
 
-    Chancy's own program, `chancy … worker start`, starts Chancy's Worker. It would take
+    Chancy's own program, `chancy … worker start`, starts Chancy's Worker. That would take
     jobs without any promise of this library, and these plugins would fail in it later.
     """
 
@@ -22,11 +22,13 @@ class OnOurWorker(Plugin):
         message = (
             f"{type(self).__name__} of chancy_runtime does not run in Chancy's own Worker: "
             f"start the service, which starts its workers ({_command(worker.chancy)}), or "
-            "use chancy_runtime.Worker with chancy_runtime.Chancy in a program of your own"
+            "use chancy_runtime.Worker with chancy_runtime.Chancy in your own program"
         )
         if "chancy.cli.worker" not in sys.modules:
             raise WorkersError(message)
-        from click import ClickException  # Chancy's program shows it as one line.
+        from click import (
+            ClickException,  # Chancy's program prints it without a traceback.
+        )
 
         raise ClickException(message)
 
