@@ -191,6 +191,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         f"{WORKERS}/tests/test_job_send_digest.py (.gitignore:2 has *digest*), so clones",
         f"git add -f {WORKERS}/send_digest/__init__.py",
     ),
+    "ignored-answers": (
+        lambda root: [
+            run("git", "rm", "-q", "--cached", ANSWERS, cwd=root),
+            add_line(root / ".gitignore", ".copier*"),
+        ],
+        ANSWERS,
+        "git ignores (.gitignore:6 has .copier*), so that no clone has .copier-answers.yml",
+        "git add -f .copier-answers.yml, or narrow that line",
+    ),
     "conflict": (
         lambda root: add_line(
             root / WORKERS / "chancy_initialization.py", "<<<<<<< before updating"
@@ -299,7 +308,7 @@ def test_each_problem_is_reported_with_its_place_and_a_way_to_correct_it(
     if name in ("answers", "no-jobs", "conflict-committed"):
         commit_all(root)
 
-    everywhere = name in ("unreadable", "conflict-committed")
+    everywhere = name in ("unreadable", "conflict-committed", "ignored-answers")
     findings = check(root, *([] if everywhere else ["app/billing"]))
 
     if name == "no-jobs":
@@ -694,6 +703,18 @@ def test_another_app_beside_the_team_s_own_app_is_a_notice(root: Path) -> None:
             "fastapi==0.95.0\nchancy-runtime @ file:///srv/runtime\n",
             [],  # The library is already a dependency.
         ),
+        (
+            ".python-version",
+            "# Ours\n3.10.4\n",
+            ["the backend's Python is 3.10.4, and"],
+        ),
+        (".python-version", "cpython-3.12\n", []),
+        (
+            "pyvenv.cfg",
+            "home = /usr/lib/python3.9/bin\nversion_info = 3.10.1.final.0\n",
+            ["the backend's Python is 3.10.1.final.0, and"],
+        ),
+        ("pyvenv.cfg", "home = /opt/3.9\nversion = 3.11.2\n", []),
     ],
 )
 def test_requirements_that_prevent_the_library_s_installation_are_reported(
@@ -704,7 +725,10 @@ def test_requirements_that_prevent_the_library_s_installation_are_reported(
     # Another project above the backend.
     (root / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.8"')
     commit(root)
-    (root / "backend" / name).write_text(text)
+    folder = root / "backend" / (".venv" if name == "pyvenv.cfg" else "")
+    folder.mkdir(exist_ok=True)
+    (root / "backend" / "pyproject.toml").write_text("[project]")
+    (folder / name).write_text(text)
     answers = {"scope": "service", "service": "billing"}
     project = Project(root / "backend/app/billing" / ANSWERS, answers)
 

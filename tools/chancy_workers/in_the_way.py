@@ -18,6 +18,10 @@ from .repository import Refused
 # The requirements of chancy-runtime; a test compares them with runtime/pyproject.toml.
 PYTHON = ">=3.11"
 OLDER = [f"3.{minor}.{patch}" for minor in range(11) for patch in (0, 99)]
+# In .python-version and in a virtual environment's pyvenv.cfg.
+INTERPRETER = re.compile(
+    r"^(?:(?:version|version_info) = |(?:c?python|pypy)-?)?(3\.(\d+)[\w.]*)", re.M
+)
 PACKAGES = {
     "chancy": ">=0.26,<0.27",
     "fastapi": ">=0.112.2",
@@ -39,6 +43,7 @@ def in_the_way(project: Project) -> Iterator[tuple[Path, str, str]]:
         content = _read(pyproject)
         patterns = ("requirements*.*", "requirements/*.txt")
         listed = sorted(path for each in patterns for path in folder.glob(each))
+        yield from _of_interpreter(folder)
         yield from _of_python(pyproject, content)
         for requirement in _declared(content):
             yield from _of_package(project, pyproject, requirement)
@@ -65,6 +70,20 @@ def _read(pyproject: Path) -> dict[str, Any]:
         return tomllib.loads(pyproject.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         return {}
+
+
+def _of_interpreter(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """The Python that runs the backend is one before 3.11."""
+    for name in (".python-version", ".venv/pyvenv.cfg"):
+        path = folder / name
+        text = path.read_text(errors="replace") if path.is_file() else ""
+        told = INTERPRETER.search(text)
+        if told and int(told[2]) < 11:
+            yield (
+                path,
+                f"the backend's Python is {told[1]}, and {NAME} needs {PYTHON}",
+                "raise it, and install the packages again",
+            )
 
 
 def _of_python(

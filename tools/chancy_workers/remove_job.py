@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from ruff import find_ruff_bin  # type: ignore[import-untyped]
 from .answers import Project, find
 from .renewal import CURRENT, Renewal, renew
 from .repository import Refused, git, names
+from .statements import merge_statements
 from .template import Template, template_of
 
 
@@ -156,28 +158,39 @@ def _take_out_of_main(project: Project, updated: Project) -> None:
             updated, answers, scratch / name, beside_its_main=False
         )
         rendered.append(folder / updated.main.relative_to(updated.folder))
+    texts = [path.read_text(encoding="utf-8") for path in (updated.main, *rendered)]
     try:
-        merged = git(
-            updated.top,
-            "merge-file",
-            "--stdout",
-            updated.main,
-            rendered[0],
-            rendered[1],
-        )
-    except Refused:
-        return  # The team changed these lines.
-    if _has_all_names(merged):
-        updated.main.write_text(merged, encoding="utf-8", errors="surrogateescape")
+        merged = _merged(*texts)
+    except SyntaxError:
+        return
+    if merged is not None:
+        updated.main.write_text(merged, encoding="utf-8")
 
 
-def _has_all_names(text: str) -> bool:
-    """Whether a module has no undefined names and no unused imports."""
-    command = ("check", "--select=F401,F821", "--isolated", "--quiet", "--no-cache")
-    result = subprocess.run(
-        [find_ruff_bin(), *command, "-"], input=text, capture_output=True, text=True
+def _merged(mine: str, before: str, after: str) -> str | None:
+    """The team's file with the change of the render, if it has every name that it uses."""
+    flaws = _flaws(mine)
+    whole = merge_statements(mine, before, after, imports=True)
+    if _flaws(whole) <= flaws:
+        return whole
+    # The team uses what the render imported, or imports it in lines of its own.
+    merged = merge_statements(mine, before, after, imports=False)
+    if not flaws:
+        merged = _ruff(merged, "--select=F401", "--fix").stdout
+    return merged if _flaws(merged) <= flaws else None
+
+
+def _flaws(text: str) -> set[str]:
+    """The undefined names and unused imports of a module, as ruff reports them."""
+    found = _ruff(text, "--select=F401,F821", "--output-format=json").stdout
+    return {each["message"] for each in json.loads(found)}
+
+
+def _ruff(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [find_ruff_bin(), "check", "--isolated", "--quiet", "--no-cache"]
+    return subprocess.run(
+        [*command, *arguments, "-"], input=text, capture_output=True, encoding="utf-8"
     )
-    return result.returncode == 0
 
 
 def _report(project: Project, name: str, renewal: Renewal) -> None:

@@ -192,9 +192,14 @@ def names(output: str) -> list[str]:
 
 
 def files_like(folder: Path, pattern: str) -> list[str]:
-    """The files below a folder whose names match a pattern, without ignored files."""
+    """The files below a folder whose names match a pattern, without ignored folders.
+
+    A file that is itself ignored is listed.
+    """
     glob = f":(glob)**/{pattern}"
     listed = git(folder, "ls-files", "-z", "-co", "--exclude-standard", "--", glob)
+    options = ("-z", "-oi", "--exclude-standard", "--directory")
+    listed += git(folder, "ls-files", *options, "--", glob)
     found = sorted({*names(listed)})
     return [name for name in found if (folder / name).is_file()]
 
