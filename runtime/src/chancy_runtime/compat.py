@@ -120,7 +120,18 @@ class OpenWorker(chancy.Worker):
 
 
 class OpenAsyncExecutor(asyncex.AsyncExecutor):
-    """Chancy's AsyncExecutor, whose cancellation has public names."""
+    """Chancy's AsyncExecutor, whose runs and cancellation have public names."""
+
+    async def run_in_wrapper(self, job: QueuedJob) -> None:
+        """Runs a job in the wrapper that a subclass can have around run_job()."""
+        await self._job_wrapper(job)
+
+    async def run_job(self, job: QueuedJob) -> None:
+        """Runs a job to its end, whatever it raises."""
+        raise NotImplementedError
+
+    async def _job_wrapper(self, job: QueuedJob) -> None:
+        await self.run_job(job)
 
     def cancel_jobs(self) -> "list[Any]":
         """Cancels the tasks of all jobs, and returns them."""
