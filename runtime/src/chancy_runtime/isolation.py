@@ -109,6 +109,7 @@ def _end_forks_of_jobs() -> None:
         # Until the child has its own handlers, a signal to it would be lost: Python
         # forgets in a new child what its parent's handlers were told.
         if _is_in_job.get():
+            thread.parent = os.getpid()
             thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
 
     def in_child() -> None:
@@ -118,6 +119,8 @@ def _end_forks_of_jobs() -> None:
             signal.signal(number, signal.SIG_DFL)
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != thread.parent:  # It has ended before.
+                os._exit(1)
         restore()
 
     def restore() -> None:
