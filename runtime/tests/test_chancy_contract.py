@@ -85,6 +85,8 @@ SIGNATURES = {
     "chancy.hub:Hub.emit": "self, event, body",
     f"{EXECUTOR}get_function_and_kwargs": "job",
     f"{EXECUTOR}on_job_completed": "self, job, exc, result",
+    "chancy.executors.asyncex:AsyncExecutor._job_wrapper": "self, job",
+    "chancy.executors.thread:ThreadedExecutor.__init__": "self, worker, queue",
     f"{PROCESS}__init__": "self, worker, queue, maximum_jobs_per_worker, mp_context",
     f"{PROCESS}on_initialize_worker": "",
     f"{PROCESS}_handle_timeout": "self, execution_id, time_limit",
@@ -124,6 +126,10 @@ CALLS = {
     "chancy.executors.base:ConcurrentExecutor.stop": ["_shutdown_blocking"],
     f"{PROCESS}__init__": ["_mp_context", "_maximum_jobs_per_worker", "_create_pool"],
     f"{PROCESS}push": ["job_wrapper", "submit", "_handle_timeout"],
+    "chancy.executors.asyncex:AsyncExecutor.push": ["on_job_starting", "_job_wrapper"],
+    "chancy.executors.thread:ThreadedExecutor.push": [
+        *("on_job_starting", "pool", "submit", "job_wrapper", "_on_job_completed"),
+    ],
     "chancy.plugin:Plugin.sleep": ["wakeup_signal"],
     "chancy.plugins.recovery:Recovery.run": ["recover", "poll_interval"],
     # This method is replaced.

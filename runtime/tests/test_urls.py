@@ -1,12 +1,20 @@
 """URLs of hosters and other libraries: each works, or the error names the problem."""
 
+import asyncio
+import functools
+from collections.abc import Iterator
+
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 from chancy_runtime import WorkersError, database_url
+from chancy_runtime.postgres.connecting import _way_out, connect
 from chancy_runtime.testing import _of_database
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from harness import databases
+from harness.servers import Cluster
 
 GOOD = "postgresql://me:secret@db.example.com:6432/app"
 
@@ -117,6 +125,45 @@ def test_a_parameter_of_postgresql_is_taken(
     monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
 
     assert read(f"{GOOD}?{query}") == f"{GOOD}?{query}"
+
+
+@pytest.mark.parametrize(
+    ("query", "way_out"),
+    [
+        ("sslmode=require", "correct sslmode, sslrootcert"),
+        ("sslmode=no-verify", "correct sslmode, sslrootcert"),
+        ("service=nowhere", "correct service in the URL, or PGSERVICE"),
+        ("channel_binding=require", "correct that parameter in the URL"),
+        ("target_session_attrs=standby", "correct that parameter in the URL"),
+        ("options=-cnonsense%3D1", "correct that parameter in the URL"),
+        ("dbname=nowhere", "create it with createdb"),
+        ("dbname=shut", "start again when it takes connections"),
+        ("dbname=closed&user=someone", "grant CONNECT on it"),
+    ],
+)
+def test_a_refused_connection_does_not_end_with_the_advice_for_a_server_that_is_down(
+    query: str, way_out: str, server: Cluster, databases_that_refuse: None
+) -> None:
+    with pytest.raises(WorkersError) as failure:
+        asyncio.run(connect(f"{server.url()}?{query}"))
+
+    assert f"): {way_out}" in str(failure.value)
+
+
+@pytest.fixture(scope="module")
+def databases_that_refuse(server: Cluster) -> Iterator[None]:
+    run = functools.partial(databases.query, server.url())
+    run("CREATE ROLE someone LOGIN")
+    run("CREATE DATABASE shut ALLOW_CONNECTIONS false")
+    run("CREATE DATABASE closed")
+    run("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
+    yield
+    for name in ("DATABASE shut", "DATABASE closed", "ROLE someone"):
+        run(f"DROP {name}")
+
+
+def test_a_server_that_is_starting_is_not_called_unknown() -> None:
+    assert _way_out("FATAL: the database system is starting up").startswith("start ag")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,18 @@ class OpenWorker(chancy.Worker):
 
 
 class OpenAsyncExecutor(asyncex.AsyncExecutor):
-    """Chancy's AsyncExecutor with public names for its cancellation."""
+    """Chancy's AsyncExecutor with public names for its runs and its cancellation."""
+
+    async def run_in_wrapper(self, job: QueuedJob) -> None:
+        """Runs a job in the wrapper that a subclass may put around run_job()."""
+        await self._job_wrapper(job)
+
+    async def run_job(self, job: QueuedJob) -> None:
+        """Runs a job to its end, whatever it raises."""
+        raise NotImplementedError
+
+    async def _job_wrapper(self, job: QueuedJob) -> None:
+        await self.run_job(job)
 
     def cancel_jobs(self) -> "list[Any]":
         """Cancels the tasks of all jobs, and returns them."""

@@ -53,6 +53,8 @@ def isolated(scope: Any = None) -> Iterator[None]:
         return
     if scope is not None:
         with sdk.scope.use_isolation_scope(scope):
+            # Its thread can have this one from another job.
+            sdk.get_current_scope().clear()
             yield
         return
     with sdk.isolation_scope() as scope:
@@ -62,22 +64,22 @@ def isolated(scope: Any = None) -> Iterator[None]:
         yield
 
 
-def run_isolated(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def run_isolated(
+    scope: object, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> R:
     """Calls a function in a copy of the current context and a scope of its own.
 
     A thread or process that runs one job after another would keep its context variables.
+
+    Args:
+        scope: As for isolated().
     """
 
     def call() -> R:
-        with isolated(), in_job():
+        with isolated(scope), in_job():
             return function(*args, **kwargs)
 
     return contextvars.copy_context().run(call)
-
-
-def is_in_job() -> bool:
-    """Whether the current code runs as a part of a job, in the job's own scope."""
-    return _is_in_job.get()
 
 
 @contextmanager
@@ -106,6 +108,7 @@ def _end_forks_of_jobs() -> None:
         # A signal that arrives before the child has its own handlers would be lost:
         # Python clears the signals that are pending when a child starts.
         if _is_in_job.get():
+            thread.parent = os.getpid()
             thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
 
     def in_child() -> None:
@@ -115,6 +118,8 @@ def _end_forks_of_jobs() -> None:
             signal.signal(number, signal.SIG_DFL)
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != thread.parent:  # It has ended before.
+                os._exit(1)
         restore()
 
     def restore() -> None:

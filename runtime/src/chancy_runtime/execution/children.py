@@ -19,6 +19,8 @@ from multiprocessing.managers import SyncManager
 from types import FrameType, ModuleType
 from typing import Any
 
+from chancy_runtime.isolation import run_isolated
+
 CHILD_NAME = "workers-executor"
 # https://man7.org/linux/man-pages/man2/prctl.2.html
 _PR_SET_PDEATHSIG = 1
@@ -89,7 +91,7 @@ class Children(concurrent.futures.Executor):
     def _run(
         self, child: _Child, fn: Callable[..., Any], args: tuple[Any, ...]
     ) -> Future[Any]:
-        future = child.submit(fn, args)
+        future = child.submit(run_isolated, (None, fn, *args))
         future.add_done_callback(functools.partial(self._done, child))
         return future
 

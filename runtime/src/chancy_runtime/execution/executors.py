@@ -1,7 +1,10 @@
 """Chancy's executors, hardened: a bad job harms only itself."""
 
+import abc
 import asyncio
+import concurrent.futures
 import contextlib
+import copyreg
 import functools
 import inspect
 import logging
@@ -9,15 +12,15 @@ import pickle
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any, Never, cast
 from uuid import UUID
 
 import chancy
 from chancy import Queue, QueuedJob
-from chancy.executors import thread
+from chancy.executors import asyncex, process, thread
 from chancy.executors.base import Executor
 from chancy.job import Limit
 
@@ -27,16 +30,17 @@ from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
 from chancy_runtime.execution.observers import (
+    InChild,
     ObserveRun,
     RunElsewhere,
     in_child,
     observed,
     run_observers,
 )
+from chancy_runtime.execution.reporting import bring_back, reported_elsewhere
 from chancy_runtime.isolation import (
     current_scope,
     in_job,
-    is_in_job,
     isolated,
     run_isolated,
 )
@@ -54,12 +58,12 @@ _START_INTERVAL = 0.1
 _UNPROTECTED = (
     "the queue %s runs its jobs with %s, which is not derived from an executor of "
     "chancy_runtime: a plugin's hook that raises an error leaves its job running for good, "
-    "a job that raises SystemExit ends the process, and jobs share one Sentry scope. Derive "
-    "it from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
+    "a job that raises SystemExit can end the process, and jobs can share one Sentry scope. "
+    "Derive it from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
 )
-# Attributes of a job: the Sentry scope of its run, if its end has another scope; its
-# observers, if it runs in a thread; the context managers for its child process.
-_SCOPE = "_scope_of_its_run"
+# Attributes of a job: the Sentry scope for its thread; its observers, if it runs in a
+# thread; the context managers for its child process.
+_SCOPE = "_scope_for_its_thread"
 _OBSERVERS = "_observers_in_its_thread"
 _IN_CHILD = "_entered_in_its_child"
 # Arguments of Chancy's ProcessExecutor that have no effect here.
@@ -117,19 +121,16 @@ class _Contained(Executor):
         missing = isinstance(exc, JobMissing | NotRegistered)
         if missing and await host.leave_to_later(job):
             return
-        # The data that a job set in its Sentry scope belongs to its failure. An async job
-        # ends in that scope already.
-        with nullcontext() if is_in_job() else isolated(vars(job).get(_SCOPE)):
-            ended = await run_completed_hooks(
-                host.app.plugins.values(),
-                job=_succeeded(job) if exc is None else _failed(job, exc, host),
-                worker=self.worker,
-                exc=exc,
-                result=result,
-                report=host.monitor.report,
-            )
-            if exc is not None:
-                self._log_failure(ended, exc)
+        ended = await run_completed_hooks(
+            host.app.plugins.values(),
+            job=_succeeded(job) if exc is None else _failed(job, exc, host),
+            worker=self.worker,
+            exc=exc,
+            result=result,
+            report=host.monitor.report,
+        )
+        if exc is not None:
+            self._log_failure(ended, exc)
         host.cancelled.discard(job.claim_id)
         await host.queue_update(ended)
         await host.on_job_completed(queue=self.queue, job=ended)
@@ -163,11 +164,9 @@ class _Contained(Executor):
         cls, job: QueuedJob
     ) -> tuple[Callable[..., Any], dict[str, Any]]:
         try:
-            with _ExitsContained():
-                function, kwargs = super().get_function_and_kwargs(job)
+            return super().get_function_and_kwargs(job)
         except (ImportError, AttributeError) as error:
             raise JobMissing(f"{job.func} cannot be imported: {error}") from error
-        return _contain(function), kwargs
 
     @classmethod
     def prepare_job_for_execution(
@@ -180,7 +179,9 @@ class _Contained(Executor):
         own_way = _found_by(cls) is not _found_by(_Contained)
         plan = None if own_way or job.limits else _PLANS.get((cls, job.func))
         if plan is None or plan[0] is not _loaded(job.func):
-            prepared, function, kwargs = super().prepare_job_for_execution(job)
+            with _ExitsContained():
+                prepared, function, kwargs = super().prepare_job_for_execution(job)
+            function = _contain(function)
             takes_job = [name for name, value in kwargs.items() if value is prepared]
             if not own_way and (loaded := _loaded(job.func)) is not None:
                 _PLANS[cls, job.func] = loaded, function, takes_job
@@ -271,15 +272,21 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
     """
 
     async def push(self, job: QueuedJob) -> None:
-        task = asyncio.create_task(self._run_isolated(await self.on_job_starting(job)))
+        # It has the scope in which the feeder pushes it, and a context of its own.
+        task = asyncio.create_task(self._start(job))
         self.jobs[task] = job
         task.add_done_callback(self.jobs.pop)
 
-    async def _run_isolated(self, job: QueuedJob) -> None:
-        with isolated(), in_job():
-            await self._run(job)
+    async def _start(self, job: QueuedJob) -> None:
+        with in_job():
+            try:
+                job = await self.on_job_starting(job)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                await self.on_job_completed(job=job, exc=error)
+            else:
+                await self.run_in_wrapper(job)
 
-    async def _run(self, job: QueuedJob) -> None:
+    async def run_job(self, job: QueuedJob) -> None:
         try:
             with observed(self.observers, job):
                 job, function, kwargs = self.prepare_job_for_execution(job)
@@ -297,27 +304,56 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
             await finish(asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT))
 
 
-class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
+class _Pooled(_Contained):
+    """Starts and ends jobs outside of where they run, in the same Sentry scope."""
+
+    @functools.cached_property
+    def scopes(self) -> dict[UUID | None, object]:
+        """The Sentry scopes of the running jobs, by their claims."""
+        return {}
+
+    async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
+        self.scopes[job.claim_id] = current_scope()
+        # A task has a context of its own, which ends with what the hooks bind.
+        return await asyncio.create_task(super().on_job_starting(job))
+
+    async def on_job_completed(
+        self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
+    ) -> None:
+        with isolated(self.scopes.pop(job.claim_id, None)):
+            await super().on_job_completed(job=job, exc=exc, result=result)
+
+
+class _Threads(concurrent.futures.ThreadPoolExecutor):
+    """Runs each job in a context of its own and in its Sentry scope."""
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        (job,) = args
+        return super().submit(run_isolated, vars(job).pop(_SCOPE), fn, job)
+
+
+class ThreadedExecutor(_Pooled, thread.ThreadedExecutor):
     """Runs jobs in threads of the service's process; replaces Chancy's executor."""
+
+    def __init__(self, worker: Any, queue: Queue) -> None:
+        super().__init__(worker, queue)
+        self.pool = _Threads(max_workers=queue.concurrency)
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         job = await super().on_job_starting(job)
+        vars(job)[_SCOPE] = self.scopes[job.claim_id]
         vars(job)[_OBSERVERS] = self.observers
         return job
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob) -> tuple[QueuedJob, Any]:
-        run = super().job_wrapper
-
-        def run_in_scope() -> tuple[QueuedJob, Any]:
-            vars(job)[_SCOPE] = current_scope()
-            with observed(vars(job).pop(_OBSERVERS, ()), job):
-                return run(job)
-
-        return run_isolated(run_in_scope)
+        with observed(vars(job).pop(_OBSERVERS, ()), job):
+            return super().job_wrapper(job)
 
 
-class ProcessExecutor(_Contained, OpenProcessExecutor):
+class ProcessExecutor(_Pooled, OpenProcessExecutor):
     """Runs each job in a child process; replaces Chancy's ProcessExecutor.
 
     A child runs one job at a time and ends with the service. If a child dies, only its own
@@ -348,16 +384,21 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         job = await super().on_job_starting(job)
+        scope = self.scopes[job.claim_id]
+        entered: list[InChild] = [] if scope is None else [reported_elsewhere]
         if self.observers:
-            self._runs[job.claim_id] = run = RunElsewhere(self.observers, job)
-            vars(job)[_IN_CHILD] = run.for_child
+            self._runs[job.claim_id] = run = RunElsewhere(self.observers, job, scope)
+            entered += run.for_child
+        vars(job)[_IN_CHILD] = entered
         return job
 
     async def on_job_completed(
         self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
     ) -> None:
+        if exc is not None:
+            bring_back(exc, self.scopes.get(job.claim_id))
         if run := self._runs.pop(job.claim_id, None):
-            vars(job)[_SCOPE] = run.end(exc)
+            run.end(exc)
         await super().on_job_completed(job=job, exc=exc, result=result)
 
     def create_children(self, most: int | None) -> Children:
@@ -402,24 +443,25 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob, *state: Any) -> tuple[QueuedJob, Any]:
-        run = super().job_wrapper
+        with in_child(vars(job).pop(_IN_CHILD, ())), _errors_can_travel():
+            job, result = super().job_wrapper(job, *state)
+        return job, result if _can_travel(result) else None
 
-        def run_observed() -> tuple[QueuedJob, Any]:
-            with in_child(vars(job).pop(_IN_CHILD, ())):
-                return run(job, *state)
 
-        try:
-            job, result = run_isolated(run_observed)
-            return job, result if _can_travel(result) else None
-        except MemoryError:
+@contextlib.contextmanager
+def _errors_can_travel() -> Iterator[None]:
+    """Replaces an error that another process cannot unpickle by one with its text."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except BaseException as error:
+        if _can_travel(error):
             raise
-        except BaseException as error:
-            if _can_travel(error):
-                raise
-            text = "".join(traceback.format_exception(error))
-            raise JobError(
-                f"the job failed with an error that cannot be pickled:\n{text}"
-            ) from None
+        text = "".join(traceback.format_exception(error))
+        raise JobError(
+            f"the job failed with an error that cannot be pickled:\n{text}"
+        ) from None
 
 
 _OWN = {
@@ -428,12 +470,40 @@ _OWN = {
     chancy.Chancy.Executor.Process: ProcessExecutor,
 }
 
+_HARDENED: dict[type[Executor], type[Executor]] = {
+    asyncex.AsyncExecutor: AsyncExecutor,
+    thread.ThreadedExecutor: ThreadedExecutor,
+    process.ProcessExecutor: ProcessExecutor,
+}
+
+
+class _Moved(abc.ABCMeta):
+    """The type of the classes that _moved() creates; a child process creates them again."""
+
+
+@functools.cache
+def _moved(derived: type[Executor], hardened: type[Executor]) -> type[Executor]:
+    """Returns a subclass of a class derived from Chancy's executor and of the hardened one.
+
+    Its calls through super() then reach the hardened class first.
+    """
+    names = {"__module__": derived.__module__, "__qualname__": derived.__qualname__}
+    moved: type[Any] = _Moved(derived.__name__, (derived, hardened), names)
+    return moved
+
+
+def _made_again(moved: type[Any]) -> tuple[Any, ...]:
+    return _moved, moved.__bases__
+
+
+copyreg.pickle(_Moved, _made_again)
+
 
 def executor_class(queue: Queue) -> Callable[..., Executor]:
     """Returns the class that runs the jobs of a queue.
 
     Rows name Chancy's executors, so that any worker can read them; the hardened class
-    replaces the named class.
+    replaces the named class, also as the base of a class of the service.
 
     Raises:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
@@ -443,6 +513,10 @@ def executor_class(queue: Queue) -> Callable[..., Executor]:
         if queue.executor == name:
             return own
     found: Callable[..., Executor] = pkgutil.resolve_name(queue.executor)
+    if isinstance(found, type) and not issubclass(found, _Contained):
+        for theirs, hardened in _HARDENED.items():
+            if issubclass(found, theirs):
+                return hardened if found is theirs else _moved(found, hardened)
     return found
 
 

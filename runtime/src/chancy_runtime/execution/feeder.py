@@ -12,6 +12,7 @@ from psycopg.errors import QueryCanceled
 
 from chancy_runtime.execution.executors import create_executor
 from chancy_runtime.execution.host import Host
+from chancy_runtime.isolation import isolated
 from chancy_runtime.postgres.connections import autocommit
 from chancy_runtime.queues.rows import check_numbers, resume_when_due
 from chancy_runtime.supervision.tasks import backoff
@@ -141,11 +142,13 @@ class Feeder:
                 worker.log.debug(
                     "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
                 )
-                try:
-                    worker.registered.check_function(job.func)
-                    await executor.push(job)
-                except Exception as error:  # noqa: BLE001  # the row gets the error
-                    await executor.on_job_completed(job=job, exc=error)
+                # What a plugin's hook sets for a job is reported with that job only.
+                with isolated():
+                    try:
+                        worker.registered.check_function(job.func)
+                        await executor.push(job)
+                    except Exception as error:  # noqa: BLE001  # the row gets the error
+                        await executor.on_job_completed(job=job, exc=error)
         finally:
             del worker.fetching_since[self.name]
         if up_to == len(jobs):

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from chancy import Job, QueuedJob
 from chancy.plugin import Plugin
 
-from chancy_runtime.isolation import current_scope, isolated
+from chancy_runtime.isolation import isolated
 
 # Returns the context manager that a child process enters around its part of a job. It is
 # sent to the child, so it must be picklable.
@@ -85,29 +85,34 @@ def in_child(entered: Iterable[InChild]) -> Iterator[None]:
 class RunElsewhere:
     """An observed run of a job in a child process: this process begins and ends it.
 
-    Like a job in a thread, it has its own context and Sentry scope.
+    Like a job in a thread, it has its own context.
 
     Attributes:
         for_child: What the child must enter around its part of the job.
+
+    Args:
+        scope: The Sentry scope of the job.
     """
 
-    def __init__(self, observers: Sequence[ObserveRun], job: QueuedJob) -> None:
+    def __init__(
+        self, observers: Sequence[ObserveRun], job: QueuedJob, scope: object
+    ) -> None:
         self._context = contextvars.copy_context()
-        self.for_child = self._context.run(self._begin, observers, job)
+        self.for_child = self._context.run(self._begin, observers, job, scope)
 
-    def _begin(self, observers: Sequence[ObserveRun], job: QueuedJob) -> list[InChild]:
+    def _begin(
+        self, observers: Sequence[ObserveRun], job: QueuedJob, scope: object
+    ) -> list[InChild]:
         with ExitStack() as stack:
-            stack.enter_context(isolated())
+            stack.enter_context(isolated(scope))
             entered = stack.enter_context(observed(observers, job))
-            self._scope = current_scope()
             self._stack = stack.pop_all()
         return entered
 
-    def end(self, error: BaseException | None) -> object:
-        """Ends the run; returns its Sentry scope, or None where Sentry is not in use."""
+    def end(self, error: BaseException | None) -> None:
+        """Ends the run."""
         if error is None:
             self._context.run(self._stack.__exit__, None, None, None)
         else:
             trace = error.__traceback__
             self._context.run(self._stack.__exit__, type(error), error, trace)
-        return self._scope

@@ -31,13 +31,22 @@ _WAYS_OUT = {
         "correct the user and the password in the URL (on Supabase's pooler the user is "
         "postgres.<project>)"
     ),
-    "database ": "create it with createdb, or correct its name in the URL",
+    "permission denied": "grant CONNECT on it to the user of the URL",
+    "database system is|not currently accepting": (
+        "start again when it takes connections"
+    ),
+    'database "|no such database': (
+        "create it with createdb, or correct its name in the URL"
+    ),
     "resolve host": _CORRECT_HOST,
     "ssl|tls|certificate": (
         "correct sslmode, sslrootcert, sslcert or sslkey in the URL, or the variables "
         "PGSSLMODE, PGSSLROOTCERT, PGSSLCERT or PGSSLKEY"
     ),
     "service file|definition of service": "correct service in the URL, or PGSERVICE and its file",
+    "invalid |unrecognized |channel binding|gssapi|standby mode|session is ": (
+        "correct that parameter in the URL"
+    ),
     "": "start it, or point WORKERS_DATABASE_URL at a server that answers",
 }
 
