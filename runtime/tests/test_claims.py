@@ -68,8 +68,8 @@ def test_the_next_jobs_are_those_that_chancy_would_take() -> None:
             "up_to": "maximum_jobs_to_fetch",
             "worker": "worker_id",
             "{jobs} j": "{jobs}",
-            # A rate limit counts in a window of its own time.
-            "COALESCE(%(now)s::timestamptz, NOW())": "NOW()",
+            # When a job starts, and not when the claim began to wait for a lock.
+            "COALESCE(%(now)s::timestamptz, clock_timestamp())": "NOW()",
         }
         words = " ".join(found[1].split())
         for ours, theirs in names.items():

@@ -120,6 +120,11 @@ def test_hosts_whose_clocks_are_an_hour_wrong(
 
     assert version.executions == {"cron": 2, "soon": 1, "long": 1}
     assert states(url) == {"succeeded": 4}
+    assert query(
+        url,
+        "SELECT DISTINCT started_at <= completed_at "
+        "AND completed_at < NOW() + INTERVAL '1 minute' FROM billing_jobs",
+    ) == [(True,)]
 
 
 def cron_goes_by_the_servers_clock(url: str, version: Recorder) -> None:

@@ -20,8 +20,10 @@ from chancy_runtime.postgres.claim_indexes import FROM_A_LATER_TIME, FROM_THE_PU
 from chancy_runtime.testing import RunJob, Service
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import AsyncConnection
 
 from harness.databases import query
+from harness.starts import until_locked
 
 LOG = logging.getLogger("test")
 STARTS: list[float] = []
@@ -211,6 +213,31 @@ async def test_the_attempts_of_a_job_are_as_far_apart_as_it_says(
     assert ended and (ended.state, ended.attempts) == (QueuedJob.State.FAILED, 3)
     first, second, third = STARTS
     assert second - first >= 0.5 and third - second >= 1
+
+
+@pytest.mark.anyio
+async def test_what_a_claim_waited_for_does_not_count_as_the_wait_of_a_retry(
+    chancy: Chancy, tables: str
+) -> None:
+    async with await AsyncConnection.connect(tables) as other:
+        await other.execute("LOCK TABLE billing_jobs IN SHARE ROW EXCLUSIVE MODE")
+        await other.execute(
+            "INSERT INTO billing_jobs (id, queue, func, max_attempts, meta) "
+            "VALUES (gen_random_uuid(), 'default', 'billing_service.fails', 2, "
+            '\'{"retry_settings": {"backoff": 60, "backoff_jitter": [0, 0]}}\')'
+        )
+        await until_locked(other)
+        cursor = await other.execute("SELECT clock_timestamp()")
+        released = await cursor.fetchone()
+        assert released
+    await until_it_waits(tables)
+
+    assert query(
+        tables,
+        "SELECT started_at > %s, scheduled_at > started_at + INTERVAL '1 minute' "
+        "FROM billing_jobs",
+        released[0],
+    ) == [(True, True)]
 
 
 @pytest.mark.anyio

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any, Never, cast
 from uuid import UUID
 
@@ -122,7 +122,7 @@ class _Contained(Executor):
         with nullcontext() if is_in_job() else isolated(vars(job).get(_SCOPE)):
             ended = await run_completed_hooks(
                 host.app.plugins.values(),
-                job=_succeeded(job) if exc is None else _failed(job, exc, host),
+                job=_ended(job, exc, host),
                 worker=self.worker,
                 exc=exc,
                 result=result,
@@ -195,17 +195,16 @@ def _found_by(executor: Any) -> object:
     return getattr(executor.get_function_and_kwargs, "__func__", None)
 
 
-def _succeeded(job: QueuedJob) -> QueuedJob:
-    return changed(
-        job,
-        state=QueuedJob.State.SUCCEEDED,
-        completed_at=datetime.now(tz=UTC),
-        attempts=job.attempts + 1,
-    )
-
-
-def _failed(job: QueuedJob, error: BaseException, host: Host) -> QueuedJob:
-    """Returns the job as it failed, or as it waits for its next attempt."""
+def _ended(job: QueuedJob, error: BaseException | None, host: Host) -> QueuedJob:
+    """Returns the job as it ended, or as it waits for its next attempt."""
+    now = host.server_time()
+    if error is None:
+        return changed(
+            job,
+            state=QueuedJob.State.SUCCEEDED,
+            completed_at=now,
+            attempts=job.attempts + 1,
+        )
     text = "".join(traceback.format_exception(error))
     job = changed(
         job,
@@ -214,15 +213,13 @@ def _failed(job: QueuedJob, error: BaseException, host: Host) -> QueuedJob:
     )
     # A function that is not registered will not be at the next attempt.
     if job.attempts >= job.max_attempts or isinstance(error, NotRegistered):
-        return changed(
-            job, state=QueuedJob.State.FAILED, completed_at=datetime.now(tz=UTC)
-        )
+        return changed(job, state=QueuedJob.State.FAILED, completed_at=now)
     wait = seconds_until_retry(job, host.settings, host.log)
     return changed(
         job,
         state=QueuedJob.State.RETRYING,
         completed_at=None,
-        scheduled_at=host.server_time() + timedelta(seconds=wait),
+        scheduled_at=now + timedelta(seconds=wait),
     )
 
 

@@ -1,10 +1,9 @@
 """Takes jobs from their queues, and gives them back."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +26,7 @@ WITH selected AS (
     ORDER BY priority DESC, id ASC
     LIMIT %(up_to)s FOR UPDATE OF {jobs} SKIP LOCKED
 )
-UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, NOW()), state = 'running',
+UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, clock_timestamp()), state = 'running',
     claim_id = gen_random_uuid(), taken_by = %(worker)s
 FROM selected WHERE j.id = selected.id RETURNING {columns}
 """
@@ -81,7 +80,7 @@ WITH RECURSIVE priorities (priority) AS (
     ) AS locked
     LIMIT %(up_to)s
 ), taken AS (
-    UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, NOW()),
+    UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, clock_timestamp()),
         state = 'running', claim_id = gen_random_uuid(), taken_by = %(worker)s
     WHERE j.id = ANY(ARRAY(SELECT id FROM selected)) RETURNING {columns}
 )
@@ -139,18 +138,6 @@ class Claims:
     wake: Callable[[str], None]
     _has_indexes: bool | None = field(default=None, init=False)
     _fetched_from: set[str] = field(default_factory=set, init=False)
-    # The server's time, and when it was that, in seconds of time.monotonic().
-    _server_time: tuple[datetime, float] | None = field(default=None, init=False)
-
-    def server_time(self) -> datetime:
-        """Returns the time of the server's clock, counted on from the last claim.
-
-        Before the first claim it is the time of this host.
-        """
-        if self._server_time is None:
-            return datetime.now(tz=UTC)
-        then, since = self._server_time
-        return then + timedelta(seconds=time.monotonic() - since)
 
     async def fetch(
         self, queue: Queue, connection: AsyncConnection[Any], *, up_to: int
@@ -207,7 +194,7 @@ class Claims:
 
         Args:
             now: The start of the jobs, where a rate limit counts it in a window; without
-                one it is that of the transaction.
+                one it is the time at which its row is taken.
 
         Raises:
             psycopg.DataError, ValueError, …: One of UNREADABLE, for one of the rows; all
@@ -231,10 +218,7 @@ class Claims:
                 await cursor.execute(
                     statement(_TAKE, self.prefix), values, prepare=True
                 )
-            jobs = await cursor.fetchall()
-        if jobs and (started_at := jobs[0].started_at):
-            self._server_time = started_at.astimezone(UTC), time.monotonic()
-        return jobs
+            return await cursor.fetchall()
 
     async def _sort_out(
         self, queue: Queue, connection: AsyncConnection[Any]
