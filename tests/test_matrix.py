@@ -276,7 +276,6 @@ def test_it_boots_runs_a_job_and_stops(render: Render, server_url: str) -> None:
             running.stop()
         wait_for(
             lambda: query(url, CONNECTIONS) == [(0,)],
-            timeout=5,
             what="the end of the service's connections",
         )
     if render.jobs:

@@ -135,7 +135,6 @@ def test_apscheduler_runs_its_jobs_beside_the_workers(
         jobs = running.output.count("legacy job")
         wait_for(
             lambda: running.output.count("legacy job") > jobs,
-            timeout=30,
             what="a legacy job after the one of the workers",
         )
         running.stop()

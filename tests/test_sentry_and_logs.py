@@ -72,7 +72,6 @@ def test_the_level_comes_from_the_environment(backend: Path, database_url: str) 
     ) as running:
         wait_for(
             lambda: query(database_url, "SELECT 1 FROM billing_workers"),
-            timeout=30,
             what="the worker's row",
         )
         running.process.terminate()

@@ -175,7 +175,6 @@ def test_once_files_are_written(checkout: Checkout) -> None:
     if checkout.command[0] != PROGRAM:
         wait_for(
             lambda: checkout.instance.read_bytes() != before,
-            timeout=60,
             what="the first change",
         )
         os.killpg(process.pid, signal.SIGKILL)
@@ -206,7 +205,6 @@ def test_ctrl_c_ends_with_one_line_and_leaves_no_scratch_folder(
     process = checkout.start(PYTHONPATH=str(folder))
     wait_for(
         lambda: [*checkout.scratch.glob("chancy-workers-*/copier._main.*")],
-        timeout=60,
         what="the start of Copier",
     )
     os.kill(process.pid, signal.SIGINT)

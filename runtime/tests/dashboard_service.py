@@ -159,7 +159,6 @@ def served(app: Callable[[], FastAPI]) -> Iterator[str]:
     try:
         wait_for(
             lambda: server.started or not thread.is_alive(),
-            timeout=30,
             what="the start of uvicorn",
         )
         assert server.started

@@ -134,8 +134,8 @@ async def test_a_live_queue_goes_on_while_an_open_transaction_delays_the_build(
     without_indexes: str,
 ) -> None:
     (name,) = query(without_indexes, "SELECT current_database()")[0]
-    query(without_indexes, f"ALTER DATABASE {name} SET statement_timeout = '300ms'")
-    query(without_indexes, f"ALTER DATABASE {name} SET lock_timeout = '300ms'")
+    query(without_indexes, f"ALTER DATABASE {name} SET statement_timeout = '3s'")
+    query(without_indexes, f"ALTER DATABASE {name} SET lock_timeout = '3s'")
     waits = "SELECT 1 FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted"
     async with open_transaction(without_indexes):
         builds = [asyncio.create_task(migrate(create_chancy())) for _ in range(2)]
@@ -145,7 +145,7 @@ async def test_a_live_queue_goes_on_while_an_open_transaction_delays_the_build(
         query(without_indexes, INSERT)
         query(without_indexes, "UPDATE billing_jobs SET state = 'running'")
         # Longer than the time-outs of the database.
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3.5)
         assert not any(build.done() for build in builds)
     await asyncio.gather(*builds)
 

@@ -102,7 +102,6 @@ def test_what_an_api_pushes_runs_in_the_process_of_the_workers(
             wait_until_ready(own)
             wait_for(
                 lambda: api.request(f"/jobs/{id}")["state"] == "succeeded",
-                timeout=10,
                 what="the job",
             )
             assert own.request("/health/live") == {"status": "live"}
@@ -268,7 +267,7 @@ def test_logs_and_sentry_are_set_up_as_in_the_api(url: str, tmp_path: Path) -> N
                 wait_until_ready(running)
                 push(url, each.process)
                 wait_until_executed(backend, each.process)
-                wait_for(lambda: len(events) == len(sent), timeout=10, what="the event")
+                wait_for(lambda: len(events) == len(sent), what="the event")
                 running.stop()
             (line,) = [x for x in running.output.splitlines() if "no digest" in x]
             assert " ERROR app.billing.workers.jobs: " in line and "\\n" in line
@@ -306,7 +305,7 @@ def test_a_changed_file_starts_them_again(url: str, tmp_path: Path) -> None:
         wait_until_ready(own)
         first = pid()
         worker.write_text(worker.read_text().replace("{note}\\n", "new {note}\\n"))
-        wait_for(lambda: pid() != first, timeout=20, what="the second start")
+        wait_for(lambda: pid() != first, what="the second start")
         push(url, "job")
         wait_until_executed(backend, "new job")
         own.stop()

@@ -144,7 +144,6 @@ def test_a_service_that_starts_without_its_database_joins_a_pooler_that_keeps_se
     ):
         wait_for(
             lambda: "does not deliver notifications" in running.output,
-            timeout=15,
             what="the refusal",
         )
         problems = {"status": "not ready", "problems": ["the workers have not started"]}

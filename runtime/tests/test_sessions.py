@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 from billing_service import create_chancy, get_chancy, initialize_workers, succeeds
-from chancy_runtime import QueuedJob
+from chancy_runtime import QueuedJob, migrate
 from chancy_runtime.testing import Service
 from chancy_runtime.web import find_problems
 from psycopg import sql
@@ -26,6 +26,8 @@ DEFAULTS = {
     "jit": "on",
     "IntervalStyle": "sql_standard",
     "bytea_output": "escape",
+    "client_encoding": "SQL_ASCII",
+    "array_nulls": "off",
 }
 
 
@@ -101,3 +103,24 @@ async def test_a_role_without_write_access_is_named_at_the_start(tables: str) ->
         async with initialize_workers():
             pass
     assert create_chancy().is_open is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "way_out"),
+    [
+        ("default_transaction_read_only", "on", "point the URL at the primary"),
+        ("search_path", "nowhere", "set search_path of the role or the database"),
+    ],
+)
+async def test_a_default_that_keeps_the_tables_from_being_made_is_named(
+    name: str,
+    value: str,
+    way_out: str,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change_default(database_url, name, value)
+    monkeypatch.setenv("WORKERS_DATABASE_URL", database_url)
+
+    with pytest.raises(RuntimeError, match=f"was rolled back: {way_out}"):
+        await migrate(create_chancy())

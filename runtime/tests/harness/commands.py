@@ -76,8 +76,13 @@ def start(
     )
 
 
-def wait_for(condition: Callable[[], Any], *, timeout: float, what: str) -> Any:
-    """Returns the first true result of `condition`, which is asked every 50 ms."""
+def wait_for(condition: Callable[[], Any], *, what: str, timeout: float = 60) -> Any:
+    """Returns the first true result of `condition`, which is asked every 50 ms.
+
+    Args:
+        timeout: Ends a test in which it never comes true. A busy machine takes its time, so
+            a test that is about one sets up what would take longer still.
+    """
     deadline = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > deadline:

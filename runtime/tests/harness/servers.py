@@ -297,7 +297,7 @@ class PgBouncer:
             with socket.socket() as client:
                 return client.connect_ex(("127.0.0.1", self.port)) == 0
 
-        wait_for(up, timeout=10, what="the start of PgBouncer")
+        wait_for(up, what="the start of PgBouncer")
 
     def stop(self) -> None:
         """Stops it at once: every connection through it is gone."""

@@ -56,7 +56,6 @@ class FailedStart:
                 "Waiting for application startup" in self.running.output
                 or self.running.process.poll() is not None
             ),
-            timeout=60,
             what="the start of uvicorn",
         )
         self._since = time.monotonic()
@@ -95,7 +94,6 @@ def wait_for_lock(url: str, sessions: int = 1) -> None:
     """Until so many sessions wait for a lock in the database."""
     wait_for(
         lambda: len(query(url, _WAITING)) >= sessions,
-        timeout=30,
         what="somebody who waits for a lock",
     )
 

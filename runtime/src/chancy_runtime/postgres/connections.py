@@ -20,7 +20,9 @@ from psycopg_pool import AsyncConnectionPool
 ANSWER_TIMEOUT = 15
 # A server that vanished is given up after idle + interval * count = 20 s.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
-_LIBPQ = {
+_LIBPQ: dict[str, str | int] = {
+    # psycopg reads texts as bytes where a database or a role has SQL_ASCII.
+    "client_encoding": "UTF8",
     "connect_timeout": 5,
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -31,11 +33,12 @@ _LIBPQ = {
 
 
 # Defaults that a DBA or a hoster may have changed, and that Chancy or psycopg cannot stand:
-# psycopg reads times in ISO format only, a claim would fail to be serialized, and LISTEN is
-# idle for most of its life. The server ends a statement before ANSWER_TIMEOUT does, so that
+# psycopg reads times in ISO format only, results have columns that are empty, a claim would
+# fail to be serialized, and LISTEN is idle for most of its life. The server ends a statement before ANSWER_TIMEOUT does, so that
 # its connection stays and none is opened beside it while the server still works on it.
 _SESSION = {
     "DateStyle": "ISO",
+    "array_nulls": "on",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
