@@ -16,6 +16,7 @@ from psycopg.rows import DictRow, dict_row
 
 from harness.databases import query
 from harness.recorder import plain_chancy
+from harness.starts import lock
 
 pytestmark = pytest.mark.anyio
 
@@ -100,6 +101,39 @@ async def test_a_batch_costs_no_more_where_more_rows_stay(
     for rows, buffers in zip(removed, cursor.buffers, strict=True):
         assert buffers < 1.1 * maintenance.MOST_PAGES + 8 * rows
     assert states(tables) == {"succeeded": stay}
+
+
+async def test_a_heartbeat_does_not_wait_for_a_lock_on_the_jobs(tables: str) -> None:
+    worker = Worker(plain_chancy(tables), register_signal_handlers=False)
+    worker.claims_are_in_doubt()
+
+    with lock(tables, "LOCK TABLE billing_jobs IN SHARE MODE"):
+        async with asyncio.timeout(30), explaining(tables) as cursor:
+            await worker.announce_worker(cursor.connection)
+
+    assert query(tables, "SELECT worker_id FROM billing_workers") == [
+        (worker.worker_id,)
+    ]
+
+
+async def test_nothing_is_rescued_while_heartbeats_may_be_late(tables: str) -> None:
+    """A lock on the workers' table keeps those of all, and their jobs go on."""
+    insert(tables, 1, state="running")
+    app = plain_chancy(tables)
+    worker = Worker(app, register_signal_handlers=False)
+
+    async def rescued() -> int:
+        async with explaining(tables) as cursor, cursor.connection.transaction():
+            return await Recovery.recover(worker, app, cursor)
+
+    app.monitor.calm_since = -1e9
+    worker.last_heartbeat -= 60
+    assert await rescued() == 0
+    async with explaining(tables) as cursor, cursor.connection.transaction():
+        await worker.announce_worker(cursor.connection)
+    assert await rescued() == 0
+    app.monitor.calm_since = -1e9
+    assert await rescued() == 1
 
 
 @STAY

@@ -12,6 +12,8 @@ from chancy_runtime.testing import Service
 from chancy_runtime.web import find_problems
 from psycopg import sql
 
+from harness.starts import wait_for_lock
+
 pytestmark = pytest.mark.anyio
 
 DEFAULTS = {
@@ -20,7 +22,6 @@ DEFAULTS = {
     "default_transaction_isolation": "serializable",
     "idle_in_transaction_session_timeout": "1s",
     "idle_session_timeout": "1s",
-    "lock_timeout": "5s",
     "statement_timeout": "5s",
     "row_security": "off",
     "jit": "on",
@@ -75,6 +76,30 @@ async def test_starts_at_once_are_not_refused_by_a_stricter_isolation(
             await asyncio.sleep(0.2)
 
     await asyncio.gather(*(start() for _ in range(6)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lock_timeout", "1ms"),
+        ("statement_timeout", "2s"),
+        ("transaction_timeout", "2s"),
+    ],
+)
+async def test_a_start_waits_for_another_one_as_long_as_that_takes(
+    name: str, value: str, tables: str
+) -> None:
+    async def start() -> None:
+        async with initialize_workers():
+            pass
+
+    async with await psycopg.AsyncConnection.connect(tables) as other:
+        change_default(tables, name, value)
+        await other.execute("LOCK TABLE billing_schema_version IN EXCLUSIVE MODE")
+        starting = asyncio.create_task(start())
+        await asyncio.to_thread(wait_for_lock, tables)
+        await asyncio.sleep(2.5)
+    await starting
 
 
 async def test_a_session_has_its_settings_also_after_a_lost_connection(

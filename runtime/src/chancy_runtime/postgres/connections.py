@@ -34,7 +34,7 @@ _LIBPQ: dict[str, str | int] = {
 
 # Defaults that a DBA or a hoster may have changed, and that Chancy or psycopg cannot stand:
 # psycopg reads times in ISO format only, results have columns that are empty, a claim would
-# fail to be serialized, and LISTEN is idle for most of its life. The server ends a statement before ANSWER_TIMEOUT does, so that
+# fail to be serialized, starts wait for each other, and LISTEN is idle for most of its life. The server ends a statement before ANSWER_TIMEOUT does, so that
 # its connection stays and none is opened beside it while the server still works on it.
 _SESSION = {
     "DateStyle": "ISO",
@@ -42,6 +42,8 @@ _SESSION = {
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
 }
 # A server does not have those of later versions.
 _CHANGE = """
