@@ -517,7 +517,7 @@ def test_a_person_is_shown_the_difference_and_asked(
             os.write(terminal, f"{answer}\n".encode())
             shown += b"\n"
 
-    assert process.wait(30) == status, shown.decode()
+    assert process.wait(60) == status, shown.decode()
     assert b"-chancy = Chancy(" in shown or b"-    chancy = Chancy(" in shown
     assert b"new files in" in shown
     assert (contents(document) == before) is bool(status)

@@ -151,7 +151,7 @@ def test_the_commands_of_the_rendered_readme_work_as_written(
             what="the row of the worker in a process of its own",
         )
         apart.terminate()
-        assert apart.wait(30) == 0
+        assert apart.wait(60) == 0
         with service(
             root,
             "app.billing.main:app",

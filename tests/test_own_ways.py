@@ -190,6 +190,6 @@ def test_a_function_for_secrets_that_is_async_is_refused_in_one_line(
     )
 
     with service(root, "app.billing.main:app", {}, wait=False) as running:
-        assert running.process.wait(30) == 3, running.output
+        assert running.process.wait(60) == 3, running.output
 
     assert "the secret BILLING_DB is a coroutine, not a text" in running.output

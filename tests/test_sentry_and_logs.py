@@ -75,6 +75,6 @@ def test_the_level_comes_from_the_environment(backend: Path, database_url: str) 
             what="the worker's row",
         )
         running.process.terminate()
-        running.process.wait(35)
+        running.process.wait(60)
 
     assert running.output == ""

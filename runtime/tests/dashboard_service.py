@@ -241,7 +241,7 @@ class Site:
         for name in dropped:
             del headers[name]
         url = f"{self.address}{base}{path}"
-        return httpx.request(method, url, headers=headers, timeout=30, **options)
+        return httpx.request(method, url, headers=headers, timeout=60, **options)
 
     def websocket(self, user: str | None, **options: Any) -> ClientConnection:
         """Opens the WebSocket of live events."""

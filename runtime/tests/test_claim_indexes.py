@@ -87,7 +87,7 @@ async def test_workers_on_tables_without_them_work_and_say_once_what_to_run(
     with caplog.at_level(logging.WARNING):
         async with service.running() as chancy:
             job = await chancy.push(succeeds.job.with_kwargs(text="hello"))
-            done = await chancy.wait_for_job(job, timeout=30)
+            done = await chancy.wait_for_job(job, timeout=60)
             assert done and done.state == done.State.SUCCEEDED
 
     lines = [line for line in caplog.messages if "the library's indexes" in line]
@@ -139,7 +139,7 @@ async def test_a_live_queue_goes_on_while_an_open_transaction_delays_the_build(
     waits = "SELECT 1 FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted"
     async with open_transaction(without_indexes):
         builds = [asyncio.create_task(migrate(create_chancy())) for _ in range(2)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not query(without_indexes, waits):
                 await asyncio.sleep(0.05)
         query(without_indexes, INSERT)

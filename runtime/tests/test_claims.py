@@ -119,7 +119,7 @@ async def test_a_queue_takes_more_jobs_than_one_claim_holds(worker: Worker) -> N
             "gen_random_uuid(), 'default', 'asyncio.sleep', '{\"delay\": 600}' "
             "FROM generate_series(1, 1200)"
         )
-    async with worker, asyncio.timeout(30):
+    async with worker, asyncio.timeout(60):
         while (
             running := sum(row["state"] == "running" for row in await rows(app))
         ) < 1100:

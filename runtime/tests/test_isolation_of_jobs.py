@@ -156,7 +156,7 @@ async def test_what_the_service_sets_for_all_of_its_events_stays(
         sentry_sdk.set_tag("region", "europe")
         async with service.running() as running:
             await running.wait_for_job(
-                await running.push(billing_service.fails), timeout=30
+                await running.push(billing_service.fails), timeout=60
             )
 
     (event,) = sent

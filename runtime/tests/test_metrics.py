@@ -83,7 +83,7 @@ async def scrape(address: str, path: str = "/metrics", accept: str = "") -> Scra
     """What Prometheus gets, which waits for 10 s if nothing else is configured."""
     headers = {"accept": accept} if accept else {}
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{address}{path}", headers=headers, timeout=10)
+        answer = await client.get(f"{address}{path}", headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     if accept == OPENMETRICS:
         assert answer.headers["content-type"].startswith("application/openmetrics-text")

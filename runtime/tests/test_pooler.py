@@ -50,7 +50,6 @@ def test_the_transaction_port_of_supabase_is_refused_before_anything_connects(
     line = line_of_failed_start(
         backend,
         f"postgresql://postgres.abc:{PASSWORD}@{hosts}/postgres?{address}",
-        within=4,
     )
 
     assert (

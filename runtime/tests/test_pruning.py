@@ -108,7 +108,7 @@ async def test_a_heartbeat_does_not_wait_for_a_lock_on_the_jobs(tables: str) -> 
     worker.claims_are_in_doubt()
 
     with lock(tables, "LOCK TABLE billing_jobs IN SHARE MODE"):
-        async with asyncio.timeout(30), explaining(tables) as cursor:
+        async with asyncio.timeout(60), explaining(tables) as cursor:
             await worker.announce_worker(cursor.connection)
 
     assert query(tables, "SELECT worker_id FROM billing_workers") == [
@@ -199,7 +199,7 @@ async def test_a_job_that_is_about_to_run_again_is_left_without_waiting(
         await other.execute(
             "UPDATE billing_jobs SET state = 'retrying' WHERE queue = 'queue 1'"
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             removed = await pieces(Pruner(), plain_chancy(tables), cursor)
         await other.commit()
 
@@ -246,7 +246,7 @@ async def test_a_pruner_of_a_service_s_own_is_asked_once_in_a_poll(
         return app
 
     monkeypatch.setattr(billing_service, "create_chancy", with_own)
-    async with service.running(), asyncio.timeout(30):
+    async with service.running(), asyncio.timeout(60):
         while states(tables):
             await asyncio.sleep(0.1)
 

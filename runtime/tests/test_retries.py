@@ -158,7 +158,7 @@ async def chancy(
 
 
 async def until_it_waits(url: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while query(url, "SELECT state FROM billing_jobs") != [("retrying",)]:
             await asyncio.sleep(0.02)
 
@@ -181,7 +181,7 @@ async def test_a_failed_job_is_scheduled_for_later_and_not_taken_before(
     query(tables, "UPDATE billing_jobs SET scheduled_at = NOW() + INTERVAL '1 hour'")
     await chancy.wait_for_job(
         await chancy.push(billing_service.succeeds.job.with_kwargs(text="hello")),
-        timeout=30,
+        timeout=60,
     )
     waiting = await chancy.get_job(reference)
     assert waiting and waiting.state == QueuedJob.State.RETRYING
@@ -190,7 +190,7 @@ async def test_a_failed_job_is_scheduled_for_later_and_not_taken_before(
         "UPDATE billing_jobs SET scheduled_at = created_at + INTERVAL '1 microsecond' "
         "WHERE state = 'retrying'",
     )
-    ended = await chancy.wait_for_job(reference, timeout=30)
+    ended = await chancy.wait_for_job(reference, timeout=60)
     assert ended and (ended.state, ended.attempts) == (QueuedJob.State.FAILED, 2)
 
 

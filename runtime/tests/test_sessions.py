@@ -6,7 +6,13 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
-from billing_service import create_chancy, get_chancy, initialize_workers, succeeds
+from billing_service import (
+    create_chancy,
+    fails,
+    get_chancy,
+    initialize_workers,
+    succeeds,
+)
 from chancy_runtime import QueuedJob, migrate
 from chancy_runtime.testing import Service
 from chancy_runtime.web import find_problems
@@ -58,12 +64,22 @@ async def test_workers_run_under_a_changed_default(name: str, tables: str) -> No
     async with two_replicas():
         chancy = get_chancy()
         reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
-        done = await chancy.wait_for_job(reference, timeout=30)
+        done = await chancy.wait_for_job(reference, timeout=60)
         assert done is not None
         assert (done.state, done.attempts) == (QueuedJob.State.SUCCEEDED, 1)
-        for _ in range(30):  # Longer than a session may be idle.
-            await asyncio.sleep(0.1)
-            assert await find_problems(get_chancy) == []
+        # Its result has no time at which it was completed.
+        reference = await chancy.push(fails.job.with_max_attempts(2))
+        async with asyncio.timeout(60):
+            while (found := await chancy.get_job(reference)) is not None:
+                if found.state == QueuedJob.State.RETRYING:
+                    break
+                await asyncio.sleep(0.02)
+        async with chancy.pool.connection() as connection:
+            await connection.execute("SELECT 1")
+            for _ in range(30):  # Longer than a session or a transaction may be idle.
+                await asyncio.sleep(0.1)
+                assert await find_problems(get_chancy) == []
+            await connection.execute("SELECT 1")
 
 
 async def test_starts_at_once_are_not_refused_by_a_stricter_isolation(
@@ -112,7 +128,7 @@ async def test_a_session_has_its_settings_also_after_a_lost_connection(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await find_problems(get_chancy):
                 await asyncio.sleep(0.05)
         async with chancy.pool.connection() as connection_of_pool:

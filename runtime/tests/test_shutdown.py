@@ -295,7 +295,7 @@ async def with_handler():
         assert signal.getsignal(signal.SIGTERM) is not handler
         assert get_chancy().workers
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while get_chancy().workers:
                 await asyncio.sleep(0.02)
     assert heard == [signal.SIGTERM]

@@ -104,7 +104,7 @@ class Fleet:
             replica.process.wait()
         else:
             replica.process.terminate()
-            assert replica.process.wait(35) is not None
+            assert replica.process.wait(60) is not None
         self.replicas.append(self.start())
 
 

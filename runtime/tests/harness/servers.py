@@ -225,7 +225,7 @@ class Proxy:
         self._loop.close()
 
     def wait_until_up(self) -> None:
-        assert self._ready.wait(5)
+        assert self._ready.wait(60)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
@@ -302,7 +302,7 @@ class PgBouncer:
     def stop(self) -> None:
         """Stops it at once: every connection through it is gone."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def pgbouncer_path() -> str:

@@ -46,7 +46,7 @@ class Service:
     def request(self, path: str, method: str = "GET") -> dict[str, Any]:
         """The JSON that the service answers with."""
         request = urllib.request.Request(f"{self.address}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             answer: dict[str, Any] = json.load(response)
             return answer
 
