@@ -69,7 +69,6 @@ def run_a_job(folder: Path, url: str, package: str = "app.billing") -> None:
     table = f"{package.rpartition('.')[2]}_jobs"
     wait_for(
         lambda: query(url, f"SELECT state FROM {table}") == [("succeeded",)],
-        timeout=30,
         what=f"the job of {package}",
     )
 

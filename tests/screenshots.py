@@ -64,7 +64,6 @@ def main() -> None:
                         )
                         == [(0,)]
                     ),
-                    timeout=60,
                     what="the end of the jobs",
                 )
                 take(f"{running.address}/dashboard/billing")

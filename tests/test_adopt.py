@@ -150,7 +150,7 @@ class Story:
             )
             return {row[1:] for row in rows} == {("succeeded", 1)}
 
-        wait_for(have_succeeded, timeout=30, what="the jobs")
+        wait_for(have_succeeded, what="the jobs")
 
 
 @pytest.fixture(
@@ -205,7 +205,6 @@ def story(
             story.wait_until_succeeded(running, later)
             wait_for(
                 lambda: story.runs_of_cron().keys() == set(house.cron),
-                timeout=30,
                 what="the runs of cron",
             )
             assert "Traceback" not in running.output, running.output

@@ -518,7 +518,7 @@ def test_the_difference_is_shown_before_the_question(
             os.write(terminal, f"{answer}\n".encode())
             shown += b"\n"
 
-    assert process.wait(30) == status, shown.decode()
+    assert process.wait(60) == status, shown.decode()
     assert b"-chancy = Chancy(" in shown or b"-    chancy = Chancy(" in shown
     assert b"new files in" in shown
     assert (contents(document) == before) is bool(status)

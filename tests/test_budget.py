@@ -89,7 +89,6 @@ def test_two_releases_at_once_fit_into_the_pooler(
         use(new[0])
         wait_for(
             lambda: jobs_in(direct) == {"succeeded": 4 * REQUESTS},
-            timeout=60,
             what="the jobs",
         )
         for each in new:

@@ -117,9 +117,7 @@ def state_of(url: str, id: str, prefix: str = "billing_") -> str:
 
 
 def wait_for_state(url: str, id: str, state: str, prefix: str = "billing_") -> None:
-    wait_for(
-        lambda: state_of(url, id, prefix) == state, timeout=60, what=f"a job {state}"
-    )
+    wait_for(lambda: state_of(url, id, prefix) == state, what=f"a job {state}")
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +181,7 @@ def test_an_operator_sees_jobs_retries_them_and_logs_out(
             operator = visit(browser, running, har)
             operator_pauses_a_queue(operator.page, url)
             operator_retries_a_job(operator.page, url, failed, two_services / "mended")
-            wait_for(operator.has_heard, timeout=60, what="an event")
+            wait_for(operator.has_heard, what="an event")
             cookie = operator_logs_out(operator.page)
             operator.end()
             seen = har.read_text() + "".join(operator.events)
@@ -308,7 +306,7 @@ def test_the_workers_own_process_serves_the_dashboard_and_the_api_does_not(
             # An open page does not delay the stop.
             expect(page.get_by_title("Live updates connected")).to_be_attached()
             api.request("/jobs/send_digest", "POST")
-            wait_for(operator.has_heard, timeout=60, what="an event")
+            wait_for(operator.has_heard, what="an event")
             own.stop()
             operator.end()
             api.stop()

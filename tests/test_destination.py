@@ -272,7 +272,7 @@ def test_enter_at_every_prompt_renders_the_same_as_the_defaults(
             break
         if not ready:
             os.write(terminal, b"\r")
-    assert process.wait(10) == 0, shown.decode()
+    assert process.wait(60) == 0, shown.decode()
 
     asked = answers(bare_backend / "app" / "billing")
     default = answers(bare_backend / "app" / "other")

@@ -113,7 +113,6 @@ def test_the_closing_message_has_every_command_that_a_bare_backend_needs(
             assert running.request("/") == {"service": "billing"}
             wait_for(
                 lambda: query(url, "SELECT 1 FROM billing_workers"),
-                timeout=30,
                 what="the worker's row",
             )
             running.stop()
@@ -149,11 +148,10 @@ def test_the_commands_of_the_rendered_readme_work_as_written(
         )
         wait_for(
             lambda: query(url, "SELECT 1 FROM billing_workers"),
-            timeout=30,
             what="the row of the worker in its own process",
         )
         apart.terminate()
-        assert apart.wait(30) == 0
+        assert apart.wait(60) == 0
         with service(
             root,
             "app.billing.main:app",

@@ -280,7 +280,6 @@ def test_the_service_boots_runs_a_job_and_stops(
             running.stop()
         wait_for(
             lambda: query(url, CONNECTIONS) == [(0,)],
-            timeout=5,
             what="the end of the service's connections",
         )
     if render.jobs:

@@ -135,7 +135,6 @@ def test_apscheduler_runs_its_jobs_beside_the_workers(
         jobs = running.output.count("legacy job")
         wait_for(
             lambda: running.output.count("legacy job") > jobs,
-            timeout=30,
             what="a legacy job after the workers' job",
         )
         running.stop()
@@ -191,6 +190,6 @@ def test_an_async_function_for_secrets_is_refused_in_one_line(
     )
 
     with service(root, "app.billing.main:app", {}, wait=False) as running:
-        assert running.process.wait(30) == 3, running.output
+        assert running.process.wait(60) == 3, running.output
 
     assert "the secret BILLING_DB is a coroutine, not text" in running.output

@@ -27,7 +27,6 @@ def test_the_api_pushes_and_the_command_runs_the_workers(
             with service(folder, "", variables, run=RUN) as own:
                 wait_for(
                     lambda: api.request(f"/jobs/{id}")["state"] == "succeeded",
-                    timeout=30,
                     what="the job",
                 )
                 wait_until_ready(own)

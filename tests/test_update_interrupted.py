@@ -179,7 +179,6 @@ def test_an_update_stopped_while_it_writes_files_can_be_undone(
     if checkout.command[0] != PROGRAM:
         wait_for(
             lambda: checkout.instance.read_bytes() != before,
-            timeout=60,
             what="the first change",
         )
         os.killpg(process.pid, signal.SIGKILL)
@@ -210,7 +209,6 @@ def test_ctrl_c_prints_one_line_and_leaves_no_scratch_folder(
     process = checkout.start(PYTHONPATH=str(folder))
     wait_for(
         lambda: [*checkout.scratch.glob("chancy-workers-*/copier._main.*")],
-        timeout=60,
         what="the start of Copier",
     )
     os.kill(process.pid, signal.SIGINT)

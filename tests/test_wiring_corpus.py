@@ -56,7 +56,7 @@ def boot() -> Iterator[Boot]:
 
     yield ask
     requests.close()
-    assert server.wait(10) == 0
+    assert server.wait(60) == 0
 
 
 @pytest.fixture

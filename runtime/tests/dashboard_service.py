@@ -159,7 +159,6 @@ def served(app: Callable[[], FastAPI]) -> Iterator[str]:
     try:
         wait_for(
             lambda: server.started or not thread.is_alive(),
-            timeout=30,
             what="the start of uvicorn",
         )
         assert server.started
@@ -242,7 +241,7 @@ class Site:
         for name in dropped:
             del headers[name]
         url = f"{self.address}{base}{path}"
-        return httpx.request(method, url, headers=headers, timeout=30, **options)
+        return httpx.request(method, url, headers=headers, timeout=60, **options)
 
     def websocket(self, user: str | None, **options: Any) -> ClientConnection:
         """Opens the WebSocket of live events."""

@@ -148,7 +148,7 @@ async def test_a_plugin_s_own_interval_comes_before_the_setting() -> None:
     async with working(*plugins, settings=SLOW) as worker:
         for event in events:
             for _ in range(3):
-                assert await worker.hub.wait_for(event, timeout=30), event
+                assert await worker.hub.wait_for(event, timeout=60), event
 
 
 async def test_cron_polls_at_its_interval(tables: str) -> None:
@@ -157,7 +157,7 @@ async def test_cron_polls_at_its_interval(tables: str) -> None:
             job = succeeds.job.with_kwargs(text="hello").with_unique_key(key)
             await Cron.schedule(worker.chancy, "0 0 1 1 *", job)
             query(tables, "UPDATE billing_cron SET next_run = NOW()")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while query(
                     tables, "SELECT 1 FROM billing_cron WHERE last_run IS NULL"
                 ):
@@ -207,7 +207,7 @@ async def test_results_are_collected_for_the_worker_s_interval(
     states = "SELECT state FROM billing_jobs"
     async with working(settings=SLOW, change=collect_for_an_hour) as worker:
         await worker.chancy.push(succeeds.job.with_kwargs(text="hello"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while worker.outgoing.empty():
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
@@ -222,7 +222,7 @@ async def test_a_worker_s_id_is_the_one_that_it_starts_with(tables: str) -> None
 
     async with working(settings=SLOW, change=rename) as worker:
         pushed = await worker.chancy.push(succeeds.job.with_kwargs(text="hello"))
-        ended = await worker.chancy.wait_for_job(pushed, timeout=30)
+        ended = await worker.chancy.wait_for_job(pushed, timeout=60)
         assert ended and ended.state == QueuedJob.State.SUCCEEDED
         assert query(tables, "SELECT taken_by FROM billing_jobs") == [("renamed",)]
         assert query(tables, "SELECT worker_id FROM billing_workers") == [("renamed",)]

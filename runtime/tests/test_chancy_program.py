@@ -76,7 +76,5 @@ def test_its_other_commands_work(backend: Recorder, url: str) -> None:
         result = program(backend, url, *command)
         assert result.returncode == 0, result.stderr
     with backend.service(url) as running:
-        wait_for(
-            lambda: backend.executions["by hand"], timeout=30, what="the pushed job"
-        )
+        wait_for(lambda: backend.executions["by hand"], what="the pushed job")
         running.stop()

@@ -87,7 +87,7 @@ async def test_workers_on_tables_without_indexes_work_and_log_once_what_to_run(
     with caplog.at_level(logging.WARNING):
         async with service.running() as chancy:
             job = await chancy.push(succeeds.job.with_kwargs(text="hello"))
-            done = await chancy.wait_for_job(job, timeout=30)
+            done = await chancy.wait_for_job(job, timeout=60)
             assert done and done.state == done.State.SUCCEEDED
 
     lines = [line for line in caplog.messages if "the library's indexes" in line]
@@ -134,18 +134,18 @@ async def test_a_live_queue_goes_on_while_an_open_transaction_delays_the_build(
     without_indexes: str,
 ) -> None:
     (name,) = query(without_indexes, "SELECT current_database()")[0]
-    query(without_indexes, f"ALTER DATABASE {name} SET statement_timeout = '300ms'")
-    query(without_indexes, f"ALTER DATABASE {name} SET lock_timeout = '300ms'")
+    query(without_indexes, f"ALTER DATABASE {name} SET statement_timeout = '3s'")
+    query(without_indexes, f"ALTER DATABASE {name} SET lock_timeout = '3s'")
     waits = "SELECT 1 FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted"
     async with open_transaction(without_indexes):
         builds = [asyncio.create_task(migrate(create_chancy())) for _ in range(2)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not query(without_indexes, waits):
                 await asyncio.sleep(0.05)
         query(without_indexes, INSERT)
         query(without_indexes, "UPDATE billing_jobs SET state = 'running'")
         # Longer than the timeouts of the database.
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3.5)
         assert not any(build.done() for build in builds)
     await asyncio.gather(*builds)
 

@@ -210,9 +210,7 @@ def test_an_outsider_takes_one_connection_of_the_workers_at_a_time(site: Site) -
             "SELECT count(*) FROM pg_locks WHERE NOT granted "
             "AND relation = 'mail_dashboard_sessions'::regclass"
         )
-        wait_for(
-            lambda: query(site.url, waiting) != [(0,)], timeout=30, what="a request"
-        )
+        wait_for(lambda: query(site.url, waiting) != [(0,)], what="a request")
         # This request came later, but is answered.
         assert httpx.get(f"{site.address}{MAIL}/").status_code == 401
         assert query(site.url, waiting) == [(1,)]

@@ -162,16 +162,13 @@ def test_a_script_without_a_guard_starts_only_one_service(
     with guardless_service(backend, database_url, 0) as running:
         wait_until_ready(running)
         ids = [push(database_url, f"job {number}") for number in range(3)]
-        wait_for(
-            lambda: succeeded(database_url, ids), timeout=30, what="jobs in children"
-        )
+        wait_for(lambda: succeeded(database_url, ids), what="jobs in children")
         started = (backend.folder / "started.txt").read_text().split()
         assert started == [str(running.process.pid)], running.output
         # A job that imports the script starts it again; the child refuses to serve.
         guardless = push(database_url, "guardless")
         wait_for(
             lambda: row(database_url, guardless)[0] == "failed",
-            timeout=30,
             what="the failure of the job",
         )
         refused = "a child process of an executor started the service again"
@@ -200,7 +197,7 @@ def test_no_child_outlives_the_service(
         wait_until_executed(backend, kind)
         assert len(running.processes()) >= 4  # service, tracker, manager, child
         if how == "SIGTERM":
-            with seconds_between(1.9, 8):
+            with seconds_between(1.9, 30):
                 running.stop()
             assert row(database_url, id)[:2] == ("pending", 0)
         else:
@@ -208,7 +205,6 @@ def test_no_child_outlives_the_service(
             running.process.wait()
             wait_for(
                 lambda: not running.processes(),
-                timeout=5,
                 what="the end of the service's children",
             )
 
@@ -226,7 +222,6 @@ def test_a_signal_to_all_processes_at_once_lets_the_jobs_finish(
             ids += [push(database_url, note, seconds=1) for note in ("b", "c")]
             wait_for(
                 lambda: states(database_url) == {"running": 3},
-                timeout=10,
                 what="the other jobs",
             )
             os.killpg(running.process.pid, signal.SIGTERM)
@@ -258,13 +253,11 @@ def test_a_broken_child_fails_only_its_own_job(
         bad = [push(database_url, f"{kind} {number}") for number in range(3)]
         wait_for(
             lambda: all(row(database_url, id)[0] == "failed" for id in bad),
-            timeout=30,
             what="the failure of the jobs",
         )
         later = push(database_url, "later")
         wait_for(
             lambda: succeeded(database_url, [*neighbours, later]),
-            timeout=30,
             what="the neighbours",
         )
         running.stop()
@@ -296,7 +289,6 @@ def test_children_are_replaced_after_as_many_jobs_as_they_may_run(
             # The service, tracker, manager, and at most one child for each slot.
             wait_for(
                 lambda: len(running.processes()) <= 3 + 3,
-                timeout=10,
                 what="the end of the replaced children",
             )
             running.stop()
@@ -330,7 +322,7 @@ def test_each_worker_takes_its_queues_and_all_stop_together(
         heavy = "jsonb_build_object('note', 'heavy ' || n, 'seconds', 0.5), 0"
         push_many(database_url, 300, "heavy", heavy)
         push(database_url, "heavy", queue="heavy")
-        wait_for(lambda: backend.executions.total() > 5, timeout=20, what="the work")
+        wait_for(lambda: backend.executions.total() > 5, what="the work")
         push(database_url, "api", queue="api", seconds=4)
         wait_until_executed(backend, "api", "cron")
         taken = dict(
@@ -345,11 +337,9 @@ def test_each_worker_takes_its_queues_and_all_stop_together(
             (worker,) = taken[queue]
             assert tag in tags[worker]
         # The Worker with short jobs takes no more while the other still runs its long job.
-        with seconds_between(0, 6):
+        with seconds_between(0, 30):
             running.process.terminate()
-            wait_for(
-                lambda: "Shutting down" in running.output, timeout=5, what="the stop"
-            )
+            wait_for(lambda: "Shutting down" in running.output, what="the stop")
             begun = backend.executions
             running.stop()
 

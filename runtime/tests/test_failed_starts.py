@@ -192,7 +192,7 @@ def test_the_server_goes_silent_after_the_login(
 def test_sigterm_ends_a_start_that_waits(backend: Recorder) -> None:
     """uvicorn waits for the end of the start, which connect_timeout limits to 5 s."""
     with silent_server() as port:
-        start = FailedStart(backend, f"postgresql://u@127.0.0.1:{port}/d", within=8)
+        start = FailedStart(backend, f"postgresql://u@127.0.0.1:{port}/d")
         with start:
             start.running.process.terminate()
 

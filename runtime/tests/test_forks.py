@@ -78,7 +78,7 @@ def test_a_signal_has_the_status_of_subprocess(
         process = start(
             [*COMMAND, "wait"], folder, environment(), session=True, **where
         )
-    wait_for(lambda: "waits" in log.read_text(), timeout=60, what="the program")
+    wait_for(lambda: "waits" in log.read_text(), what="the program")
 
     assert process.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):

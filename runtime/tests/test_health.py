@@ -93,24 +93,21 @@ def test_a_plugin_that_raises_is_reported_and_started_again_until_it_works(
     ):
         wait_until_ready(running)
         switch.touch()
-        wait_for(
-            lambda: readiness(running)[0] == 503, timeout=15, what="the unreadiness"
-        )
+        wait_for(lambda: readiness(running)[0] == 503, what="the unreadiness")
         status, answer = readiness(running)
         assert answer == {"status": "not ready", "problems": ["Greeter is down"]}
         reveals_nothing(answer, url)
         wait_for(
             lambda: running.output.count("Greeter still fails") >= 2,
-            timeout=20,
             what="two attempts",
         )
         assert readiness(running)[0] == 503
         assert running.request("/health/live") == {"status": "live"}
         id = push(url, "meanwhile")
-        wait_for(lambda: billing.executions["meanwhile"], timeout=15, what=f"job {id}")
+        wait_for(lambda: billing.executions["meanwhile"], what=f"job {id}")
 
         switch.unlink()
-        wait_until_ready(running, timeout=30)
+        wait_until_ready(running)
         assert "Greeter works again" in running.output
         running.stop()
 
@@ -136,12 +133,11 @@ def test_every_task_of_a_worker_that_ends_is_reported_and_started_again(
     ):
         wait_until_ready(running)
         push(url, "unsaved", seconds=3)
-        wait_for(lambda: billing.executions["unsaved"], timeout=15, what="the start")
+        wait_for(lambda: billing.executions["unsaved"], what="the start")
         # These are not errors of the connection.
         query(url, "NOTIFY billing_events, 'no JSON'")
         wait_for(
             lambda: "notifications failed" in running.output,
-            timeout=15,
             what="the end of the notifications",
         )
         for table in TABLES:
@@ -150,7 +146,7 @@ def test_every_task_of_a_worker_that_ends_is_reported_and_started_again(
         def failed() -> set[str]:
             return set(re.findall(r"(\w+) failed and will be retried", running.output))
 
-        wait_for(lambda: failed() >= tasks, timeout=30, what=f"{tasks - failed()}")
+        wait_for(lambda: failed() >= tasks, what=f"{tasks - failed()}")
         status, answer = readiness(running)
         assert status == 503
         reveals_nothing(answer, url)
@@ -160,14 +156,13 @@ def test_every_task_of_a_worker_that_ends_is_reported_and_started_again(
 
         for table in TABLES:
             query(url, f"ALTER TABLE away_{table} RENAME TO billing_{table}")
-        wait_until_ready(running, timeout=60)
+        wait_until_ready(running)
         wait_for(
             lambda: query(url, "SELECT state FROM billing_jobs") == [("succeeded",)],
-            timeout=15,
             what="the result of the job",
         )
         push(url, "after")
-        wait_for(lambda: billing.executions["after"], timeout=15, what="a job")
+        wait_for(lambda: billing.executions["after"], what="a job")
         running.stop()
 
     assert billing.executions["unsaved"] == 1
@@ -191,7 +186,7 @@ def test_a_service_that_starts_without_its_database_becomes_ready_with_it(
             reveals_nothing(answer, url)
             assert running.request("/health/live") == {"status": "live"}
             server.start()
-            wait_until_ready(running, timeout=30)
+            wait_until_ready(running)
             running.stop()
 
 
@@ -214,10 +209,8 @@ def test_the_probes_stay_quick_when_the_database_is_silent(
         with billing.service(silent) as running:
             wait_until_ready(running)
             between.stall()
-            wait_for(
-                lambda: readiness(running)[0] == 503, timeout=15, what="the unreadiness"
-            )
+            wait_for(lambda: readiness(running)[0] == 503, what="the unreadiness")
             reveals_nothing(readiness(running)[1], silent)
             between.resume_new()
-            wait_until_ready(running, timeout=40)
+            wait_until_ready(running)
             running.stop()

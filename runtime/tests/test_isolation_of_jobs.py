@@ -242,7 +242,7 @@ async def test_tags_that_the_service_sets_for_all_events_stay(
         sentry_sdk.set_tag("region", "europe")
         async with service.running() as running:
             await running.wait_for_job(
-                await running.push(billing_service.fails), timeout=30
+                await running.push(billing_service.fails), timeout=60
             )
 
     (event,) = sent

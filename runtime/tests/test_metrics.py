@@ -83,7 +83,7 @@ async def scrape(address: str, path: str = "/metrics", accept: str = "") -> Scra
     """The answer that Prometheus gets; by default it waits for 10 s."""
     headers = {"accept": accept} if accept else {}
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"{address}{path}", headers=headers, timeout=10)
+        answer = await client.get(f"{address}{path}", headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     if accept == OPENMETRICS:
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
@@ -95,7 +95,7 @@ async def scrape(address: str, path: str = "/metrics", accept: str = "") -> Scra
 async def scraped(address: str, wanted: Mapping[tuple[str, str], float]) -> Scrape:
     """The first scrape with these values; a result is counted only after it is saved."""
     found = await scrape(address)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not found.has(wanted):
             await asyncio.sleep(0.05)
             found = await scrape(address)
@@ -195,7 +195,7 @@ async def test_replicas_share_the_counts_and_show_the_same_depths(tables: str) -
         await until_none(
             lambda: unfinished(replicas[0].prefix, tables, but="forgotten")
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 found = [await scrape(address) for address in addresses]
                 ended = [

@@ -77,7 +77,7 @@ def job(url: str, id: str, columns: str = "state") -> tuple[Any, ...]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -709,7 +709,7 @@ def test_workers_are_notified_of_each_change(
             assert workers(*command.split(), url=migrated_url).status == 0
         notified = [
             json.loads(each.payload)
-            for each in connection.notifies(timeout=30, stop_after=4)
+            for each in connection.notifies(timeout=60, stop_after=4)
         ]
 
     assert notified == [

@@ -196,7 +196,7 @@ async def test_an_unprotected_executor_is_named_with_the_classes_to_derive_from(
         pushed = await running.push(
             billing_service.succeeds.job.with_kwargs(text="hello").with_queue("foreign")
         )
-        ended = await running.wait_for_job(pushed, timeout=30)
+        ended = await running.wait_for_job(pushed, timeout=60)
 
     assert ended and ended.state == QueuedJob.State.SUCCEEDED
     (line,) = [text for text in caplog.messages if "not derived from" in text]

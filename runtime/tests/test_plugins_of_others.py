@@ -48,7 +48,7 @@ async def working(
 
 async def run(worker: Worker, job: Any, **kwargs: Any) -> QueuedJob:
     pushed = await worker.chancy.push(job.job.with_kwargs(**kwargs))
-    ended = await worker.chancy.wait_for_job(pushed, timeout=30)
+    ended = await worker.chancy.wait_for_job(pushed, timeout=60)
     assert ended is not None
     return ended
 
@@ -77,7 +77,7 @@ class WithoutSuper(Base):
 async def test_a_plugin_that_does_not_call_super_runs() -> None:
     plugin = WithoutSuper()
     async with working(plugin) as worker:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await plugin.ran.wait()
         assert await find_problems(lambda: worker.chancy) == []
 
@@ -160,7 +160,7 @@ def namesake(identifier: str, fails_first: bool) -> "type[Base]":
 async def test_the_one_of_two_plugins_of_a_name_that_failed_runs_again() -> None:
     kinds: list[Any] = [namesake("one", False), namesake("two", True)]
     async with working(*(kind() for kind in kinds)):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not kinds[1].running:
                 await asyncio.sleep(0.05)
         assert [kind.running for kind in kinds] == [1, 1]
@@ -178,10 +178,10 @@ async def test_a_plugin_that_raises_at_the_stop_does_not_affect_the_others(
 ) -> None:
     with caplog.at_level(logging.ERROR):
         async with working(BadStop()) as worker:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await worker.is_leader.wait()
             await worker.chancy.push(billing_service.sleeps)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not any(map(len, worker.executors.values())):
                     await asyncio.sleep(0.02)
             worker.shutdown_timeout = 0

@@ -218,7 +218,7 @@ def ended(url: str, id: str) -> dict[str, Any]:
     return dict(wait_for(final, timeout=120, what=f"the end of the job {id}"))
 
 
-def assert_goes_on(url: str, queue: str = "default", *, within: float = 2) -> None:
+def assert_goes_on(url: str, queue: str = "default", *, within: float = 20) -> None:
     """A job pushed now succeeds in time."""
     id = push(url, "probe", queue=queue, func=f"{WORKER}.{PROBES[queue]}")
     assert ended(url, id)["state"] == "succeeded", row(url, id)
@@ -292,7 +292,6 @@ def test_a_job_that_blocks_the_event_loop_is_named(backend: Recorder, url: str) 
         beginning = f"{WORKER}.misbehave ({id}) blocks the event loop at "
         line = wait_for(
             lambda: [text for text in running.output.splitlines() if beginning in text],
-            timeout=10,
             what="the report",
         )[0]
         assert ended(url, id)["state"] == "succeeded"
@@ -322,11 +321,10 @@ def test_an_event_loop_that_is_blocked_for_half_a_minute(
         jobs["block for long"] = bad_job(url, "block for long")
         wait_for(
             lambda: all(version.executions[note] for note in jobs),
-            timeout=10,
             what="the start of the jobs",
         )
         with version.service(url) as other:
-            assert_goes_on(url, within=20)
+            assert_goes_on(url)
             deadline = time.monotonic() + 60
             while not turns_again(blocked, jobs["block for long"]):
                 assert time.monotonic() < deadline, blocked.output
@@ -334,7 +332,7 @@ def test_an_event_loop_that_is_blocked_for_half_a_minute(
             for note, id in jobs.items():
                 assert ended(url, id)["state"] == "succeeded"
                 assert version.executions[note] == executions, note
-            wait_for(lambda: problems(blocked) == [], timeout=15, what="the readiness")
+            wait_for(lambda: problems(blocked) == [], what="the readiness")
             other.stop()
         blocked.stop()
 
@@ -377,9 +375,7 @@ def test_a_dead_or_starved_child_fails_only_its_job(
 ) -> None:
     with up(backend, url) as running:
         neighbour = bad_job(url, "neighbour", "process")
-        wait_for(
-            lambda: backend.executions["neighbour"], timeout=20, what="the neighbour"
-        )
+        wait_for(lambda: backend.executions["neighbour"], what="the neighbour")
         little = Jsonb([{"t": "memory", "v": 2**20}])
         texts = {
             bad_job(url, "die", "process"): "terminated abruptly",
@@ -409,13 +405,12 @@ def test_a_child_that_the_kernel_kills_for_its_memory_fails_only_its_job(
         waiting = bad_job(url, "wait", "process")
         wait_for(
             lambda: own.executions["neighbour"] and waiting_in(own),
-            timeout=20,
             what="both jobs",
         )
         os.kill(waiting_in(own)[0], signal.SIGKILL)
         found = ended(url, waiting)
         assert found["state"] == "failed" and "terminated abruptly" in found["errors"]
-        assert_goes_on(url, "process", within=10)
+        assert_goes_on(url, "process")
         Path(f"{own.executions_file}.go").touch()
         assert ended(url, neighbour)["state"] == "succeeded"
         assert problems(running) == []
@@ -616,7 +611,6 @@ def test_a_bad_queue_is_named_and_holds_up_no_other(
         query(url, "DELETE FROM billing_queues WHERE name = ANY(%s)", list(BAD_QUEUES))
         wait_for(
             lambda: not any("row of the queue" in each for each in problems(running)),
-            timeout=20,
             what="a queue row less to complain about",
         )
         running.stop()
@@ -671,7 +665,7 @@ def test_two_hundred_random_rows(backend: Recorder, url: str) -> None:
     with up(backend, url) as running:
         for _ in range(200):
             insert(url, **nasty(dice))
-        assert_goes_on(url, within=20)
+        assert_goes_on(url)
 
         def left() -> list[tuple[Any, ...]]:
             return query(
@@ -680,7 +674,7 @@ def test_two_hundred_random_rows(backend: Recorder, url: str) -> None:
                 "WHERE state NOT IN ('succeeded', 'failed')",
             )
 
-        wait_for(lambda: not left(), timeout=60, what=f"an end for each, seed {seed}")
+        wait_for(lambda: not left(), what=f"an end for each, seed {seed}")
         assert_goes_on(url)
         assert_goes_on(url, "thread")
         assert problems(running) == []

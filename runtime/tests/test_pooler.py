@@ -50,7 +50,6 @@ def test_the_transaction_port_of_supabase_is_refused_before_anything_connects(
     line = line_of_failed_start(
         backend,
         f"postgresql://postgres.abc:{PASSWORD}@{hosts}/postgres?{address}",
-        within=4,
     )
 
     assert (
@@ -147,7 +146,6 @@ def test_a_service_that_starts_without_its_database_joins_a_pooler_that_keeps_se
     ):
         wait_for(
             lambda: "does not deliver notifications" in running.output,
-            timeout=15,
             what="the refusal",
         )
         problems = {"status": "not ready", "problems": ["the workers have not started"]}
@@ -178,11 +176,12 @@ def test_the_check_is_never_wrong_about_sessions(
     server: Cluster,
 ) -> None:
     with pgbouncer(server, default_pool_size=100) as pooler:
-        urls = [server.url(), pooler.url()] * 20
+        urls = [server.url(), pooler.url()] * 2
         with traffic(pooler.url()):
-            results = answers(*urls)
+            # One after the other: at the same time, they would delay each other.
+            results = [line for _ in range(10) for line in answers(*urls)]
 
-    assert results == ["accepted"] * len(urls)
+    assert results == ["accepted"] * 40
 
 
 @pytest.mark.parametrize(

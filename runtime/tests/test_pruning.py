@@ -16,6 +16,7 @@ from psycopg.rows import DictRow, dict_row
 
 from harness.databases import query
 from harness.recorder import plain_chancy
+from harness.starts import lock
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +103,39 @@ async def test_a_batch_costs_no_more_where_more_rows_stay(
     assert states(tables) == {"succeeded": stay}
 
 
+async def test_a_heartbeat_does_not_wait_for_a_lock_on_the_jobs(tables: str) -> None:
+    worker = Worker(plain_chancy(tables), register_signal_handlers=False)
+    worker.claims_are_in_doubt()
+
+    with lock(tables, "LOCK TABLE billing_jobs IN SHARE MODE"):
+        async with asyncio.timeout(60), explaining(tables) as cursor:
+            await worker.announce_worker(cursor.connection)
+
+    assert query(tables, "SELECT worker_id FROM billing_workers") == [
+        (worker.worker_id,)
+    ]
+
+
+async def test_nothing_is_rescued_while_heartbeats_may_be_late(tables: str) -> None:
+    """A lock on the workers' table keeps those of all, and their jobs go on."""
+    insert(tables, 1, state="running")
+    app = plain_chancy(tables)
+    worker = Worker(app, register_signal_handlers=False)
+
+    async def rescued() -> int:
+        async with explaining(tables) as cursor, cursor.connection.transaction():
+            return await Recovery.recover(worker, app, cursor)
+
+    app.monitor.calm_since = -1e9
+    worker.last_heartbeat -= 60
+    assert await rescued() == 0
+    async with explaining(tables) as cursor, cursor.connection.transaction():
+        await worker.announce_worker(cursor.connection)
+    assert await rescued() == 0
+    app.monitor.calm_since = -1e9
+    assert await rescued() == 1
+
+
 @STAY
 @pytest.mark.parametrize("lost", [30, 1100])
 async def test_a_rescue_costs_no_more_where_more_rows_stay(
@@ -165,7 +199,7 @@ async def test_a_job_that_is_about_to_run_again_is_left_without_waiting(
         await other.execute(
             "UPDATE billing_jobs SET state = 'retrying' WHERE queue = 'queue 1'"
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             removed = await pieces(Pruner(), plain_chancy(tables), cursor)
         await other.commit()
 
@@ -212,7 +246,7 @@ async def test_a_pruner_of_a_service_s_own_is_asked_once_in_a_poll(
         return app
 
     monkeypatch.setattr(billing_service, "create_chancy", with_own)
-    async with service.running(), asyncio.timeout(30):
+    async with service.running(), asyncio.timeout(60):
         while states(tables):
             await asyncio.sleep(0.1)
 

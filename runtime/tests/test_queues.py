@@ -72,9 +72,7 @@ def run(recorder: Recorder, url: str, count: int, queue: str = "default") -> set
     query(url, "DELETE FROM billing_jobs")
     for _ in range(count):
         push(url, "it", queue=queue, seconds=1)
-    wait_for(
-        lambda: states(url) == {"succeeded": count}, timeout=20, what="the jobs' end"
-    )
+    wait_for(lambda: states(url) == {"succeeded": count}, what="the jobs' end")
     assert recorder.executions.total() == count
     return set(recorder.executions)
 
@@ -102,14 +100,12 @@ def test_changed_settings_take_effect_in_a_replica_that_runs(
             push(url, "limited")
         wait_for(
             lambda: states(url) == {"succeeded": 4, "pending": 2},
-            timeout=20,
             what="the limit",
         )
 
         deploy(version(backend, tmp_path / "v5", queue(tags={"^other$"})), url)
         wait_for(
             lambda: "Removed queue default" in running.output,
-            timeout=10,
             what="the end of the queue in this worker",
         )
         assert states(url) == {"succeeded": 4, "pending": 2}
@@ -162,7 +158,6 @@ def test_a_pause_during_the_deploy_stays(
                     "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
                     "AND wait_event_type = 'Lock'",
                 ),
-                timeout=20,
                 what="the deploy's wait for the operator",
             )
             operator.commit()
@@ -185,7 +180,6 @@ def test_a_pause_ends_at_its_own_end_and_not_at_an_earlier_one(
         notify(url, pause_for(2))
         wait_for(
             lambda: "Updated configuration" in running.output,
-            timeout=10,
             what="the worker's hearing of the pause",
         )
         query(url, pause_for(3600))
@@ -195,9 +189,7 @@ def test_a_pause_ends_at_its_own_end_and_not_at_an_earlier_one(
         assert states(url) == {"pending": 1}
 
         notify(url, pause_for(1))
-        wait_for(
-            lambda: states(url)["succeeded"], timeout=10, what="the end of the pause"
-        )
+        wait_for(lambda: states(url)["succeeded"], what="the end of the pause")
         assert pause(url) == [(100, "active", None)]
         running.stop()
 
@@ -206,12 +198,11 @@ def test_a_pause_that_is_over_does_not_wait_for_a_long_job(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     with version(backend, tmp_path / "v1", queue()).service(url) as running:
-        push(url, "long", seconds=15)
-        wait_for(lambda: states(url)["running"], timeout=10, what="the long job")
+        push(url, "long", seconds=600)
+        wait_for(lambda: states(url)["running"], what="the long job")
         notify(url, "UPDATE billing_queues SET state = 'paused'")
         wait_for(
             lambda: "Updated configuration" in running.output,
-            timeout=10,
             what="the worker's hearing of the pause",
         )
         push(url, "short")
@@ -220,10 +211,8 @@ def test_a_pause_that_is_over_does_not_wait_for_a_long_job(
         notify(url, "UPDATE billing_queues SET state = 'active'")
         wait_for(
             lambda: states(url) == {"running": 1, "succeeded": 1},
-            timeout=8,
             what="the job beside the long one",
         )
-        running.stop()
 
 
 def test_a_removed_queue_with_jobs_is_logged_once_and_kept(

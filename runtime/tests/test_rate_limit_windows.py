@@ -11,6 +11,8 @@ from chancy_runtime.jobs.claims import Claims
 from chancy_runtime.postgres.connections import autocommit
 from chancy_runtime.testing import Service
 
+from harness.starts import wait_for_lock
+
 pytestmark = pytest.mark.anyio
 
 WINDOW = 3
@@ -45,10 +47,11 @@ async def test_a_claim_that_waits_across_the_edge_of_a_window(
     with psycopg.connect(tables) as other:
         other.execute("LOCK TABLE billing_queue_rate_limits")
         waiting = asyncio.create_task(claim())
+        await asyncio.to_thread(wait_for_lock, tables)
         # Wait until the next window has begun on the server's clock.
         await asyncio.sleep(WINDOW - time.time() % WINDOW + 0.2)
         assert not waiting.done()
-    await waiting
+    assert await waiting == 3
 
     with psycopg.connect(tables) as connection:
         rows = connection.execute(

@@ -534,7 +534,6 @@ def test_a_kill_at_the_worst_moment_does_nothing_twice(
             lambda: (
                 not {"running", "pending", "retrying"} & states(database_url).keys()
             ),
-            timeout=60,
             what="the second run of all three jobs",
         )
         running.stop()

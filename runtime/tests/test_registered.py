@@ -358,10 +358,10 @@ def test_the_row_of_a_queue_names_a_registered_executor_or_is_left_alone(
     async def run() -> None:
         async with working(with_workflows, only_registered=True) as app:
             await app.declare(Queue("bad", executor="trap_module.Executor"))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while "queue_bad" not in app.monitor.failing:
                     await asyncio.sleep(0.05)
-            done = await app.wait_for_job(await app.push(note), timeout=30)
+            done = await app.wait_for_job(await app.push(note), timeout=60)
             assert done and done.state == QueuedJob.State.SUCCEEDED
 
     asyncio.run(run())
@@ -377,7 +377,7 @@ def test_an_executor_of_the_service_s_own_code_runs_its_queue(
     async def run() -> None:
         async with working(with_workflows, only_registered=True) as app:
             pushed = await app.push(note.job.with_queue("own"))
-            done = await app.wait_for_job(pushed, timeout=30)
+            done = await app.wait_for_job(pushed, timeout=60)
             assert done and done.state == QueuedJob.State.SUCCEEDED
 
     asyncio.run(run())
@@ -434,7 +434,7 @@ def test_jobs_that_only_a_later_deployment_has_are_left_to_it(
             )
             insert(with_workflows, "async", f"{HERE}.later.note")
             await app.push(note)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not query(
                     with_workflows,
                     "SELECT 1 FROM billing_jobs WHERE scheduled_at > NOW() "

@@ -168,6 +168,6 @@ def failed_start(folder: Path, shape: str, python: Path, **variables: str) -> st
     """The output of a service that must end by itself during its start."""
     app = f"billing.{shape}:app"
     with service(folder, app, variables, wait=False, python=python) as running:
-        assert running.process.wait(30) == 3, running.output
+        assert running.process.wait(60) == 3, running.output
     assert "startup complete" not in running.output
     return running.output

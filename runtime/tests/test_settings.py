@@ -99,7 +99,7 @@ def test_a_wrong_setting_ends_the_start_and_each_command_with_one_line(
         "correct it in app.billing.workers"
     )
 
-    assert line in line_of_failed_start(edited, URL, within=4)
+    assert line in line_of_failed_start(edited, URL)
     for command in ("status", "migrate"):
         result = edited.command(command, url=URL, check=False)
         assert result.returncode == 1

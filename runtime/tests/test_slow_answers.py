@@ -9,12 +9,12 @@ import billing_service
 import psycopg
 import pytest
 from billing_service import get_chancy, succeeds
-from chancy_runtime import Chancy, Queue, QueuedJob, job
+from chancy_runtime import Chancy, Queue, QueuedJob, Settings, job
 from chancy_runtime.postgres import connections
 from chancy_runtime.testing import Service
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from harness.databases import connections_to
+from harness.databases import connections_to, query
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +74,13 @@ async def all_succeed(chancy: Chancy, url: str, count: int) -> None:
         await asyncio.sleep(0.5)
 
 
+async def until_announced(url: str) -> None:
+    """Until the worker has announced itself again."""
+    ((last,),) = query(url, "SELECT last_seen FROM billing_workers")
+    while query(url, "SELECT last_seen FROM billing_workers") == [(last,)]:
+        await asyncio.sleep(0.1)
+
+
 async def test_large_jobs_come_over_a_slow_link(
     tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +114,7 @@ async def test_a_lock_on_the_jobs_opens_no_further_connections(
 ) -> None:
     """The lock of an index build; the server ends each statement that waits for it."""
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 2)
+    monkeypatch.setattr(billing_service, "SETTINGS", Settings(heartbeat_timeout=10))
     queues = [
         Queue(f"queue_{n}", executor=Chancy.Executor.Async, polling_interval=1)
         for n in range(4)
@@ -124,6 +132,9 @@ async def test_a_lock_on_the_jobs_opens_no_further_connections(
                 # This connection and that of the query do not belong to the service.
                 assert connections_to(tables) - 1 <= most
                 await asyncio.sleep(0.2)
+            # Nor does it count as a loss of the workers, whose jobs would run twice.
+            assert "waited for a lock" in chancy.monitor.failing["queue_default"]
+            await until_announced(tables)
         reference = await get_chancy().push(succeeds.job.with_kwargs(text="hello"))
         done = await get_chancy().wait_for_job(reference, timeout=60)
         assert done is not None

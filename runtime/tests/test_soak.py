@@ -104,7 +104,7 @@ class Fleet:
             replica.process.wait()
         else:
             replica.process.terminate()
-            assert replica.process.wait(35) is not None
+            assert replica.process.wait(60) is not None
         self.replicas.append(self.start())
 
 
@@ -272,9 +272,7 @@ def test_nothing_is_lost_doubled_or_leaked(
             return int(count)
 
         wait_for(lambda: unfinished() == 0, timeout=180, what="the end of all jobs")
-        wait_for(
-            lambda: all(map(is_ready, fleet.replicas)), timeout=60, what="readiness"
-        )
+        wait_for(lambda: all(map(is_ready, fleet.replicas)), what="readiness")
         rows = query(
             server.url(),
             "SELECT split_part(func, '.', 6), state, count(*) FROM billing_jobs "

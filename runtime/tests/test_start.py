@@ -19,7 +19,7 @@ from chancy_runtime import (
 
 from harness.commands import environment, run
 from harness.recorder import APP, Recorder, recorder
-from harness.starts import the_line
+from harness.starts import LONGEST, the_line
 
 # The variable of the example's secret.
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"
@@ -56,9 +56,9 @@ TAKEN = [
 
 
 def failed_start(backend: Recorder, variables: dict[str, str]) -> str:
-    """The output of a service that must end within 15 seconds, during its start."""
+    """The output of a service that must end during its start."""
     with backend.service("", variables=variables, wait=False) as running:
-        assert running.process.wait(15) == 3, running.output
+        assert running.process.wait(LONGEST) == 3, running.output
     assert "hunter2" not in running.output
     assert "Started plugin" not in running.output
     return running.output

@@ -374,7 +374,7 @@ async def test_running_workers_take_jobs_that_a_session_pushed(
             session, succeeds.job.with_kwargs(text="hello")
         )
 
-    ended = await chancy.wait_for_job(reference, timeout=30)
+    ended = await chancy.wait_for_job(reference, timeout=60)
     assert ended is not None and ended.state == QueuedJob.State.SUCCEEDED
 
 

@@ -79,13 +79,13 @@ async def url(database_url: str) -> str:
 async def ran(chancy: Chancy, seconds: float = 0) -> QueuedJob:
     """Runs a job of a service; returns it when it has ended."""
     reference = await chancy.push(nap.job.with_kwargs(seconds=seconds))
-    ended = await chancy.wait_for_job(reference, timeout=30)
+    ended = await chancy.wait_for_job(reference, timeout=60)
     assert ended is not None
     return ended
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 

@@ -153,7 +153,7 @@ async def test_jobs_are_pushed_found_cancelled_and_run_again() -> None:
         assert (await end(app, await app.push(greet))).state == State.SUCCEEDED
         named = greet.job.with_kwargs(name="Ada")
         many = [each async for batch in app.push_many([named] * 3) for each in batch]
-        ended = await app.wait_for_jobs(many, timeout=30)
+        ended = await app.wait_for_jobs(many, timeout=60)
         assert [each.state for each in ended] == [State.SUCCEEDED] * 3
         assert len(await app.get_jobs(many)) == 3
         twice = await end(app, await app.push(fails_once))
@@ -215,7 +215,7 @@ def push_without_a_loop(url: str) -> list[QueuedJob | None]:
 
 async def test_code_without_a_loop_pushes_too(database_url: str) -> None:
     async with working() as worker:
-        heard = asyncio.create_task(worker.hub.wait_for("mine", timeout=30))
+        heard = asyncio.create_task(worker.hub.wait_for("mine", timeout=60))
         await asyncio.sleep(0)
         pushed = await asyncio.to_thread(push_without_a_loop, database_url)
         assert len(pushed) == 4

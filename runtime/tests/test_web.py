@@ -27,12 +27,12 @@ async def test_the_workers_run_within_the_lifespan_of_the_app(tables: str) -> No
 
     async with app.router.lifespan_context(app) as state:
         assert state == {"set up": "first"}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await find_problems(get_chancy):
                 await asyncio.sleep(0.02)
         chancy = get_chancy()
         reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
-        done = await chancy.wait_for_job(reference, timeout=30)
+        done = await chancy.wait_for_job(reference, timeout=60)
         assert done is not None
         assert done.state == QueuedJob.State.SUCCEEDED
 

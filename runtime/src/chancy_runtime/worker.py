@@ -21,7 +21,7 @@ from chancy.errors import MigrationsNeededError
 from chancy.hub import Event
 from chancy.plugin import Plugin, PluginScope
 from psycopg import AsyncConnection, sql
-from psycopg.errors import QueryCanceled
+from psycopg.errors import LockNotAvailable, QueryCanceled
 from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_runtime.app import Chancy
@@ -39,8 +39,9 @@ from chancy_runtime.listening import (
     renew_when_silent,
 )
 from chancy_runtime.modes import Mode, this_process
+from chancy_runtime.postgres.clock import ServerClock
 from chancy_runtime.postgres.connecting import reason_of
-from chancy_runtime.postgres.connections import autocommit
+from chancy_runtime.postgres.connections import autocommit, change_settings
 from chancy_runtime.settings import Settings
 from chancy_runtime.supervision.budget import UNDO_SECONDS
 from chancy_runtime.supervision.monitor import Monitor
@@ -50,6 +51,7 @@ from chancy_runtime.supervision.tasks import finish
 _SAVE_TIMEOUT = 3
 _SAVE_INTERVAL = 0.02
 _LARGEST_BATCH = 1000
+_NO_LONG_WAIT = {"lock_timeout": "1s"}
 _OF_CHANCY = ("queues", "updates", "heartbeat", "notifications")
 _PAUSES = (
     "leave it out; attempts go on for as long as it takes, and the pauses between them "
@@ -142,6 +144,7 @@ class Worker(OpenWorker):
         self._unsaved: set[UUID | None] = set()
         self._has_unsaved = asyncio.Event()
         self._in_doubt_until = 0.0
+        self._clock = ServerClock()
         self._most_saved = _LARGEST_BATCH
         self.queue_wake_events = _WakeEvents(asyncio.Event)
         self._feeding: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -191,12 +194,17 @@ class Worker(OpenWorker):
         )
 
     def server_time(self) -> datetime:
-        return self.claims.server_time()
+        return self._clock.now()
 
     @property
     def settling_time(self) -> float:
         """Seconds within which every live Worker announces itself."""
         return 1.2 * self.heartbeat_poll_interval
+
+    @property
+    def is_late(self) -> bool:
+        """Whether this Worker should have announced itself again by now."""
+        return time.monotonic() - self.last_heartbeat > self.settling_time
 
     # --- start and stop --------------------------------------------------------------
 
@@ -398,10 +406,22 @@ class Worker(OpenWorker):
             event.set()
 
     async def announce_worker(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        await self._clock.read(conn)
         await super().announce_worker(conn)
         if time.monotonic() < self._in_doubt_until:
-            async with conn.cursor(row_factory=dict_row) as cursor:
-                await self._give_back_lost_claims(cursor)
+            # A lock on the jobs must not delay the heartbeat: the next one tries again.
+            try:
+                async with (
+                    conn.transaction(),
+                    conn.cursor(row_factory=dict_row) as cursor,
+                ):
+                    await change_settings(cursor, _NO_LONG_WAIT, for_transaction=True)
+                    await self._give_back_lost_claims(cursor)
+            except (LockNotAvailable, QueryCanceled):
+                self.claims_are_in_doubt()
+        if self.is_late:
+            # What delayed this heartbeat may delay those of others.
+            self.monitor.calm_since = time.monotonic()
         self.last_heartbeat = time.monotonic()
 
     # --- jobs ------------------------------------------------------------------------

@@ -76,8 +76,13 @@ def start(
     )
 
 
-def wait_for(condition: Callable[[], Any], *, timeout: float, what: str) -> Any:
-    """Returns the first true result of `condition`, which is called every 50 ms."""
+def wait_for(condition: Callable[[], Any], *, what: str, timeout: float = 60) -> Any:
+    """Returns the first true result of `condition`, which is called every 50 ms.
+
+    Args:
+        timeout: Seconds after which the test fails. The default leaves room for a busy
+            machine; a test about a delay sets up one that would last longer than this.
+    """
     deadline = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > deadline:

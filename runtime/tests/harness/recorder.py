@@ -259,7 +259,6 @@ def row(url: str, id: str) -> tuple[object, ...]:
 def wait_until_executed(backend: Recorder, *notes: str) -> None:
     wait_for(
         lambda: all(backend.executions[note] for note in notes),
-        timeout=20,
         what=f"the start of {notes}",
     )
 

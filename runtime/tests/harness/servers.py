@@ -225,7 +225,7 @@ class Proxy:
         self._loop.close()
 
     def wait_until_up(self) -> None:
-        assert self._ready.wait(5)
+        assert self._ready.wait(60)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
@@ -297,12 +297,12 @@ class PgBouncer:
             with socket.socket() as client:
                 return client.connect_ex(("127.0.0.1", self.port)) == 0
 
-        wait_for(up, timeout=10, what="the start of PgBouncer")
+        wait_for(up, what="the start of PgBouncer")
 
     def stop(self) -> None:
         """Stops it at once; every connection through it ends."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def pgbouncer_path() -> str:

@@ -18,6 +18,9 @@ _WAITING = (
     "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
     "AND datname = current_database()"
 )
+# A start has failed after 15 s, which test_start_budget.py holds; the processes of a busy
+# machine begin and end later. One that waits for Chancy's pool takes 35 s and more.
+LONGEST = 30
 _ROUTINE = ("Started server", "Waiting for application", "startup failed. Exiting")
 
 
@@ -40,12 +43,10 @@ class FailedStart:
         backend: Recorder,
         url: str,
         *,
-        within: float = 15,
         routine: tuple[str, ...] = (),
     ) -> None:
         self._service = backend.service(url, wait=False)
         self._status = 3 if backend.process == "api" else 1
-        self._within = within
         self._routine = routine
         self.line = ""
 
@@ -56,7 +57,6 @@ class FailedStart:
                 "Waiting for application startup" in self.running.output
                 or self.running.process.poll() is not None
             ),
-            timeout=60,
             what="the start of uvicorn",
         )
         self._since = time.monotonic()
@@ -68,7 +68,7 @@ class FailedStart:
                 status = self.running.process.wait(60)
                 took = time.monotonic() - self._since
                 output = self.running.output
-                assert took < self._within, f"{took:.1f} s:\n{output}"
+                assert took < LONGEST, f"{took:.1f} s:\n{output}"
                 assert status == self._status, output
                 assert PASSWORD not in output
                 self.line = the_line(output, *self._routine)
@@ -76,9 +76,9 @@ class FailedStart:
             self._service.__exit__(None, None, None)
 
 
-def line_of_failed_start(backend: Recorder, url: str, *, within: float = 15) -> str:
+def line_of_failed_start(backend: Recorder, url: str) -> str:
     """The one line of a start that must fail."""
-    with FailedStart(backend, url, within=within) as start:
+    with FailedStart(backend, url) as start:
         pass
     return start.line
 
@@ -95,13 +95,12 @@ def wait_for_lock(url: str, sessions: int = 1) -> None:
     """Waits until this number of sessions wait for a lock in the database."""
     wait_for(
         lambda: len(query(url, _WAITING)) >= sessions,
-        timeout=30,
         what="a session that waits for a lock",
     )
 
 
 async def until_locked(other: AsyncConnection[Any]) -> None:
     """Waits until a session waits for a lock in the other connection's database."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await (await other.execute(_WAITING)).fetchall():
             await asyncio.sleep(0.02)

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any, Never, cast
 from uuid import UUID
 
@@ -123,7 +123,7 @@ class _Contained(Executor):
             return
         ended = await run_completed_hooks(
             host.app.plugins.values(),
-            job=_succeeded(job) if exc is None else _failed(job, exc, host),
+            job=_ended(job, exc, host),
             worker=self.worker,
             exc=exc,
             result=result,
@@ -196,17 +196,16 @@ def _found_by(executor: Any) -> object:
     return getattr(executor.get_function_and_kwargs, "__func__", None)
 
 
-def _succeeded(job: QueuedJob) -> QueuedJob:
-    return changed(
-        job,
-        state=QueuedJob.State.SUCCEEDED,
-        completed_at=datetime.now(tz=UTC),
-        attempts=job.attempts + 1,
-    )
-
-
-def _failed(job: QueuedJob, error: BaseException, host: Host) -> QueuedJob:
-    """Returns the job in its new state: failed, or waiting for its next attempt."""
+def _ended(job: QueuedJob, error: BaseException | None, host: Host) -> QueuedJob:
+    """Returns the job in its new state: ended, or waiting for its next attempt."""
+    now = host.server_time()
+    if error is None:
+        return changed(
+            job,
+            state=QueuedJob.State.SUCCEEDED,
+            completed_at=now,
+            attempts=job.attempts + 1,
+        )
     text = "".join(traceback.format_exception(error))
     job = changed(
         job,
@@ -215,15 +214,13 @@ def _failed(job: QueuedJob, error: BaseException, host: Host) -> QueuedJob:
     )
     # A function that is not registered now will not be registered at the next attempt.
     if job.attempts >= job.max_attempts or isinstance(error, NotRegistered):
-        return changed(
-            job, state=QueuedJob.State.FAILED, completed_at=datetime.now(tz=UTC)
-        )
+        return changed(job, state=QueuedJob.State.FAILED, completed_at=now)
     wait = seconds_until_retry(job, host.settings, host.log)
     return changed(
         job,
         state=QueuedJob.State.RETRYING,
         completed_at=None,
-        scheduled_at=host.server_time() + timedelta(seconds=wait),
+        scheduled_at=now + timedelta(seconds=wait),
     )
 
 

@@ -1,10 +1,9 @@
 """Takes jobs from their queues, and gives them back."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +26,7 @@ WITH selected AS (
     ORDER BY priority DESC, id ASC
     LIMIT %(up_to)s FOR UPDATE OF {jobs} SKIP LOCKED
 )
-UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, NOW()), state = 'running',
+UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, clock_timestamp()), state = 'running',
     claim_id = gen_random_uuid(), taken_by = %(worker)s
 FROM selected WHERE j.id = selected.id RETURNING {columns}
 """
@@ -81,7 +80,7 @@ WITH RECURSIVE priorities (priority) AS (
     ) AS locked
     LIMIT %(up_to)s
 ), taken AS (
-    UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, NOW()),
+    UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, clock_timestamp()),
         state = 'running', claim_id = gen_random_uuid(), taken_by = %(worker)s
     WHERE j.id = ANY(ARRAY(SELECT id FROM selected)) RETURNING {columns}
 )
@@ -139,18 +138,6 @@ class Claims:
     wake: Callable[[str], None]
     _has_indexes: bool | None = field(default=None, init=False)
     _fetched_from: set[str] = field(default_factory=set, init=False)
-    # The server's time at the last claim, and time.monotonic() at that moment.
-    _server_time: tuple[datetime, float] | None = field(default=None, init=False)
-
-    def server_time(self) -> datetime:
-        """Returns the time of the server's clock, extrapolated from the last claim.
-
-        Before the first claim it is the time of this host.
-        """
-        if self._server_time is None:
-            return datetime.now(tz=UTC)
-        then, since = self._server_time
-        return then + timedelta(seconds=time.monotonic() - since)
 
     async def fetch(
         self, queue: Queue, connection: AsyncConnection[Any], *, up_to: int
@@ -206,8 +193,8 @@ class Claims:
         """Marks the next jobs of a queue as running here, and returns them.
 
         Args:
-            now: The start time of the jobs, which a rate limit needs; by default the start
-                of the transaction.
+            now: The start time of the jobs, which decides the window of a rate limit. Default:
+                the time at which a job's row is taken.
 
         Raises:
             psycopg.DataError, ValueError, …: One of UNREADABLE, for one of the rows. All of
@@ -231,10 +218,7 @@ class Claims:
                 await cursor.execute(
                     statement(_TAKE, self.prefix), values, prepare=True
                 )
-            jobs = await cursor.fetchall()
-        if jobs and (started_at := jobs[0].started_at):
-            self._server_time = started_at.astimezone(UTC), time.monotonic()
-        return jobs
+            return await cursor.fetchall()
 
     async def _sort_out(
         self, queue: Queue, connection: AsyncConnection[Any]

@@ -125,7 +125,8 @@ class Recovery(OnOurWorker, recovery.Recovery):
     its process does so again and again. The count is in the job's meta. Recovery rescues up
     to MOST_ROWS jobs in a transaction, and then continues at once. After a start or an outage
     it waits until every live worker has had the time to announce itself, because a crash of
-    the server empties the table of workers.
+    the server empties the table of workers. It also waits after a late heartbeat of its own
+    worker, because those of other workers may be late too.
 
     Args:
         poll_interval: Seconds between two polls. Default: the setting `poll_interval`.
@@ -141,7 +142,8 @@ class Recovery(OnOurWorker, recovery.Recovery):
 
     @classmethod
     async def recover(cls, worker: Any, chancy: Any, cursor: Any) -> int:
-        if time.monotonic() - chancy.monitor.calm_since < worker.settling_time:
+        calm_for = time.monotonic() - chancy.monitor.calm_since
+        if worker.is_late or calm_for < worker.settling_time:
             return 0
         query = sql.SQL(
             """

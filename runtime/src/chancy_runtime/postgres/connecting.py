@@ -5,7 +5,11 @@ import select
 import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
-from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
+from psycopg.errors import (
+    InsufficientPrivilege,
+    InvalidSchemaName,
+    ReadOnlySqlTransaction,
+)
 from psycopg.rows import TupleRow
 
 from chancy_runtime.errors import WorkersError
@@ -120,14 +124,22 @@ def harmless_push(prefix: str) -> sql.Composed:
 
 def failed_start(database: str, error: BaseException) -> WorkersError:
     """Returns the one-line error for a database that accepted a connection before."""
-    match error:
-        case ReadOnlySqlTransaction():
-            way_out = "point the URL at the primary, or end its read-only mode"
-        case InsufficientPrivilege():
-            way_out = RIGHTS
-        case _:
-            way_out = "look at the database's log and load, and start again"
+    otherwise = "look at the database's log and load, and start again"
+    if isinstance(error, InsufficientPrivilege):
+        otherwise = RIGHTS
     return WorkersError(
         f"the workers cannot start on the database {database} ({reason_of(error)}): "
-        f"{way_out}"
+        f"{way_out_of(error, otherwise)}"
     )
+
+
+def way_out_of(error: BaseException, otherwise: str) -> str:
+    """Returns what to do about an error of a database that cannot be used as it is."""
+    match error:
+        case ReadOnlySqlTransaction():
+            return "point the URL at the primary, or end its read-only mode"
+        case InvalidSchemaName():
+            return (
+                "set search_path of the role or the database to a schema that is there"
+            )
+    return otherwise

@@ -20,7 +20,9 @@ from psycopg_pool import AsyncConnectionPool
 ANSWER_TIMEOUT = 15
 # A connection to a vanished server is given up after idle + interval * count = 20 s.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
-_LIBPQ = {
+_LIBPQ: dict[str, str | int] = {
+    # psycopg reads texts as bytes where a database or a role has SQL_ASCII.
+    "client_encoding": "UTF8",
     "connect_timeout": 5,
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -31,15 +33,19 @@ _LIBPQ = {
 
 
 # Settings whose defaults a DBA or a hoster may have changed to values that break Chancy or
-# psycopg: psycopg reads times in ISO format only, claims could fail with serialization
-# errors, and a LISTEN connection is idle for most of its life. The server ends a statement
-# shortly before ANSWER_TIMEOUT: so its connection stays, and no second connection is opened
-# while the server still works on the statement.
+# psycopg: psycopg reads times in ISO format only, results have columns that are empty, claims
+# could fail with serialization errors, starts wait for each other's locks, and a LISTEN
+# connection is idle for most of its life. The server ends a statement shortly before
+# ANSWER_TIMEOUT: so its connection stays, and no second connection is opened while the server
+# still works on the statement.
 _SESSION = {
     "DateStyle": "ISO",
+    "array_nulls": "on",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
 }
 # An older server lacks the settings of later versions.
 _CHANGE = """

@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres import claim_indexes
-from chancy_runtime.postgres.connecting import connect, reason_of, target
+from chancy_runtime.postgres.connecting import connect, reason_of, target, way_out_of
 from chancy_runtime.postgres.security import (
     PUBLIC_ROLES,
     close_tables,
@@ -139,10 +139,12 @@ async def migrate(chancy: Chancy) -> None:
                 created = await _with_prefix(connection, chancy) - before
                 await close_tables(connection, created.union(tables_of(chancy, parts)))
         except psycopg.Error as error:
+            owner = (
+                "connect as the owner of the tables, or as a user who may create them"
+            )
             raise WorkersError(
                 f"PostgreSQL refused the migration ({reason_of(error)}), so everything was "
-                "rolled back: connect as the owner of the tables, or as a user who may "
-                "create them"
+                f"rolled back: {way_out_of(error, owner)}"
             ) from error
         if any(part.due for part in await parts_of(connection, chancy)):
             await claim_indexes.build(connection, chancy, version_table(chancy))

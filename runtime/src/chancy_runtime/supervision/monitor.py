@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import psycopg
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import QueryCanceled, ReadOnlySqlTransaction
 
 from chancy_runtime.supervision.tasks import backoff, end
 
@@ -21,6 +21,10 @@ DATABASE_ERRORS = (
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _LOSSES = ("08", "25006", "53300", "57P")
 _LOST = "it lost the database"
+_SLOW = (
+    " (the server is slow, or the statement waited for a lock of another session, which "
+    "pg_stat_activity and pg_locks show; or somebody cancelled it)"
+)
 _PROBE_INTERVAL = 1.0
 _LONGEST_PAUSE = 60.0
 _LONGEST_PAUSE_AFTER_LOSS = 5.0
@@ -84,7 +88,7 @@ class Monitor:
     def failed(self, task: str, error: BaseException) -> None:
         """Records that a task ended or cannot work; does not report the same error twice."""
         kind = f"{type(error).__name__}: "
-        reason = f"{kind}{error}"
+        reason = f"{kind}{error}{_SLOW if isinstance(error, QueryCanceled) else ''}"
         if self.failing.get(task, _LOST).startswith(kind):
             self.log.warning("%s still fails: %s", task, reason)
         else:
