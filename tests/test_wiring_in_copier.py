@@ -10,11 +10,14 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from .checkouts import UPDATES
 from .legacy import HEAD, LIFESPAN, backend_with, lines_with, run_a_job
+from .releases import INSTANCE, WORKING_TREE
 from .shared import Shared
 from .support import (
     COPIER,
     GIT,
+    PYTEST,
     TEMPLATE,
     commit,
     copy,
@@ -145,6 +148,30 @@ def test_the_import_fits_the_way_in_which_the_dockerfile_starts_the_service(
     with service(image, "main:app", variables) as running:
         running.stop()
     assert lines_with(running, "Started plugin 'Cron'")
+
+
+MODULES_BESIDE = {
+    "billing/main.py": "import config\nfrom fastapi import FastAPI\n\napp = FastAPI()\n",
+    "billing/config.py": "",
+    "billing/test_main.py": "from main import app\n\ndef test_app():\n    assert app\n",
+}
+
+
+@pytest.mark.parametrize("program", list(UPDATES))
+def test_modules_that_are_no_package_become_none(
+    program: str, next_release: Path, tmp_path: Path
+) -> None:
+    """An __init__.py would make pytest and `fastapi run` import them as billing.…"""
+    root = backend_with(tmp_path / "backend", MODULES_BESIDE)
+
+    copy("billing", f"--vcs-ref={WORKING_TREE}", cwd=root, template=next_release)
+    commit(root)
+    run(*UPDATES[program], "billing", cwd=root)
+
+    assert "as the next release" in (root / "billing" / INSTANCE).read_text()
+    assert not (root / "billing" / "__init__.py").exists()
+    python, *options = PYTEST
+    run(python, "-P", *options, "billing/test_main.py", cwd=root)
 
 
 def test_several_services_run_on_one_app(

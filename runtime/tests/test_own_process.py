@@ -1,6 +1,7 @@
 """Workers in a process of their own: the command `run`, its exit status, logs and tags."""
 
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.commands import wait_for
+from harness.commands import run, wait_for
 from harness.databases import query
 from harness.probes import readiness, wait_until_ready
 from harness.recorder import (
@@ -363,3 +364,85 @@ def test_a_missing_part_is_named_in_one_line(
     assert result.returncode == 1
     (message,) = result.stderr.splitlines()
     assert message.startswith("python -m app.billing.workers: run ") and line in message
+
+
+PROGRAM = """
+import builtins
+from contextlib import asynccontextmanager
+
+from chancy_runtime import WorkersError
+from chancy_runtime.cli import main
+
+
+@asynccontextmanager
+async def initialize_workers():
+    raise WorkersError(f"the app is {builtins.app}")
+    yield
+
+
+main(
+    print,
+    __package__,
+    initialize_workers=initialize_workers,
+    get_chancy=print,
+    app_module="app.billing.main",
+)
+"""
+ELSEWHERE = (
+    "which is in app/billing: the API is started there and has the workers as workers"
+)
+
+
+@pytest.mark.parametrize(
+    ("folder", "package", "imports", "line"),
+    [
+        (".", "app.billing.workers", "from . import config", "app is app.billing.main"),
+        ("app", "billing.workers", "import billing.config", "app is billing.main"),
+        ("app/billing", "workers", "import config, workers", "app is main"),
+        (
+            ".",
+            "app.billing.workers",
+            "import workers.jobs",
+            f"app.billing.main imports workers, {ELSEWHERE}, and here they are "
+            "app.billing.workers. Run this command there too: cd app/billing && python -m "
+            "workers run",
+        ),
+        (".", "app.billing.workers", "import config", f"imports config, {ELSEWHERE}"),
+        (
+            ".",
+            "app.billing.workers",
+            "import billing.config",
+            "there too: cd app && python -m billing.workers run",
+        ),
+        (
+            "app/billing",
+            "workers",
+            "from . import config",
+            "run this command in the folder that has app/, as python -m "
+            "app.billing.workers run",
+        ),
+        (".", "app.billing.workers", "import other", "No module named 'other'"),
+    ],
+)
+def test_the_app_is_imported_as_the_api_imports_it_or_the_right_start_is_named(
+    folder: str, package: str, imports: str, line: str, tmp_path: Path
+) -> None:
+    for name, text in {
+        "main.py": f"import builtins\nbuiltins.app = __name__\n{imports}",
+        "config.py": "",
+        "workers/__init__.py": "",
+        "workers/__main__.py": PROGRAM,
+    }.items():
+        path = tmp_path / "app" / "billing" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    result = run(
+        *(sys.executable, "-m", package, "run", "--port", "0"),
+        cwd=tmp_path / folder,
+        check=False,
+    )
+
+    assert result.returncode == 1 and line in result.stderr
+    refused = not line.startswith(("app is ", "No module"))
+    assert ("Traceback" in result.stderr) is not refused

@@ -161,6 +161,36 @@ def test_functions_with_the_decorator_below_the_package_are_registered(
 
 
 @pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize(
+    ("package", "function", "expected"),
+    [
+        # From a process that was started in the folder above, or further down.
+        (
+            "shop",
+            "backend.shop.orders.worker.by_module",
+            "shop.orders.worker.by_module",
+        ),
+        ("shop.orders", "orders.worker.by_module", "shop.orders.worker.by_module"),
+        ("shop.orders", "worker.by_module", "shop.orders.worker.by_module"),
+        ("shop.orders", "backend.orders.worker.by_module", ""),
+        ("shop", "orders.worker.plain", ""),
+        ("common.workers", "shop.orders.worker.by_module", ""),
+        (None, "backend.shop.orders.worker.by_module", ""),
+    ],
+)
+def test_a_job_of_a_process_that_was_started_in_another_folder_has_its_name_here(
+    package: str | None, function: str, expected: str
+) -> None:
+    names = registered(package)
+
+    if expected:
+        assert names.check_function(function) == expected
+        assert names.check_function(function) == expected
+    else:
+        assert not may_run(names, function)
+
+
+@pytest.mark.usefixtures("tree")
 def test_a_setting_names_functions_and_packages() -> None:
     names = registered("shop.workers", "os.path.join", "common")
 
@@ -350,6 +380,26 @@ def test_a_row_runs_what_is_registered_in_every_executor(
         assert {state for state, _, _ in found.values()} == {"succeeded"}
         assert len(lines) == len(set(CALLS.values()))
         assert all("is not registered: a row of the database" in line for line in lines)
+
+
+@pytest.mark.parametrize("enforces", [True, False])
+def test_what_a_process_in_another_folder_pushed_runs_in_every_executor(
+    enforces: bool, with_workflows: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `workers.send_digest…` of `uvicorn main:app` for `app.billing.workers…`."""
+
+    async def run() -> dict[str, tuple[str, int, str]]:
+        async with working(with_workflows, only_registered=enforces):
+            for each in (note, note_in_thread, note_in_process):
+                job = each.job
+                insert(with_workflows, job.queue, f"backend.{job.func}")
+            return await ended(with_workflows, 3)
+
+    with caplog.at_level(logging.WARNING):
+        found = asyncio.run(run())
+
+    assert {state for state, _, _ in found.values()} == {"succeeded"}, found
+    assert [text for text in caplog.messages if "registered" in text] == []
 
 
 def test_the_row_of_a_queue_names_a_registered_executor_or_is_left_alone(

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from chancy_runtime.start import JoiningWorkers
 
 if TYPE_CHECKING:
     import uvicorn
-    from fastapi import APIRouter, FastAPI
+    from fastapi import FastAPI
 
 # Seconds for open requests. The workers do not wait for these: the signal stops them.
 _REQUEST_TIMEOUT = 5
@@ -101,7 +102,7 @@ def _serve(workers: "_Workers", program: Program, host: str, port: int) -> int:
             "uv add fastapi uvicorn"
         ) from error
     config = uvicorn.Config(
-        lambda: _app(workers, program.app_module, program.dashboard),
+        lambda: _app(workers, program),
         factory=True,
         host=host,
         port=port,
@@ -121,23 +122,76 @@ def _serve(workers: "_Workers", program: Program, host: str, port: int) -> int:
     return 0 if workers.ended_well else 1
 
 
-def _app(
-    workers: "_Workers", app_module: str | None, dashboard: "APIRouter | None"
-) -> "FastAPI":
+def _app(workers: "_Workers", program: Program) -> "FastAPI":
     """Returns the app to serve, after the API's module has set up logs and Sentry."""
     from fastapi import FastAPI
 
     from chancy_runtime.web import health_router, metrics_router
 
-    if app_module:
-        importlib.import_module(app_module)
+    if program.app_module:
+        _import_app(program.app_module, program.package or "")
     app = FastAPI(lifespan=workers.lifespan, openapi_url=None)
     app.include_router(health_router(workers.get_chancy))
     if find_spec("prometheus_client"):
         app.include_router(metrics_router(workers.get_chancy))
-    if dashboard:
-        app.include_router(dashboard)
+    if program.dashboard:
+        app.include_router(program.dashboard)
     return app
+
+
+def _import_app(module: str, package: str) -> None:
+    """Imports the module of the API's app.
+
+    Raises:
+        WorkersError: Its imports are those of an API that is started in another folder.
+    """
+    name = _name_here(module)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not (found := _start_of(error.name or module, package)):
+            raise
+        folder, its_package = found
+        raise WorkersError(
+            f"{name} imports {error.name}, which is in {folder}: the API is started there "
+            f"and has the workers as {its_package}, and here they are {package}. Run this "
+            f"command there too: cd {folder} && python -m {its_package} run"
+        ) from error
+    except ImportError as error:
+        if name == module or "relative import" not in str(error):
+            raise
+        above = module.removesuffix(name)
+        raise WorkersError(
+            f"{module} is {name} here, and its imports are relative ({error}): run this "
+            f"command in the folder that has {above.partition('.')[0]}/, as python -m "
+            f"{above}{package} run"
+        ) from error
+
+
+def _name_here(module: str) -> str:
+    """How a module is imported in a process that is started in a folder further down."""
+    name = module
+    while name:
+        if find_spec(name.partition(".")[0]):
+            return name
+        name = name.partition(".")[2]
+    return module
+
+
+def _start_of(missing: str, package: str) -> tuple[str, str] | None:
+    """The folder that has a missing module, and the name of the workers there.
+
+    None where it is in none of the folders above the workers.
+    """
+    paths: list[str] = [*getattr(sys.modules.get(package), "__path__", ())]
+    if not paths:
+        return None
+    parts = package.split(".")
+    folders = Path(paths[0]).parents
+    for start, folder in zip(range(len(parts) - 1, 0, -1), folders, strict=False):
+        if (folder / missing).is_dir() or (folder / f"{missing}.py").is_file():
+            return os.path.relpath(folder), ".".join(parts[start:])
+    return None
 
 
 class _Workers:

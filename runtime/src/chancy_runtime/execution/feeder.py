@@ -13,6 +13,7 @@ from psycopg.errors import QueryCanceled
 from chancy_runtime.execution.executors import create_executor
 from chancy_runtime.execution.host import Host
 from chancy_runtime.isolation import isolated
+from chancy_runtime.jobs.rows import changed
 from chancy_runtime.postgres.connections import autocommit
 from chancy_runtime.queues.rows import check_numbers, resume_when_due
 from chancy_runtime.supervision.tasks import backoff
@@ -145,8 +146,10 @@ class Feeder:
                 # What a plugin's hook sets for a job is reported with that job only.
                 with isolated():
                     try:
-                        worker.registered.check_function(job.func)
-                        await executor.push(job)
+                        func = worker.registered.check_function(job.func)
+                        await executor.push(
+                            job if func == job.func else changed(job, func=func)
+                        )
                     except Exception as error:  # noqa: BLE001  # the row gets the error
                         await executor.on_job_completed(job=job, exc=error)
         finally:

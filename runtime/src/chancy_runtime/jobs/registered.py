@@ -49,7 +49,8 @@ class Registered:
         self._enforces = settings.only_registered
         self._where = where
         self._log = log
-        self._functions: set[str] = set()
+        # By the name in a row, the name that this process imports.
+        self._functions: dict[str, str] = {}
         self._executors: set[str] = {
             *map(str, chancy.Chancy.Executor),
             *self._also,
@@ -59,18 +60,25 @@ class Registered:
         """Registers the executors that the service's own code names."""
         self._executors.update(names)
 
-    def check_function(self, name: str) -> None:
+    def check_function(self, name: str) -> str:
         """Makes sure that jobs may run a function; imports nothing.
+
+        Returns:
+            The name to import here. A process that was started from another folder pushes
+            `workers.send_digest…` for what is `app.billing.workers.send_digest…` here.
 
         Raises:
             NotRegistered: Jobs may not run the function.
         """
-        if name in self._functions:
-            return
+        if known := self._functions.get(name):
+            return known
+        known = name
         if name not in self._also and not self._is_job(name):
+            known = self._name_here(name)
+        if not known:
             below = f" below {self._service}" if self._service else ""
             self._object(f"the function {name}", f"decorate it with @job{below}")
-        self._functions.add(name)
+        return self._functions.setdefault(name, known or name)
 
     def check_executor(self, name: str) -> None:
         """Makes sure that queues may have an executor; imports nothing.
@@ -94,6 +102,20 @@ class Registered:
             "because only_registered of Settings is False: %s",
             *(what, way_out),
         )
+
+    def _name_here(self, name: str) -> str:
+        """The name here of a job from a process that was started in a folder above or below.
+
+        Nothing where the service has no such job.
+        """
+        if not self._service:
+            return ""
+        above, parts = self._service.split("."), name.split(".")
+        names = [
+            *(".".join([*above[:end], name]) for end in range(1, len(above) + 1)),
+            *(".".join(parts[start:]) for start in range(1, len(parts))),
+        ]
+        return next(filter(self._is_job, names), "")
 
     def _is_job(self, name: str) -> bool:
         """Whether a function has @job, below one of the packages."""
