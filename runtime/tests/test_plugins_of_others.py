@@ -167,24 +167,37 @@ async def test_the_one_of_two_plugins_of_a_name_that_failed_runs_again() -> None
 
 
 class BadStop(Base):
-    """A plugin whose hook at the stop raises."""
+    """A plugin whose hook at the stop does not end well."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
 
     async def on_worker_stopped(self, *, worker: Any) -> None:
-        raise RuntimeError("at the stop")
+        if self.how == "raises":
+            raise RuntimeError("at the stop")
+        task = asyncio.create_task(asyncio.Event().wait())
+        if self.how == "waits for a cancelled task":
+            task.cancel()
+        await task
 
 
-async def test_a_plugin_that_raises_at_the_stop_keeps_nothing_from_the_others(
-    tables: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "how", ["raises", "waits for ever", "waits for a cancelled task"]
+)
+async def test_a_plugin_that_fails_at_the_stop_keeps_nothing_from_the_others(
+    how: str, tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        async with working(BadStop()) as worker:
+        async with working(BadStop(how)) as worker:
             async with asyncio.timeout(10):
                 await worker.is_leader.wait()
             await worker.chancy.push(billing_service.sleeps)
             async with asyncio.timeout(10):
                 while not any(map(len, worker.executors.values())):
                     await asyncio.sleep(0.02)
-            worker.shutdown_timeout = 0
+            async with asyncio.timeout(30):
+                await worker.stop(timeout=0)
 
     assert "BadStop.on_worker_stopped failed" in caplog.text
     with psycopg.connect(tables) as connection:
@@ -215,8 +228,15 @@ async def test_a_plugin_that_sleeps_first_is_not_woken_by_a_start() -> None:
 
 @pytest.mark.usefixtures("tables")
 async def test_a_stop_may_come_twice_or_without_a_start(service: Service) -> None:
-    async with create_chancy() as chancy:
-        assert await Worker(chancy, register_signal_handlers=False).stop() is True
+    chancy = create_chancy()
+    for _ in range(2):  # Also on a Chancy that nobody has entered.
+        worker = Worker(chancy, register_signal_handlers=False)
+        events: list[object] = []
+        worker.hub.on("worker.stopped", events.append)
+        assert all(await asyncio.gather(worker.stop(), worker.stop()))
+        assert len(events) == 1
+        await chancy.pool.open()
+    await chancy.pool.close()
     async with working() as worker:
         assert await worker.stop() is True
         assert await worker.stop() is True

@@ -45,7 +45,7 @@ from chancy_runtime.settings import Settings
 from chancy_runtime.supervision.budget import UNDO_SECONDS
 from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.supervisor import Retry, Supervisor
-from chancy_runtime.supervision.tasks import finish
+from chancy_runtime.supervision.tasks import finish, is_cancelled
 
 _SAVE_TIMEOUT = 3
 _SAVE_INTERVAL = 0.02
@@ -260,7 +260,9 @@ class Worker(OpenWorker):
         try:
             await self._save_the_last()
             await self._stop_plugins()
-            if not self.monitor.database_is_lost:
+            # A Worker that never started may be one of a Chancy that nobody entered.
+            is_known = self.chancy.is_open or self in self.chancy.workers
+            if is_known and not self.monitor.database_is_lost:
                 async with asyncio.timeout(_SAVE_TIMEOUT):
                     await self._sign_off()
         except (psycopg.Error, TimeoutError) as error:
@@ -289,11 +291,17 @@ class Worker(OpenWorker):
             self.monitor.report("saving the last results failed", error, task="updates")
 
     async def _stop_plugins(self) -> None:
-        """Tells the plugins of the stop; the error of one does not keep it from others."""
+        """Tells the plugins of the stop; the error of one does not keep it from others.
+
+        One that waits for ever, or for a task that it has cancelled, does not either.
+        """
         for plugin in self._plugins:
             try:
-                await plugin.on_worker_stopped(worker=self)
-            except Exception as error:  # noqa: BLE001  # whatever a plugin raises
+                async with asyncio.timeout(_SAVE_TIMEOUT):
+                    await plugin.on_worker_stopped(worker=self)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
                 name = type(plugin).__name__
                 self.monitor.report(
                     f"{name}.on_worker_stopped failed", error, task=name
