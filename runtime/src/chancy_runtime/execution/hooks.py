@@ -4,11 +4,15 @@ In Chancy 0.26, a hook that raises or forgets `return job` leaves the job's row 
 for as long as the worker lives.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from chancy import QueuedJob
 from chancy.plugin import Plugin
+
+from chancy_runtime.supervision.tasks import is_cancelled
 
 Report = Callable[..., None]
 
@@ -38,7 +42,8 @@ async def run_starting_hooks(
     """
     for plugin in with_hook("on_job_starting", plugins):
         try:
-            returned = await plugin.on_job_starting(job=job, worker=worker)
+            with _cancellation_contained():
+                returned = await plugin.on_job_starting(job=job, worker=worker)
         except NotImplementedError:  # Chancy's sign for a plugin without this hook
             continue
         job = _job(returned, plugin, "on_job_starting")
@@ -62,9 +67,10 @@ async def run_completed_hooks(
     """
     for plugin in with_hook("on_job_completed", plugins):
         try:
-            returned = await plugin.on_job_completed(
-                job=job, worker=worker, exc=exc, result=result
-            )
+            with _cancellation_contained():
+                returned = await plugin.on_job_completed(
+                    job=job, worker=worker, exc=exc, result=result
+                )
             job = _job(returned, plugin, "on_job_completed")
         except NotImplementedError:  # Chancy's sign for a plugin without this hook
             continue
@@ -76,6 +82,17 @@ async def run_completed_hooks(
                 task=name,
             )
     return job
+
+
+@contextmanager
+def _cancellation_contained() -> Iterator[None]:
+    """Turns a CancelledError of something that a hook waited for into a plain error."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise RuntimeError("what the hook waited for was cancelled") from error
 
 
 def _job(returned: object, plugin: Plugin, hook: str) -> QueuedJob:
