@@ -70,6 +70,7 @@ class WithoutSuper(Base):
         self.ran = asyncio.Event()
 
     async def run(self, worker: Any, chancy: Any) -> None:
+        await self.sleep(1)
         self.ran.set()
 
 
@@ -121,6 +122,41 @@ async def test_a_hook_that_is_set_on_the_plugin_itself_is_called() -> None:
     assert seen == ["succeeded"]
 
 
+class BadUpdate(Base):
+    """A plugin whose hook for saved results raises."""
+
+    @staticmethod
+    def get_identifier() -> str:
+        return "bad"
+
+    async def on_job_updated(self, *, worker: Any, job: QueuedJob) -> None:
+        raise RuntimeError("after the result was saved")
+
+
+class Counting(Base):
+    """A plugin that counts saved results."""
+
+    saved = 0
+
+    async def on_job_updated(self, *, worker: Any, job: QueuedJob) -> None:
+        self.saved += 1
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_plugin_that_raises_after_a_result_was_saved_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plugin = Counting()
+    async with working(BadUpdate(), plugin) as worker:
+        for _ in range(2):
+            await run(worker, succeeds, text="hello")
+        await worker.flush()
+        assert await find_problems(lambda: worker.chancy) == []
+
+    assert plugin.saved == 2
+    assert caplog.text.count("BadUpdate.on_job_updated failed for the job") == 2
+
+
 @pytest.mark.usefixtures("tables")
 async def test_a_task_of_a_team_that_raises_is_reported_as_dead() -> None:
     async def mine() -> None:
@@ -129,6 +165,9 @@ async def test_a_task_of_a_team_that_raises_is_reported_as_dead() -> None:
     async with working() as worker:
         await worker.manager.add("mine", mine())
         assert "mine is down" in await find_problems(lambda: worker.chancy)
+        # The team starts it again itself.
+        worker.manager.add("mine", asyncio.sleep(3600))
+        assert await find_problems(lambda: worker.chancy) == []
 
 
 def namesake(identifier: str, fails_first: bool) -> "type[Base]":

@@ -202,6 +202,12 @@ class Chancy(chancy.Chancy):
         self._stops: list[asyncio.Task[bool]] = []
         self._is_open_without_pool = False
 
+    def __setattr__(self, name: str, value: object) -> None:
+        # Chancy's __init__ sets them first, to its defaults.
+        if name in _REPLACED and hasattr(self, name):
+            refuse_arguments("Chancy", [name], _REPLACED)
+        super().__setattr__(name, value)
+
     # --- the pool --------------------------------------------------------------------
 
     @cached_property

@@ -28,7 +28,7 @@ from chancy_runtime.app import Chancy
 from chancy_runtime.compat import TASK_OF_LOOP, OpenWorker
 from chancy_runtime.errors import WorkersError, refuse_arguments
 from chancy_runtime.execution.feeder import Feeder
-from chancy_runtime.execution.hooks import with_hook
+from chancy_runtime.execution.hooks import run_updated_hooks, with_hook
 from chancy_runtime.jobs import results
 from chancy_runtime.jobs.claims import Claims
 from chancy_runtime.jobs.registered import Registered
@@ -231,6 +231,9 @@ class Worker(OpenWorker):
             # Before the first job: Recovery takes those of unknown workers.
             await self.announce_worker(connection)
         self._plugins_to_start = self._plugins
+        for plugin in self._plugins:
+            if not hasattr(plugin, "wakeup_signal"):  # Without Plugin.__init__().
+                plugin.wakeup_signal = asyncio.Event()
         self.hub.on("job.cancelled", self._note_cancelled)
         await super().start()
         if self.chancy.notifications:
@@ -527,8 +530,9 @@ class Worker(OpenWorker):
     async def announce_saved(self, saved: Sequence[QueuedJob]) -> None:
         if hooks := with_hook("on_job_updated", self.chancy.plugins.values()):
             for update in saved:
-                for plugin in hooks:
-                    await plugin.on_job_updated(job=update, worker=self)
+                await run_updated_hooks(
+                    hooks, job=update, worker=self, report=self.monitor.report
+                )
 
 
 class _WakeEvents(defaultdict[str, asyncio.Event]):

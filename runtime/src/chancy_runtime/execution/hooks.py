@@ -75,13 +75,27 @@ async def run_completed_hooks(
         except NotImplementedError:  # Chancy's sign for a plugin without this hook
             continue
         except Exception as error:  # noqa: BLE001  # whatever a plugin raises
-            name = type(plugin).__name__
-            report(
-                f"{name}.on_job_completed failed for the job {job.func} ({job.id})",
-                error,
-                task=name,
-            )
+            _report(plugin, "on_job_completed", job, error, report)
     return job
+
+
+async def run_updated_hooks(
+    hooks: Iterable[Plugin], *, job: QueuedJob, worker: Any, report: Report
+) -> None:
+    """Tells plugins of a saved result; the error of one does not keep it from others."""
+    for plugin in hooks:
+        try:
+            with _cancellation_contained():
+                await plugin.on_job_updated(job=job, worker=worker)
+        except Exception as error:  # noqa: BLE001  # whatever a plugin raises
+            _report(plugin, "on_job_updated", job, error, report)
+
+
+def _report(
+    plugin: Plugin, hook: str, job: QueuedJob, error: Exception, report: Report
+) -> None:
+    name = type(plugin).__name__
+    report(f"{name}.{hook} failed for the job {job.func} ({job.id})", error, task=name)
 
 
 @contextmanager
