@@ -94,6 +94,11 @@ def lose_main(root: Path) -> None:
     (root / "app/billing/mail.py").write_bytes(b"E = '\xe9'\n")
 
 
+def ignore_the_answers(root: Path) -> None:
+    run("git", "rm", "-q", "--cached", ANSWERS, cwd=root)
+    add_line(root / ".gitignore", ".copier*")
+
+
 def ignore_the_job(root: Path) -> None:
     """Makes git ignore the job's files, which it never tracked."""
     (root / ".gitignore").write_text("/.venv\n*digest*\n")
@@ -192,10 +197,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         f"git add -f {WORKERS}/send_digest/__init__.py",
     ),
     "ignored-answers": (
-        lambda root: (
-            run("git", "rm", "-q", "--cached", ANSWERS, cwd=root)
-            and add_line(root / ".gitignore", ".copier*")
-        ),
+        ignore_the_answers,
         ANSWERS,
         "git ignores .copier-answers.yml (.gitignore:6 has .copier*), so clones",
         "git add -f .copier-answers.yml, or narrow that line",

@@ -105,10 +105,13 @@ def test_an_argument_that_chancy_does_not_have_raises_python_s_own_error() -> No
 
 
 def test_an_attribute_that_has_no_effect_cannot_be_set() -> None:
-    worker = Worker(Chancy(URL))
+    app = Chancy(URL)
+    worker = Worker(app)
 
     with pytest.raises(WorkersError, match="Worker takes no backoff_max here"):
         worker.backoff_max = 5
+    with pytest.raises(WorkersError, match="takes no poll_reconnect_timeout here"):
+        app.poll_reconnect_timeout = 5
 
 
 @asynccontextmanager

@@ -426,7 +426,9 @@ def waiting_in(backend: Recorder) -> list[int]:
     ]
 
 
-PLUGIN = '''from chancy.plugin import Plugin
+PLUGIN = '''import asyncio
+
+from chancy.plugin import Plugin
 
 
 class Hooks(Plugin):
@@ -439,11 +441,15 @@ class Hooks(Plugin):
     async def on_job_starting(self, *, job, worker):
         if job.meta.get("starting") == "raises":
             raise RuntimeError("not today")
+        if job.meta.get("starting") == "cancels":
+            raise asyncio.CancelledError
         return None if job.meta.get("starting") else job
 
     async def on_job_completed(self, *, worker, job, exc=None, result=None):
         if job.meta.get("completed") == "raises":
             raise RuntimeError("not today")
+        if job.meta.get("completed") == "cancels":
+            raise asyncio.CancelledError
         return None if job.meta.get("completed") else job
 '''
 
@@ -462,7 +468,11 @@ def test_a_hook_that_fails_leaves_no_job_running(tmp_path: Path, url: str) -> No
         up(team, url, {"SENTRY_DSN": dsn}) as running,
     ):
         for queue in FUNCTIONS:
-            for how, text in (("raises", "not today"), ("forgets", "return the job")):
+            for how, text in (
+                ("raises", "not today"),
+                ("forgets", "return the job"),
+                ("cancels", "the hook waited for was cancelled"),
+            ):
                 expected[with_meta(queue, starting=how)] = ("failed", text)
                 expected[with_meta(queue, completed=how)] = ("succeeded", "")
             bad = bad_job(url, "nul", queue, meta=Jsonb({"completed": "forgets"}))
@@ -476,7 +486,7 @@ def test_a_hook_that_fails_leaves_no_job_running(tmp_path: Path, url: str) -> No
         running.stop()
 
     tags = [event["tags"].get("chancy.task") for event in events]
-    assert tags.count("Hooks") == 9
+    assert tags.count("Hooks") == 12
 
 
 UNREADABLE_ROWS: list[tuple[dict[str, str], str]] = [
@@ -533,6 +543,16 @@ BAD_QUEUES: dict[str, tuple[dict[str, str], str]] = {
     "no module": ({"executor": "'no.such.Executor'"}, "No module named 'no'"),
     "no executor": ({"executor": "'os.getcwd'"}, "TypeError"),
     "odd options": ({"executor_options": """'{"bogus": 1}'"""}, "TypeError"),
+    **{
+        f"{most} jobs": (
+            {
+                "executor": "'chancy.executors.process.ProcessExecutor'",
+                "executor_options": f"""'{{"maximum_jobs_per_worker": {most}}}'""",
+            },
+            "has the maximum_jobs_per_worker",
+        )
+        for most in ("0", '"5"')
+    },
     "no window": ({"rate_limit": "5"}, "declare it with both"),
     "no limit": ({"rate_limit": "0", "rate_limit_window": "9"}, "declare it with both"),
     "past": ({"rate_limit": "1", "rate_limit_window": "-9"}, "declare it with both"),

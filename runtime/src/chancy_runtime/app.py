@@ -31,7 +31,9 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from chancy_runtime.errors import (
     WorkersError,
+    is_chancys_worker_command,
     refuse_arguments,
+    refuse_chancys_worker,
     show_start_errors_as_one_line,
 )
 from chancy_runtime.execution.observers import observed_push
@@ -200,6 +202,12 @@ class Chancy(chancy.Chancy):
         self._stops: list[asyncio.Task[bool]] = []
         self._is_open_without_pool = False
 
+    def __setattr__(self, name: str, value: object) -> None:
+        # Chancy's __init__ sets them first, to its defaults.
+        if name in _REPLACED and hasattr(self, name):
+            refuse_arguments("Chancy", [name], _REPLACED)
+        super().__setattr__(name, value)
+
     # --- the pool --------------------------------------------------------------------
 
     @cached_property
@@ -263,6 +271,8 @@ class Chancy(chancy.Chancy):
             self._is_open_without_pool = True
             return self
         refuse_other_systems()
+        if is_chancys_worker_command():
+            refuse_chancys_worker("Chancy", self.package)
         quiet = _Quiet(self.pool.name, self.monitor)
         pool_log = logging.getLogger("psycopg.pool")
         pool_log.addFilter(quiet)

@@ -1,7 +1,9 @@
 """The error of a start, and how it reads in the server's log."""
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
 
 class WorkersError(RuntimeError):
@@ -29,6 +31,36 @@ def refuse_arguments(
         if name not in replaced:
             raise TypeError(f"{kind} got an unexpected keyword argument {name!r}")
         raise WorkersError(f"{kind} takes no {name} here: {replaced[name]}")
+
+
+def is_chancys_worker_command() -> bool:
+    """Whether this is Chancy's own program with the command `worker start`."""
+    if "chancy.cli.worker" not in sys.modules:
+        return False
+    from click import get_current_context
+
+    context = get_current_context(silent=True)
+    return context is not None and context.command_path.endswith(" worker start")
+
+
+def refuse_chancys_worker(what: str, package: str) -> NoReturn:
+    """Refuses a start in Chancy's Worker, and names what starts instead.
+
+    Raises:
+        WorkersError: Always; in Chancy's program a ClickException, which is one line there.
+    """
+    service = package.removesuffix(".workers")
+    module = f"{service}.main" if service != package else "your.module"
+    message = (
+        f"{what} of chancy_runtime does not run in Chancy's own Worker: start the "
+        f"service, which starts its workers (for example uvicorn {module}:app), or use "
+        "chancy_runtime.Worker with chancy_runtime.Chancy in a program of your own"
+    )
+    if not is_chancys_worker_command():
+        raise WorkersError(message)
+    from click import ClickException
+
+    raise ClickException(message)
 
 
 def show_start_errors_as_one_line() -> None:

@@ -28,7 +28,7 @@ from chancy_runtime.app import Chancy
 from chancy_runtime.compat import TASK_OF_LOOP, OpenWorker
 from chancy_runtime.errors import WorkersError, refuse_arguments
 from chancy_runtime.execution.feeder import Feeder
-from chancy_runtime.execution.hooks import with_hook
+from chancy_runtime.execution.hooks import run_updated_hooks, with_hook
 from chancy_runtime.jobs import results
 from chancy_runtime.jobs.claims import Claims
 from chancy_runtime.jobs.registered import Registered
@@ -46,7 +46,7 @@ from chancy_runtime.settings import Settings
 from chancy_runtime.supervision.budget import UNDO_SECONDS
 from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.supervisor import Retry, Supervisor
-from chancy_runtime.supervision.tasks import finish
+from chancy_runtime.supervision.tasks import finish, is_cancelled
 
 _SAVE_TIMEOUT = 3
 _SAVE_INTERVAL = 0.02
@@ -240,6 +240,9 @@ class Worker(OpenWorker):
             # Before the first job: Recovery takes the jobs of unknown workers.
             await self.announce_worker(connection)
         self._plugins_to_start = self._plugins
+        for plugin in self._plugins:
+            if not hasattr(plugin, "wakeup_signal"):  # Without Plugin.__init__().
+                plugin.wakeup_signal = asyncio.Event()
         self.hub.on("job.cancelled", self._note_cancelled)
         await super().start()
         if self.chancy.notifications:
@@ -269,7 +272,9 @@ class Worker(OpenWorker):
         try:
             await self._save_the_last()
             await self._stop_plugins()
-            if not self.monitor.database_is_lost:
+            # A Worker that never started may be one of a Chancy that nobody entered.
+            is_known = self.chancy.is_open or self in self.chancy.workers
+            if is_known and not self.monitor.database_is_lost:
                 async with asyncio.timeout(_SAVE_TIMEOUT):
                     await self._sign_off()
         except (psycopg.Error, TimeoutError) as error:
@@ -298,11 +303,17 @@ class Worker(OpenWorker):
             self.monitor.report("saving the last results failed", error, task="updates")
 
     async def _stop_plugins(self) -> None:
-        """Calls each plugin's on_worker_stopped, also after one of them has failed."""
+        """Calls each plugin's on_worker_stopped, whatever happens in that of another.
+
+        A hook can raise an error, wait for ever, or wait for a task that it has cancelled.
+        """
         for plugin in self._plugins:
             try:
-                await plugin.on_worker_stopped(worker=self)
-            except Exception as error:  # noqa: BLE001  # whatever a plugin raises
+                async with asyncio.timeout(_SAVE_TIMEOUT):
+                    await plugin.on_worker_stopped(worker=self)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
                 name = type(plugin).__name__
                 self.monitor.report(
                     f"{name}.on_worker_stopped failed", error, task=name
@@ -543,8 +554,9 @@ class Worker(OpenWorker):
     async def announce_saved(self, saved: Sequence[QueuedJob]) -> None:
         if hooks := with_hook("on_job_updated", self.chancy.plugins.values()):
             for update in saved:
-                for plugin in hooks:
-                    await plugin.on_job_updated(job=update, worker=self)
+                await run_updated_hooks(
+                    hooks, job=update, worker=self, report=self.monitor.report
+                )
 
 
 class _WakeEvents(defaultdict[str, asyncio.Event]):

@@ -25,7 +25,7 @@ from chancy.executors.base import Executor
 from chancy.job import Limit
 
 from chancy_runtime.compat import OpenAsyncExecutor, OpenProcessExecutor
-from chancy_runtime.errors import refuse_arguments
+from chancy_runtime.errors import WorkersError, refuse_arguments
 from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
@@ -371,6 +371,13 @@ class ProcessExecutor(_Pooled, OpenProcessExecutor):
         **replaced: Never,
     ) -> None:
         refuse_arguments("ProcessExecutor", replaced, _REPLACED)
+        most: object = maximum_jobs_per_worker
+        if most is not None and (type(most) is not int or most < 1):
+            raise WorkersError(
+                f"the queue {queue.name} has the maximum_jobs_per_worker {most!r} in its "
+                "executor_options: declare it with a number from 1, or with None for any "
+                "number of jobs in each child"
+            )
         super().__init__(
             worker,
             queue,

@@ -4,11 +4,15 @@ In Chancy 0.26, a hook that raises an error or forgets `return job` leaves the j
 running for as long as the worker lives.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from chancy import QueuedJob
 from chancy.plugin import Plugin
+
+from chancy_runtime.supervision.tasks import is_cancelled
 
 Report = Callable[..., None]
 
@@ -38,7 +42,8 @@ async def run_starting_hooks(
     """
     for plugin in with_hook("on_job_starting", plugins):
         try:
-            returned = await plugin.on_job_starting(job=job, worker=worker)
+            with _cancellation_contained():
+                returned = await plugin.on_job_starting(job=job, worker=worker)
         except NotImplementedError:  # Chancy's sign for a plugin without this hook
             continue
         job = _job(returned, plugin, "on_job_starting")
@@ -62,20 +67,46 @@ async def run_completed_hooks(
     """
     for plugin in with_hook("on_job_completed", plugins):
         try:
-            returned = await plugin.on_job_completed(
-                job=job, worker=worker, exc=exc, result=result
-            )
+            with _cancellation_contained():
+                returned = await plugin.on_job_completed(
+                    job=job, worker=worker, exc=exc, result=result
+                )
             job = _job(returned, plugin, "on_job_completed")
         except NotImplementedError:  # Chancy's sign for a plugin without this hook
             continue
         except Exception as error:  # noqa: BLE001  # whatever a plugin raises
-            name = type(plugin).__name__
-            report(
-                f"{name}.on_job_completed failed for the job {job.func} ({job.id})",
-                error,
-                task=name,
-            )
+            _report(plugin, "on_job_completed", job, error, report)
     return job
+
+
+async def run_updated_hooks(
+    hooks: Iterable[Plugin], *, job: QueuedJob, worker: Any, report: Report
+) -> None:
+    """Tells plugins of a saved result; the error of one does not keep it from others."""
+    for plugin in hooks:
+        try:
+            with _cancellation_contained():
+                await plugin.on_job_updated(job=job, worker=worker)
+        except Exception as error:  # noqa: BLE001  # whatever a plugin raises
+            _report(plugin, "on_job_updated", job, error, report)
+
+
+def _report(
+    plugin: Plugin, hook: str, job: QueuedJob, error: Exception, report: Report
+) -> None:
+    name = type(plugin).__name__
+    report(f"{name}.{hook} failed for the job {job.func} ({job.id})", error, task=name)
+
+
+@contextmanager
+def _cancellation_contained() -> Iterator[None]:
+    """Turns a CancelledError of something that a hook waited for into a plain error."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise RuntimeError("what the hook waited for was cancelled") from error
 
 
 def _job(returned: object, plugin: Plugin, hook: str) -> QueuedJob:

@@ -72,7 +72,11 @@ class Supervisor(TaskManager):
         self._find = find
 
     def add(self, name: str, task: _Run) -> "asyncio.Task[None]":
-        return super().add(name, self._isolated(name, task, self._find(name)))
+        again = self._find(name)
+        if again is None:
+            # Whoever adds a task again that had ended has started it anew.
+            self._monitor.failing.pop(name, None)
+        return super().add(name, self._isolated(name, task, again))
 
     async def cancel(self, name: str) -> None:
         tasks = [task for task in self if task.get_name() == name]
