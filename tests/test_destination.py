@@ -57,7 +57,9 @@ def test_by_default_no_job_has_a_schedule_and_the_sample_job_shows_how_to_add_on
     plain = tmp_path / "plain/billing/workers"
     text = (plain / "chancy_initialization.py").read_text()
     job = ast.parse((plain / "send_digest/worker.py").read_text())
-    _, _, shown = (ast.get_docstring(job) or "").partition("has it:\n\n")
+    _, _, shown = (ast.get_docstring(job) or "").partition(
+        "chancy_initialization.py:\n\n"
+    )
     nothing = "CRON_JOBS: list[CronJob] = []"
     import_line = "from .send_digest.worker import send_digest\n"
     assert nothing in text and import_line not in text
