@@ -94,6 +94,12 @@ async def fails_once(*, context: QueuedJob) -> None:
         raise RuntimeError("the first attempt fails")
 
 
+@job()
+async def keeps_its_job(*, of_mine: "QueuedJob", note: str = "") -> None:
+    of_mine.meta["note"] = note
+    setattr(of_mine, "attempts", 7)  # noqa: B010  # a job cannot be changed
+
+
 @asynccontextmanager
 async def working(*plugins: Plugin, **options: Any) -> AsyncIterator[Worker]:
     """A Worker with plugins; it starts when the tables are there."""
@@ -163,6 +169,11 @@ async def test_jobs_are_pushed_found_cancelled_and_run_again() -> None:
             2,
         )
         assert "the first attempt fails" in twice.errors[0]["traceback"]
+        # The context is found by its type, which can be a string, whatever its name; only
+        # its meta can change.
+        kept = await end(app, await app.push(keeps_its_job.job.with_kwargs(note="a")))
+        assert (kept.state, kept.meta["note"]) == (State.FAILED, "a")
+        assert "FrozenInstanceError" in kept.errors[0]["traceback"]
         later = datetime.now(tz=UTC) + timedelta(hours=1)
         tomorrow = greet.job.with_scheduled_at(later).with_unique_key("tomorrow")
         first = await app.push(tomorrow)
@@ -192,6 +203,9 @@ async def test_jobs_are_pushed_found_cancelled_and_run_again() -> None:
         assert (await end(app, first)).state == State.SUCCEEDED
         await app.retry_jobs([first])
         assert (await end(app, first)).attempts == 1
+        # The key of a job that has ended is free again.
+        again = await app.push(greet.job.with_unique_key("tomorrow"))
+        assert again != first and (await end(app, again)).state == State.SUCCEEDED
         await app.purge_jobs([first])
         assert await app.get_job(first) is None
 
@@ -272,7 +286,7 @@ async def test_queues_are_declared_paused_and_deleted() -> None:
         await app.delete_queue("thread")
         await until(lambda: "thread" not in worker)
         assert await app.get_job(held) is None
-        gpu = Queue("gpu", tags={"has=gpu"}, executor=Chancy.Executor.Async)
+        gpu = Queue("gpu", tags={r"has=[fg]pu"}, executor=Chancy.Executor.Async)
         cpu = Queue("cpu", tags={"has=cpu"}, executor=Chancy.Executor.Async)
         for queue in (gpu, cpu):
             await app.declare(queue)

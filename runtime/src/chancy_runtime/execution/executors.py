@@ -164,9 +164,11 @@ class _Contained(Executor):
         cls, job: QueuedJob
     ) -> tuple[Callable[..., Any], dict[str, Any]]:
         try:
-            return super().get_function_and_kwargs(job)
+            function, kwargs = super().get_function_and_kwargs(job)
         except (ImportError, AttributeError) as error:
             raise JobMissing(f"{job.func} cannot be imported: {error}") from error
+        kwargs.update(dict.fromkeys(_takes_job_in_text(function), job))
+        return function, kwargs
 
     @classmethod
     def prepare_job_for_execution(
@@ -189,6 +191,26 @@ class _Contained(Executor):
         _, function, takes_job = plan
         kwargs = {**dict(job.kwargs or {}), **dict.fromkeys(takes_job, job)}
         return job, function, kwargs
+
+
+def _takes_job_in_text(function: Callable[..., Any]) -> list[str]:
+    """Returns the arguments for the job itself whose annotations are strings.
+
+    That is each annotation below `from __future__ import annotations`. Chancy 0.26 does
+    not read them, and the function misses its argument.
+    """
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and isinstance(text := parameter.annotation, str)
+        and (
+            # Its import may be one for type checkers only.
+            text.strip("\"'").rpartition(".")[2] == QueuedJob.__name__
+            or names.get(text) is QueuedJob
+        )
+    ]
 
 
 def _found_by(executor: Any) -> object:
