@@ -101,6 +101,11 @@ def ignore_the_job(root: Path) -> None:
     commit(root)
 
 
+def ignore_the_answers(root: Path) -> None:
+    run("git", "rm", "-q", "--cached", ANSWERS, cwd=root)
+    add_line(root / ".gitignore", ".copier*")
+
+
 def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
     lock(root, "0.8.3")
     run(
@@ -193,10 +198,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         f"git add -f {WORKERS}/send_digest/__init__.py",
     ),
     "ignored-answers": (
-        lambda root: [
-            run("git", "rm", "-q", "--cached", ANSWERS, cwd=root),
-            add_line(root / ".gitignore", ".copier*"),
-        ],
+        ignore_the_answers,
         ANSWERS,
         "git ignores (.gitignore:6 has .copier*), so that no clone has .copier-answers.yml",
         "git add -f .copier-answers.yml, or narrow that line",
