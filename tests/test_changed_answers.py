@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chancy_workers import remove_job
 
 from . import edits
 from .releases import (
@@ -137,7 +138,9 @@ def test_one_command_removes_a_job_with_everything_rendered_for_it(
 ) -> None:
     """Its files, its test, its schedule and its route; the result equals a fresh render."""
     main = root / "app/billing/main.py"
-    main.write_text(main.read_text().replace("billing service.", "billing service!"))
+    main.write_text(
+        main.read_text().replace("billing service.", "billing service!") + ROUTE
+    )
     report = root / WORKERS / "report" / "worker.py"
     report.write_text(f"{report.read_text()}\n# The team's.\n")
     commit_all(root)
@@ -148,11 +151,92 @@ def test_one_command_removes_a_job_with_everything_rendered_for_it(
     expected[f"{WORKERS}/report/worker.py"] = report.read_bytes()
     before, after = b"billing service.", b"billing service!"
     rendered = expected["app/billing/main.py"]
-    expected["app/billing/main.py"] = rendered.replace(before, after)
+    expected["app/billing/main.py"] = rendered.replace(before, after) + ROUTE.encode()
     assert read_files(root) == expected
     assert "stay" not in printed and "conflict" not in printed
     assert "Queued jobs of it fail once this is deployed" in printed
     assert not (root / WORKERS / "send_digest").exists()
+
+
+ROUTE = """
+
+@app.get("/ours")
+async def ours() -> None:
+    \"\"\"The team's.\"\"\"
+"""
+# What a team wrote into main.py beside the sample's routes: what is in its place, and what
+# is left of that without the job.
+BESIDE: dict[str, tuple[str, str, str]] = {
+    "after-the-routes": (
+        '    return {"id": str(id), "state": job.state.value}\n',
+        f'    return {{"id": str(id), "state": job.state.value}}\n{ROUTE}',
+        ROUTE,
+    ),
+    "between-the-routes": (
+        '\n\n@app.get("/jobs/{id}")\n',
+        f'{ROUTE}\n\n@app.get("/jobs/{{id}}")\n',
+        ROUTE,
+    ),
+    "a-name-more-from-the-same-module": (
+        "import FastAPI, HTTPException\n",
+        "import FastAPI, HTTPException, Response  # noqa: F401\n",
+        "import FastAPI, HTTPException, Response  # noqa: F401\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", list(BESIDE))
+def test_what_a_team_wrote_beside_the_sample_s_routes_stays_when_they_go(
+    where: str, render: Callable[..., Path]
+) -> None:
+    before, after = (
+        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
+        for jobs in (ANSWERS["jobs"][:1], [])
+    )
+    old, new, left = BESIDE[where]
+    assert old in before
+
+    merged = remove_job.merged(before.replace(old, new), before, after)
+
+    expected = (
+        after + left if left == ROUTE else after.replace("import FastAPI\n", left)
+    )
+    assert merged == expected
+
+
+def test_a_route_of_the_team_s_keeps_the_imports_that_it_uses(
+    render: Callable[..., Path],
+) -> None:
+    before, after = (
+        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
+        for jobs in (ANSWERS["jobs"][:1], [])
+    )
+    route = ROUTE.replace("ours()", "ours(id: UUID)")
+
+    text = remove_job.merged(before + route, before, after)
+
+    imported = "contextmanager\nfrom uuid import UUID\n"
+    assert text == after.replace("contextmanager\n", imported, 1) + route
+
+
+def test_a_route_that_the_team_changed_stays_with_its_import(
+    render: Callable[..., Path],
+) -> None:
+    """The command then names the import as a use of the job."""
+    before, after = (
+        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
+        for jobs in (ANSWERS["jobs"][:1], [])
+    )
+    old = "    reference = await"
+    assert old in before
+
+    text = remove_job.merged(
+        before.replace(old, f"    print(job)\n{old}"), before, after
+    )
+
+    assert text is not None
+    assert "    print(job)\n" in text
+    assert "from .workers.send_digest.worker import send_digest\n" in text
 
 
 # Files that use the job `report`, with the line that uses it.

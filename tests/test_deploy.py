@@ -117,6 +117,19 @@ def test_without_the_answer_no_file_of_a_deployment_is_rendered(backend: Path) -
     )
 
 
+def test_only_lines_with_a_text_that_cannot_be_broken_are_long(
+    deployments: list[Path],
+) -> None:
+    text = re.compile(r"'(\\'|[^'])*'|\"[^\"]*\"")
+    for name in (*DEPLOY_FILES, "Dockerfile", "compose.yaml", "*dockerignore"):
+        for path in [each for at in deployments for each in at.rglob(name)]:
+            for line in path.read_text().splitlines():
+                line = line.replace(ANSWERS["service"]["service"], "billing")
+                if not line.lstrip().startswith(("#", "//", "echo", "printf")):
+                    line = text.sub("", line)
+                assert len(line) <= 88, (path, line)
+
+
 def test_a_service_has_all_files_of_its_deployment_in_its_own_folder(
     rendered: Callable[[str, dict[str, object]], Path],
 ) -> None:

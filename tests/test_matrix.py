@@ -32,7 +32,12 @@ LONG_TAG = "a-tag-" * 10 + "123"
 MATRIX: dict[str, dict[str, Any]] = {
     "backend": BACKEND,
     "service": {"service": "billing"},
-    "service-without-sentry": {"service": "billing", "sentry": False, "jobs": []},
+    "service-without-sentry": {
+        "service": "billing",
+        "sentry": False,
+        "jobs": [],
+        "database_secret": f"A-SECRET-WITH-A-NAME-OF-69-CHARACTERS{'-X' * 16}",
+    },
     "no-jobs": {**BACKEND, "jobs": [], "sentry": False},
     "many-jobs": {
         **BACKEND,
@@ -100,7 +105,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "jobs": [LONG_JOB, {"name": f"{LONG_JOB[:-1]}2", "schedule": "@daily"}],
         "database_secret": "A-SECRET-WITH-A-NAME-OF-FORTY-CHARACTERS",
         "dashboard": "in_api",
-        "dashboard_secret": "ANOTHER-WITH-A-NAME-OF-FORTY-CHARACTERS1",
+        "dashboard_secret": f"ANOTHER-WITH-A-NAME-OF-47-CHARACTERS{'-X' * 5}1",
     },
 }
 # A team's strict linters; docs/questions.md lists the rules that are ignored here.

@@ -22,13 +22,18 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(name)
 
 
-def test_several_run_at_once_each_in_its_folder_and_leave_nothing(folder: Path) -> None:
+def test_several_run_at_once_each_in_its_folder_and_leave_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = ("one", "two ")
     servers = []
-    for name in ("one", "two"):
-        (folder / name).mkdir()
-        servers.append(EmbeddedServer(folder / name))
+    with monkeypatch.context() as person:
+        person.setenv("PGDATESTYLE", "theirs")  # No server starts with it.
+        for name in folders:
+            (folder / name).mkdir()
+            servers.append(EmbeddedServer(folder / name))
 
-    for name, server in zip(("one", "two"), servers, strict=True):
+    for name, server in zip(folders, servers, strict=True):
         data = str(folder / name / "data")
         assert query(server.url, "SHOW data_directory") == [(data,)]
     servers[0].stop()

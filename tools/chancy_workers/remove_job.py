@@ -160,24 +160,24 @@ def _take_out_of_main(project: Project, updated: Project) -> None:
         rendered.append(folder / updated.main.relative_to(updated.folder))
     texts = [path.read_text(encoding="utf-8") for path in (updated.main, *rendered)]
     try:
-        merged = _merged(*texts)
+        text = merged(*texts)
     except SyntaxError:
         return
-    if merged is not None:
-        updated.main.write_text(merged, encoding="utf-8")
+    if text is not None:
+        updated.main.write_text(text, encoding="utf-8")
 
 
-def _merged(mine: str, before: str, after: str) -> str | None:
+def merged(mine: str, before: str, after: str) -> str | None:
     """The team's file with the change of the render, if it has every name that it uses."""
     flaws = _flaws(mine)
     whole = merge_statements(mine, before, after, imports=True)
     if _flaws(whole) <= flaws:
         return whole
     # The team uses what the render imported, or imports it in lines of its own.
-    merged = merge_statements(mine, before, after, imports=False)
+    routes = merge_statements(mine, before, after, imports=False)
     if not flaws:
-        merged = _ruff(merged, "--select=F401", "--fix").stdout
-    return merged if _flaws(merged) <= flaws else None
+        routes = _ruff(routes, "--select=F401", "--fix").stdout
+    return routes if _flaws(routes) <= flaws else None
 
 
 def _flaws(text: str) -> set[str]:

@@ -48,8 +48,9 @@ def merge_statements(mine: str, before: str, after: str, *, imports: bool) -> st
                     gaps[at] = gap if there[at][0] == was else there[at][0]
             continue
         gone.update(found)
-        previous = [place[body] for _, body in old[:i] if body in place]
-        for at in found[:1] or previous[-1:]:
+        if tag == "insert":
+            found = [place[body] for _, body in old[:i] if body in place][-1:]
+        for at in found[:1]:
             put[at] = "".join(gap + body for gap, body in new[j:j_end])
     return _joined(there, gaps, gone, put)
 
