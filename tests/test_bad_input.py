@@ -619,6 +619,8 @@ def test_every_accepted_schedule_can_run(problems: Any) -> None:
         *("0 9 * * l5", "0 9 * * L5", "0 9 * * 0-7", "0 9 * feb-oct/2 sat,sun"),
         *("0 0 29 2 *", "00 07 * * *", "0 0 1-31/2 * *", "@daily", "@Daily", "@hourly"),
         *("@midnight", "@weekly", "@monthly", "@yearly", "@annually"),
+        *("0 0 29 2 *", "0 0 l 2 *", "0 0 31 2 mon", "0 0 31 2-12/2 *", "0 0 1,31 2 *"),
+        *("0 0 31 feb,mar *", "0 0 */31 2 *", "0 0 31 */5 *"),
     ],
 )
 def test_a_usual_schedule_is_accepted(schedule: str, problems: Any) -> None:
@@ -668,6 +670,9 @@ def test_a_schedule_that_croniter_refuses_is_refused(
         ("0 0 11 * l7", "only when both are true"),
         ("0 0 * * *,fri#2", "mixes plain weekdays"),
         ("r * * * *", 'minute "r"'),
+        *((f"0 0 {date} *", "never comes") for date in ("31 2", "30 feb", "30,31 2")),
+        *((f"0 0 {date} *", "never comes") for date in ("31 4-8/5", "31 2,sep,11")),
+        ("0 0 31 2 *,mon", "never comes"),
     ],
 )
 def test_a_schedule_that_would_surprise_is_refused(
