@@ -126,7 +126,7 @@ class Recovery(OnOurWorker, recovery.Recovery):
     It rescues up to MOST_ROWS jobs in a transaction, and then goes on at once.
     After a start or an outage Recovery waits until every live worker has had the time to
     announce itself, because a crash of the server empties the table of workers. So it does
-    after a heartbeat of its own worker was late, since those of others may be late too.
+    after a heartbeat of its own worker was late, and it rescues nothing until then.
 
     Args:
         poll_interval: Seconds between two polls; without it the setting `poll_interval`.
@@ -142,8 +142,7 @@ class Recovery(OnOurWorker, recovery.Recovery):
 
     @classmethod
     async def recover(cls, worker: Any, chancy: Any, cursor: Any) -> int:
-        calm_for = time.monotonic() - chancy.monitor.calm_since
-        if worker.is_late or calm_for < worker.settling_time:
+        if time.monotonic() - chancy.monitor.calm_since < worker.settling_time:
             return 0
         query = sql.SQL(
             """
@@ -156,7 +155,11 @@ class Recovery(OnOurWorker, recovery.Recovery):
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
-                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s)
+                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s) AND EXISTS (
+                    SELECT FROM {workers} w
+                    WHERE w.worker_id = %(worker)s
+                    AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
+                )
                 LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
@@ -183,6 +186,8 @@ class Recovery(OnOurWorker, recovery.Recovery):
             ),
             {
                 "timeout": worker.heartbeat_timeout,
+                # Where this one's heartbeats do not arrive, others' may not either.
+                "worker": worker.worker_id,
                 # These are alive, whatever became of their heartbeats.
                 "here": [each.worker_id for each in chancy.workers],
                 "most": MAX_RESCUES,
