@@ -103,13 +103,18 @@ async def test_a_batch_costs_no_more_where_more_rows_stay(
     assert states(tables) == {"succeeded": stay}
 
 
+async def announce(worker: Worker, url: str) -> None:
+    async with explaining(url) as cursor, cursor.connection.transaction():
+        await worker.announce_worker(cursor.connection)
+
+
 async def test_a_heartbeat_does_not_wait_for_a_lock_on_the_jobs(tables: str) -> None:
     worker = Worker(plain_chancy(tables), register_signal_handlers=False)
     worker.claims_are_in_doubt()
 
     with lock(tables, "LOCK TABLE billing_jobs IN SHARE MODE"):
-        async with asyncio.timeout(60), explaining(tables) as cursor:
-            await worker.announce_worker(cursor.connection)
+        async with asyncio.timeout(60):
+            await announce(worker, tables)
 
     assert query(tables, "SELECT worker_id FROM billing_workers") == [
         (worker.worker_id,)
@@ -126,11 +131,12 @@ async def test_nothing_is_rescued_while_heartbeats_may_be_late(tables: str) -> N
         async with explaining(tables) as cursor, cursor.connection.transaction():
             return await Recovery.recover(worker, app, cursor)
 
-    app.monitor.calm_since = -1e9
+    await announce(worker, tables)
+    query(tables, "UPDATE billing_workers SET last_seen = NOW() - INTERVAL '1 day'")
     worker.last_heartbeat -= 60
+    app.monitor.calm_since = -1e9
     assert await rescued() == 0
-    async with explaining(tables) as cursor, cursor.connection.transaction():
-        await worker.announce_worker(cursor.connection)
+    await announce(worker, tables)
     assert await rescued() == 0
     app.monitor.calm_since = -1e9
     assert await rescued() == 1
@@ -152,6 +158,7 @@ async def test_a_rescue_costs_no_more_where_more_rows_stay(
     app = plain_chancy(tables)
     app.monitor.calm_since = -1e9
     worker = Worker(app, register_signal_handlers=False)
+    await announce(worker, tables)
     async with explaining(tables) as cursor, cursor.connection.transaction():
         assert await Recovery.recover(worker, app, cursor) == most
         goes_on = app.plugins["chancy.recovery"].wakeup_signal.is_set()

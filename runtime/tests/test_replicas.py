@@ -67,7 +67,8 @@ class Replicas:
         before = self.workers()
         service = self._stack.enter_context(self._backend.service(self._url))
         wait_until_ready(service)
-        (id,) = self.workers() - before
+        new = wait_for(lambda: self.workers() - before, what="the worker's row")
+        id = str(*new)
         self.running[id] = service
         return id
 

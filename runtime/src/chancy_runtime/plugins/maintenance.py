@@ -125,8 +125,8 @@ class Recovery(OnOurWorker, recovery.Recovery):
     its process does so again and again. The count is in the job's meta. Recovery rescues up
     to MOST_ROWS jobs in a transaction, and then continues at once. After a start or an outage
     it waits until every live worker has had the time to announce itself, because a crash of
-    the server empties the table of workers. It also waits after a late heartbeat of its own
-    worker, because those of other workers may be late too.
+    the server empties the table of workers. It also waits while a heartbeat of its own
+    worker is late and after it, because those of other workers may be late too.
 
     Args:
         poll_interval: Seconds between two polls. Default: the setting `poll_interval`.
@@ -142,8 +142,7 @@ class Recovery(OnOurWorker, recovery.Recovery):
 
     @classmethod
     async def recover(cls, worker: Any, chancy: Any, cursor: Any) -> int:
-        calm_for = time.monotonic() - chancy.monitor.calm_since
-        if worker.is_late or calm_for < worker.settling_time:
+        if time.monotonic() - chancy.monitor.calm_since < worker.settling_time:
             return 0
         query = sql.SQL(
             """
@@ -156,7 +155,11 @@ class Recovery(OnOurWorker, recovery.Recovery):
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
-                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s)
+                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s) AND EXISTS (
+                    SELECT FROM {workers} w
+                    WHERE w.worker_id = %(worker)s
+                    AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
+                )
                 LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
@@ -183,6 +186,8 @@ class Recovery(OnOurWorker, recovery.Recovery):
             ),
             {
                 "timeout": worker.heartbeat_timeout,
+                # If this Worker's heartbeats do not arrive, those of others may not either.
+                "worker": worker.worker_id,
                 # These Workers are alive, even if their heartbeats failed.
                 "here": [each.worker_id for each in chancy.workers],
                 "most": MAX_RESCUES,
