@@ -184,7 +184,8 @@ def root_for(source: Source, service: Service) -> tuple[str, str]:
     here = service.file.parent
     if start := find_start(service.file):
         shown = os.path.relpath(start.file, here)
-        note = f" The import fits {shown}, which starts {start.text}."
+        how = "names" if start.file.suffix == ".py" else "starts"
+        note = f" The import fits {shown}, which {how} {start.text}."
         return "." if start.as_package else str(here), note
     if is_started_as_a_file(source, service):
         return str(here), AS_A_FILE.format(stem=service.file.stem)
