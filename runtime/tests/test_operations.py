@@ -117,8 +117,6 @@ def test_a_failed_job_is_shown_with_its_error_and_times_in_utc(
     migrated_url: str, workers: Commands
 ) -> None:
     id = add(migrated_url, state="failed", completed_at="2026-01-02 03:04:05+01")
-    name = psycopg.conninfo.conninfo_to_dict(migrated_url)["dbname"]
-    query(migrated_url, f"ALTER DATABASE \"{name}\" SET DateStyle = 'SQL, DMY'")
 
     shown = workers("jobs", "--state", "failed", url=migrated_url).output
     head, line = shown.splitlines()
