@@ -200,6 +200,11 @@ class Worker(OpenWorker):
         """Seconds in which every live Worker has announced itself."""
         return 1.2 * self.heartbeat_poll_interval
 
+    @property
+    def is_late(self) -> bool:
+        """Whether this Worker should have announced itself again by now."""
+        return time.monotonic() - self.last_heartbeat > self.settling_time
+
     # --- start and stop --------------------------------------------------------------
 
     async def start(self) -> None:
@@ -413,7 +418,7 @@ class Worker(OpenWorker):
                     await self._give_back_unheard_of(cursor)
             except (LockNotAvailable, QueryCanceled):
                 self.claims_are_in_doubt()
-        if time.monotonic() - self.last_heartbeat > self.settling_time:
+        if self.is_late:
             # What held up this heartbeat may hold up those of others.
             self.monitor.calm_since = time.monotonic()
         self.last_heartbeat = time.monotonic()
