@@ -131,8 +131,6 @@ async def test_nothing_is_rescued_while_heartbeats_may_be_late(tables: str) -> N
         async with explaining(tables) as cursor, cursor.connection.transaction():
             return await Recovery.recover(worker, app, cursor)
 
-    await announce(worker, tables)
-    query(tables, "UPDATE billing_workers SET last_seen = NOW() - INTERVAL '1 day'")
     worker.last_heartbeat -= 60
     app.monitor.calm_since = -1e9
     assert await rescued() == 0
@@ -158,7 +156,6 @@ async def test_a_rescue_costs_no_more_where_more_rows_stay(
     app = plain_chancy(tables)
     app.monitor.calm_since = -1e9
     worker = Worker(app, register_signal_handlers=False)
-    await announce(worker, tables)
     async with explaining(tables) as cursor, cursor.connection.transaction():
         assert await Recovery.recover(worker, app, cursor) == most
         goes_on = app.plugins["chancy.recovery"].wakeup_signal.is_set()

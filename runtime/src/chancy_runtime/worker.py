@@ -201,6 +201,11 @@ class Worker(OpenWorker):
         """Seconds within which every live Worker announces itself."""
         return 1.2 * self.heartbeat_poll_interval
 
+    @property
+    def is_late(self) -> bool:
+        """Whether this Worker should have announced itself again by now."""
+        return time.monotonic() - self.last_heartbeat > self.settling_time
+
     # --- start and stop --------------------------------------------------------------
 
     async def start(self) -> None:
@@ -425,7 +430,7 @@ class Worker(OpenWorker):
                     await self._give_back_lost_claims(cursor)
             except (LockNotAvailable, QueryCanceled):
                 self.claims_are_in_doubt()
-        if time.monotonic() - self.last_heartbeat > self.settling_time:
+        if self.is_late:
             # What delayed this heartbeat may delay those of others.
             self.monitor.calm_since = time.monotonic()
         self.last_heartbeat = time.monotonic()

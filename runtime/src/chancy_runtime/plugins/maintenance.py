@@ -155,11 +155,7 @@ class Recovery(OnOurWorker, recovery.Recovery):
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
-                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s) AND EXISTS (
-                    SELECT FROM {workers} w
-                    WHERE w.worker_id = %(worker)s
-                    AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
-                )
+                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s) AND NOT %(late)s
                 LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
@@ -186,8 +182,8 @@ class Recovery(OnOurWorker, recovery.Recovery):
             ),
             {
                 "timeout": worker.heartbeat_timeout,
-                # If this Worker's heartbeats do not arrive, those of others may not either.
-                "worker": worker.worker_id,
+                # What delays the heartbeats of this Worker may delay those of others.
+                "late": worker.is_late,
                 # These Workers are alive, even if their heartbeats failed.
                 "here": [each.worker_id for each in chancy.workers],
                 "most": MAX_RESCUES,
