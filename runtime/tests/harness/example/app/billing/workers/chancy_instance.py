@@ -1,4 +1,4 @@
-"""Holds the service's one Chancy, for the code that pushes jobs."""
+"""Holds the service's one Chancy for everyone who pushes jobs."""
 
 import weakref
 
