@@ -1,18 +1,18 @@
-"""What a copy and an update cost: beside plain templates, and as backends grow.
+"""Measures what a copy and an update cost, beside plain templates and as backends grow.
 
     TMPDIR=/dev/shm uv run --with matplotlib python benchmarks/copier.py [--rounds N] [--plot FILE.svg]
 
-TMPDIR is a file system in memory: ext4 looks for free inodes at length where as many were
-deleted a moment ago, which a person's one update does not meet.
+TMPDIR must be a file system in memory: ext4 searches long for free inodes where many were
+just deleted, which does not happen in a person's single update.
 
-Copies and updates of this template, of one with a single file and of one with as many files
-as this renders take turns in one run. The other two hold plain text: nothing to render,
-nothing to check, nothing to run. Each is updated to a release that changes one line.
+Copies and updates of three templates take turns in one run: this one, one with a single
+file, and one with as many files as this one renders. The other two hold plain text, without
+checks or programs. Each is updated to a release that changes one line.
 
 Then one service is updated in backends of 100, 1,000 and 10,000 files, by Copier and by
-`chancy-workers update`, and, once, every service of backends with 1, 10 and 50 by the
-latter. Figures are the processor time of all processes, in seconds, so that other work on
-the machine counts little: medians of the rounds.
+`chancy-workers update`. After that, `chancy-workers update` updates every service of backends
+with 1, 10 and 50 services, once. Figures are the processor time of all processes, in seconds,
+so that other work on the machine matters little; they are medians of the rounds.
 """
 
 import argparse
@@ -57,14 +57,14 @@ def main() -> None:
         by_services = {"chancy-workers update": grow_services(ours, scratch)}
     for what, lines in (("files", by_files), ("services", by_services)):
         for name, points in lines.items():
-            told = ", ".join(f"{count:,}: {seconds:.1f} s" for count, seconds in points)
-            print(f"{name:23}by {what:10}{told}")
+            row = ", ".join(f"{count:,}: {seconds:.1f} s" for count, seconds in points)
+            print(f"{name:23}by {what:10}{row}")
     if arguments.plot:
         draw(arguments.plot, by_files, by_services)
 
 
 def compare(ours: Path, scratch: Path, rounds: int) -> None:
-    """Prints copies and updates of the three templates, and how many times ours costs."""
+    """Prints the costs of the three templates, and the ratios of ours to the others."""
     rendered = scratch / "rendered"
     copy_service(rendered, "billing", ours)
     files = sorted((rendered / "app" / "billing").rglob("*.py"))
@@ -86,16 +86,16 @@ def compare(ours: Path, scratch: Path, rounds: int) -> None:
             shutil.rmtree(root)
     for what in ("copy", "update"):
         medians = {name: statistics.median(costs[what, name]) for name in templates}
-        told = ", ".join(f"{name} {medians[name]:.2f} s" for name in templates)
+        row = ", ".join(f"{name} {medians[name]:.2f} s" for name in templates)
         ratios = ", ".join(
             f"{medians[OURS] / medians[name]:.2f} of {name}"
             for name in (ONE_FILE, AS_MANY)
         )
-        print(f"{what:8}{told}: {ratios}")
+        print(f"{what:8}{row}: {ratios}")
 
 
 def make_plain_template(folder: Path, files: Sequence[Path]) -> Path:
-    """A template of these files' texts and its answers, with two releases."""
+    """Makes a template of these files and an answers file, with two releases."""
     rendered = folder / "template"
     rendered.mkdir(parents=True)
     (folder / "copier.yml").write_text(
@@ -117,7 +117,7 @@ def make_plain_template(folder: Path, files: Sequence[Path]) -> Path:
 
 
 def cost(command: Sequence[str | Path], cwd: Path) -> float:
-    """The processor time of a command and of what it starts, in seconds."""
+    """Returns the processor time of a command and of its children, in seconds."""
     before = os.times()
     subprocess.run(
         [str(part) for part in command], cwd=cwd, check=True, capture_output=True
@@ -128,7 +128,7 @@ def cost(command: Sequence[str | Path], cwd: Path) -> float:
 
 
 def copy_service(root: Path, name: str, template: Path) -> float:
-    """Copies the working tree's release; returns what that cost."""
+    """Copies the working tree's release; returns the cost."""
     (root / "app" / name).mkdir(parents=True)
     (root / "pyproject.toml").touch()
     command = [
@@ -154,7 +154,7 @@ def by_program(root: Path) -> float:
 def grow_files(
     template: Path, scratch: Path, update: Callable[[Path], float], rounds: int
 ) -> Points:
-    """One service's update in backends of ever more files."""
+    """Measures the update of one service in backends with more and more files."""
     points = []
     for count in FILES:
         root = scratch / "files"
@@ -168,7 +168,7 @@ def grow_files(
 
 
 def grow_services(template: Path, scratch: Path) -> Points:
-    """The update of every service of a backend with ever more of them."""
+    """Measures the update of every service in backends with more and more services."""
     points = []
     for count in SERVICES:
         root = scratch / "services"
@@ -179,7 +179,7 @@ def grow_services(template: Path, scratch: Path) -> Points:
 
 
 def measure(root: Path, update: Callable[[Path], float], rounds: int) -> float:
-    """Commits a backend, updates it some times from there, and deletes it."""
+    """Commits a backend, updates it `rounds` times from that commit, and deletes it."""
     commit(root)
     costs = []
     for _ in range(rounds):
@@ -192,7 +192,7 @@ def measure(root: Path, update: Callable[[Path], float], rounds: int) -> float:
 def draw(
     file: Path, by_files: dict[str, Points], by_services: dict[str, Points]
 ) -> None:
-    """Draws both growths beside each other."""
+    """Draws the two plots side by side."""
     import matplotlib
     from matplotlib import pyplot
 

@@ -1,4 +1,4 @@
-"""Draws lines as a plain SVG; needs matplotlib: uv run --with matplotlib python …"""
+"""Draws lines as an SVG; needs matplotlib: uv run --with matplotlib python …"""
 
 from pathlib import Path
 

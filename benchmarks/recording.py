@@ -1,10 +1,11 @@
-"""Records the way from an empty folder to a job that ran, as docs/terminal.svg:
+"""Records all commands from an empty folder to a job that ran, as docs/terminal.svg:
 
     uv run --with pyte python benchmarks/recording.py
 
 It types into a real shell, in a scratch backend with a real PostgreSQL. The template is
-this repository's HEAD, at the URL that the pages use. Each line appears in the picture
-when it came, with pauses of at most a second; without animations all lines are there.
+this repository's HEAD, at the URL that the pages use. In the picture, each line appears at
+the time when it was printed, with pauses of at most a second. Without animations all lines
+are visible.
 """
 
 import os
@@ -53,7 +54,7 @@ COLOURS = {"default": "#d6deeb", "green": "#22c55e", "red": "#f87171"} | {
 
 
 class Terminal:
-    """A shell, what its screen shows, and when each line became what it is."""
+    """A shell, its screen, and the time of the last change of each line."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.screen = pyte.Screen(COLUMNS, ROWS)
@@ -83,14 +84,14 @@ class Terminal:
         while self._read() or not self._prompts():
             if time.monotonic() > deadline:
                 shown = "\n".join(self.screen.display).rstrip()
-                raise TimeoutError(f"the last command does not end:\n{shown}")
+                raise TimeoutError(f"the last command did not end in time:\n{shown}")
 
     def _prompts(self) -> bool:
         line = self.screen.display[self.screen.cursor.y]
         return line.rstrip() == "$"
 
     def _read(self) -> bool:
-        """Takes what comes within half a second."""
+        """Reads the output of at most half a second; returns whether there was any."""
         if not select.select([self._ours], [], [], 0.5)[0]:
             return False
         before = list(self.screen.display)
@@ -102,15 +103,15 @@ class Terminal:
         return True
 
     def end(self) -> None:
-        self._shell.send_signal(signal.SIGHUP)  # It ends its jobs too.
+        self._shell.send_signal(signal.SIGHUP)  # The shell ends its jobs too.
         self._shell.wait()
         os.close(self._ours)
 
 
 @contextmanager
 def backend() -> Iterator[tuple[Path, dict[str, str]]]:
-    """A repository without workers, and the environment in which it finds all it needs."""
-    scratch = Path("/tmp/recording")  # The picture has this path.
+    """Yields a repository without workers, and the environment for its commands."""
+    scratch = Path("/tmp/recording")  # The picture shows this path.
     scratch.mkdir()
     try:
         template, folder = scratch / "template", scratch / "backend"
@@ -144,8 +145,8 @@ def run(*command: str | Path, cwd: Path) -> None:
 
 
 def drawn(screen: pyte.Screen, came: list[float]) -> str:
-    """The screen as a picture whose lines appear one after the other."""
-    last = screen.cursor.y  # The prompt, which nobody needs.
+    """Returns the screen as an SVG whose lines appear one after the other."""
+    last = screen.cursor.y  # The last line is an empty prompt.
     rows, latest, at = [], 0.0, 0.5
     for row in range(last):
         at += min(max(came[row] - latest, 0), 1)
@@ -171,7 +172,7 @@ def drawn(screen: pyte.Screen, came: list[float]) -> str:
 
 
 def line(cells: list[pyte.screens.Char], y: float) -> str:
-    """A line as texts of one colour each, which are as wide in every font."""
+    """Returns a line as texts of one colour each, equally wide in every font."""
     texts, column = [], 0
     for (colour, bold), group in groupby(cells, lambda cell: (cell.fg, cell.bold)):
         text = "".join(cell.data for cell in group)

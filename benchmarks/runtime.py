@@ -2,21 +2,21 @@
 
     uv run python benchmarks/runtime.py [--quick] [--only drain,bulk,latency,idle,http]
 
-Those are the parts of a run without --only. These take long, and run when they are named:
+Without --only, those parts run. The following take long, and run only if they are named:
 
-    depth       drain while 5,000 to 1,000,000 jobs wait (--depths), what is done pushed again
-    load        push to start while 100 to 3,000 jobs a second come (--loads)
-    elsewhere   push to start while as many as the largest depth wait in another queue
+    depth       drain while 5,000 to 1,000,000 jobs wait (--depths); a job is pushed for each that ran
+    load        push to start while 100 to 3,000 jobs a second are pushed (--loads)
+    elsewhere   push to start while as many jobs as the largest depth wait in another queue
     held        drain while another session holds a transaction open (--hold, in seconds)
     fsync       drain and bulk push with fsync on, beside the parts above with it off
     processes   drain with 1, 2, 4 and 8 worker processes
 
-With --plots FOLDER, depth and load also write an SVG there (uv run --with matplotlib …), and
---who rendered,pgqueuer leaves the others out. With --previous COMMIT, the service and the library
-of that commit take part. Prints a Markdown table. All run on one PostgreSQL of the benchmark's own, each in a
-database of its own, and take turns, so that a slow minute of the machine is everybody's.
-The others are installed from their packages into environments of their own, in a folder
-of the system's temporary one that is kept for the next run.
+With --plots FOLDER, depth and load also write an SVG there (uv run --with matplotlib …).
+--who rendered,pgqueuer measures only these two. With --previous COMMIT, the service and the library
+of that commit take part. The result is a Markdown table. The benchmark starts one PostgreSQL, and
+each contestant has its own database in it. They take turns, so that a slow minute of the machine
+affects all of them. The other queues are installed from their packages, each into its own
+environment, in a temporary folder that is kept for the next run.
 """
 
 import argparse
@@ -55,7 +55,7 @@ SERVER = (
     "synchronous_commit = on",
     "shared_buffers = 256MB",
     "max_connections = 200",
-    # Once an hour: it would strike one of them and not the others.
+    # Once an hour, because a vacuum would slow one contestant and not the others.
     "autovacuum_naptime = 1h",
 )
 OURS, PLAIN, PREVIOUS = "rendered", "plain Chancy", "previous release"
@@ -66,20 +66,20 @@ TIMEOUT = 120
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A queue: how it is installed, how a job gets into it, how it tells the end.
+    """A queue: how it is installed, how jobs are pushed, and how to see that they are done.
 
     Args:
-        folder: Where its commands run, which finds its jobs.
+        folder: The folder in which its commands run and find its jobs.
         bin: The folder of its environment's commands.
-        install: The command that makes its tables; {url} is the database.
-        insert: Inserts `count` jobs in one transaction, as its own bulk push does.
-        func: How a row names a job.
-        unfinished: The condition of a row that is not done.
-        table: Of its jobs.
-        documented: The command of its worker, as its documentation has it.
-        best: The same at the setting that drained fastest here.
-        bulk: The command that pushes jobs by its own bulk push.
-        jobs: How many to drain; less where it is slow, the figure is a rate.
+        install: The command that creates its tables; {url} is the database.
+        insert: Inserts `count` jobs in one transaction, like its own bulk push.
+        func: The name of a job in a row.
+        unfinished: The SQL condition for jobs that are not done.
+        table: The table of its jobs.
+        documented: The command of its worker in its documentation.
+        best: The same command with the setting that drained fastest here.
+        bulk: The command of its own bulk push.
+        jobs: How many jobs to drain; fewer if it is slow, since the figure is a rate.
     """
 
     name: str
@@ -110,7 +110,7 @@ SELECT pg_notify('billing_events', '{"t": "queue.pushed", "q": "default"}')
 
 
 def systems(folder: Path, previous: str | None) -> list[System]:
-    """Renders ours, installs the others; one that cannot be installed is left out."""
+    """Renders ours and installs the others; skips those that cannot be installed."""
     python = Path(sys.executable)
     bulk = str(CONTESTANTS / "bulk.py")
     chancy: dict[str, Any] = {
@@ -208,7 +208,7 @@ def systems(folder: Path, previous: str | None) -> list[System]:
 
 
 def previous_release(commit: str, ours: System, folder: Path) -> System | None:
-    """The service and the library of an older commit; None where they are not to be had."""
+    """Returns the service and the library of an older commit, or None without them."""
     library = f"git+file://localhost{ROOT}@{commit}#subdirectory=runtime"
     packages = [f"chancy-runtime[fastapi,sentry] @ {library}", "psycopg[binary]"]
     bin = installed(f"previous-{commit}", *packages, python=sys.executable)
@@ -232,10 +232,11 @@ def previous_release(commit: str, ours: System, folder: Path) -> System | None:
 def render(
     folder: Path, concurrency: int | None = None, commit: str | None = None
 ) -> Path:
-    """Renders a backend at its defaults, but for the concurrency; writes its jobs.
+    """Renders a backend with the default answers; writes its jobs.
 
     Args:
-        commit: Of an older template.
+        concurrency: Of the queue, if it is not the default.
+        commit: The commit of an older template, if it is not the working tree.
     """
     answers = ["scope=backend", "jobs=[noop, probe, rest, tick]"]
     if concurrency:
@@ -258,7 +259,7 @@ def render(
 
 
 def installed(name: str, *packages: str, python: str = ">=3.11") -> Path | None:
-    """Returns the commands' folder of an environment with the packages, made once."""
+    """Returns the commands of an environment with the packages, which is kept."""
     home = PEERS / name
     if not (home / "complete").exists():
         shutil.rmtree(home, ignore_errors=True)
@@ -269,14 +270,14 @@ def installed(name: str, *packages: str, python: str = ">=3.11") -> Path | None:
         steps = ([*make, "--python", python, str(home)], [*fill, *packages])
         variables = {**os.environ, "PATH": path}
         if any(subprocess.run(step, env=variables).returncode for step in steps):
-            print(f"{name} cannot be installed here and is left out", file=sys.stderr)
+            print(f"{name} cannot be installed here and is skipped", file=sys.stderr)
             return None
         (home / "complete").touch()
     return home / "bin"
 
 
 def uvloop() -> list[str]:
-    """The folder of uvloop for this Python, where it can be installed."""
+    """Returns the folder of uvloop for this Python, if it can be installed."""
     bin = installed("uvloop", "uvloop", python=sys.executable)
     return [str(path) for path in bin.parent.glob("lib/*/site-packages")] if bin else []
 
@@ -319,7 +320,7 @@ class Database:
 
     @contextmanager
     def worker(self, best: bool = False) -> Iterator[None]:
-        """A worker that has run some jobs, and is idle."""
+        """Runs a worker that has run some jobs and is idle."""
         self.clear()
         self.push("noop", count=100)
         with self.processes(1, best) as (process,):
@@ -332,7 +333,7 @@ class Database:
     def processes(
         self, count: int, best: bool = False
     ) -> Iterator[list[subprocess.Popen[bytes]]]:
-        """So many worker processes, which start with the block."""
+        """Starts `count` worker processes, and stops them at the end."""
         command = self.system.best if best else self.system.documented
         folder = (self.system.best_folder if best else None) or self.system.folder
         started = [self._run(command, folder) for _ in range(count)]
@@ -343,7 +344,7 @@ class Database:
                 stop(process)
 
     def bulk(self, seconds: float, *arguments: str) -> float:
-        """Jobs per second of its own bulk push."""
+        """Returns the jobs per second of its own bulk push."""
         self.empty()
         command = [*self.system.bulk, str(seconds), *arguments]
         process = self._run(command, self.system.folder, subprocess.PIPE)
@@ -353,7 +354,7 @@ class Database:
         return float(output)
 
     def empty(self) -> None:
-        """Does what clear() does in a moment, also with millions of rows."""
+        """Deletes all jobs like clear(), but in a moment even with millions of rows."""
         self.connection.execute(f"TRUNCATE {self.system.table} CASCADE")
 
     def clear(self) -> None:
@@ -368,10 +369,10 @@ class Database:
         connection: psycopg.Connection | None = None,
         elsewhere: bool = False,
     ) -> float:
-        """Inserts jobs in one transaction; returns when it began.
+        """Inserts jobs in one transaction; returns the time of its start.
 
         Args:
-            elsewhere: Into a queue that no worker takes from.
+            elsewhere: Whether to push into a queue that no worker takes.
         """
         insert = self.system.insert
         if elsewhere:
@@ -388,7 +389,7 @@ class Database:
         return sent
 
     def wait(self, alive: Callable[[], bool] = lambda: True) -> None:
-        """Returns when no job is unfinished."""
+        """Waits until all jobs are done."""
         unfinished = (
             f"SELECT FROM {self.system.table} WHERE {self.system.unfinished} LIMIT 1"
         )
@@ -400,12 +401,12 @@ class Database:
 
     @property
     def ticks(self) -> int:
-        """How many jobs of that name have run, by what they have printed."""
+        """How many jobs named tick have run, according to the log."""
         return 100 * self.log.read_text().count("tick\n")
 
     @property
     def latencies(self) -> list[float]:
-        """What the probes have printed, in milliseconds."""
+        """The times that the probes have printed, in milliseconds."""
         lines = self.log.read_text().splitlines()
         return [1000 * float(line.split()[1]) for line in lines if line[:5] == "probe"]
 
@@ -438,7 +439,7 @@ class Report:
             else ""
         )
         self.rows.append((what, who, f"{middle:,.{digits}f}", spread, ""))
-        # A long run that ends early has said what it found.
+        # If a long run is interrupted, its results so far are visible.
         print(*self.rows[-1], sep=" | ", file=sys.stderr, flush=True)
         return middle
 
@@ -459,7 +460,7 @@ class Report:
 
 
 def best_peer(medians: dict[str, float], choose: Callable[..., str]) -> str:
-    """The name of the best of those that are not Chancy."""
+    """Returns the name of the best of those that are not Chancy."""
     peers = {
         name: value
         for name, value in medians.items()
@@ -471,7 +472,7 @@ def best_peer(medians: dict[str, float], choose: Callable[..., str]) -> str:
 def measure_drain(
     databases: list[Database], report: Report, rounds: int, note: str = ""
 ) -> None:
-    """Jobs per second from the push of a backlog to its last saved result."""
+    """Measures jobs per second from the push of a backlog to its last saved result."""
     rates: dict[tuple[str, bool], list[float]] = {}
     turns = [(database, best) for database in databases for best in (False, True)]
     for _ in range(rounds):
@@ -497,7 +498,7 @@ def measure_drain(
 def measure_bulk(
     databases: list[Database], report: Report, rounds: int, note: str = ""
 ) -> None:
-    """Jobs per second of each one's own bulk push, 1,000 in a transaction."""
+    """Measures jobs per second of each bulk push, with 1,000 jobs in a transaction."""
     rates: dict[tuple[str, str], list[float]] = {}
     turns = [(each, "") for each in databases]
     turns += [(each, "keys") for each in databases if each.system.name in (OURS, PLAIN)]
@@ -529,13 +530,13 @@ def against(
 ) -> None:
     """Adds the ratios to plain Chancy, the previous release and the best peer.
 
-    Each where it took part.
+    A contestant that did not take part is left out.
 
     Args:
-        plain: What is wanted of the first, such as "≥ 8".
-        previous: What is wanted of the second.
-        peer: What is wanted of the third.
-        peers: Which peers count; all of them where there are none.
+        plain: The wanted ratio to plain Chancy, such as "≥ 8".
+        previous: The wanted ratio to the previous release.
+        peer: The wanted ratio to the best peer.
+        peers: The names of the peers that count; without them, all peers.
     """
     if OURS not in medians:
         return
@@ -564,12 +565,12 @@ def steady_rate(
     processes: int = 1,
     after: float = 0,
 ) -> float:
-    """Jobs run per second while `depth` jobs wait: for each that has run, one is pushed.
+    """Returns jobs per second while `depth` jobs wait; each that ran is replaced.
 
     Args:
-        completions: How many are counted, after a tenth of them that are not.
-        processes: How many processes work.
-        after: Seconds of work before the count.
+        completions: How many jobs are counted, after a tenth of that number as warm-up.
+        processes: The number of worker processes.
+        after: The minimum length of the warm-up, in seconds.
     """
     database.empty()
     database.push("tick", count=depth)
@@ -602,7 +603,7 @@ def measure_depth(
     depths: Sequence[int],
     completions: int,
 ) -> dict[str, plots.Points]:
-    """Jobs per second at each depth; returns a line for each contestant."""
+    """Measures jobs per second at each depth; returns a line for each contestant."""
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
         for depth in depths:
@@ -629,13 +630,13 @@ def measure_depth(
 def measure_held(
     databases: list[Database], report: Report, seconds: float, completions: int
 ) -> None:
-    """Jobs per second when a transaction has been open for some time."""
+    """Measures jobs per second when a transaction has been open for some time."""
     medians = {}
     what = f"drain, a transaction open for {seconds:.0f} s, jobs/s"
     for database in shuffled(databases):
         with psycopg.connect(database.url) as holder:
             holder.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            holder.execute("SELECT 1")  # A snapshot, and no lock of a table.
+            holder.execute("SELECT 1")  # It takes a snapshot, and locks no table.
             rate = steady_rate(database, JOBS, completions, after=seconds)
         medians[database.system.name] = report.row(
             what, database.system.name, [rate], 0
@@ -648,10 +649,10 @@ def measure_held(
 def measure_processes(
     databases: list[Database], report: Report, completions: int
 ) -> None:
-    """Jobs per second of several worker processes."""
+    """Measures jobs per second with several worker processes."""
     for count in (1, 2, 4, 8):
         for database in shuffled(databases):
-            # Eight have started by then, which takes the processors too.
+            # By then eight processes have started, which uses the processors too.
             rate = steady_rate(
                 database, 4 * JOBS, 3 * completions, processes=count, after=8
             )
@@ -662,7 +663,7 @@ def measure_processes(
 
 
 def probed(database: Database, probes: int) -> list[float] | None:
-    """Milliseconds from push to start, in order; None where the probes do not arrive."""
+    """Returns sorted milliseconds from push to start, or None if probes do not run."""
     before = len(database.latencies)
     for _ in range(probes):
         database.push("probe")
@@ -678,7 +679,7 @@ def probed(database: Database, probes: int) -> list[float] | None:
 def percentiles(
     report: Report, what: str, who: str, taken: list[float] | None
 ) -> float | None:
-    """Adds p50, p95 and p99 of sorted figures; returns the last one."""
+    """Adds p50, p95 and p99 of sorted figures; returns p99."""
     for percent in (50, 95, 99):
         label = f"{what}, p{percent} ms"
         if taken is None:
@@ -691,7 +692,7 @@ def percentiles(
 def measure_load(
     databases: list[Database], report: Report, probes: int, loads: Sequence[int]
 ) -> dict[str, plots.Points]:
-    """Milliseconds from push to start while so many jobs a second come."""
+    """Measures milliseconds from push to start at each load."""
     lines: dict[str, plots.Points] = {}
     for load in loads:
         for database in shuffled(databases):
@@ -708,7 +709,7 @@ def measure_load(
 def measure_elsewhere(
     databases: list[Database], report: Report, probes: int, depth: int
 ) -> None:
-    """Milliseconds from push to start with many jobs, or none, in another queue."""
+    """Measures milliseconds from push to start with jobs in another queue, and without."""
     for database in shuffled(databases):
         name = database.system.name
         tails = []
@@ -729,7 +730,7 @@ def measure_elsewhere(
 
 
 def measure_latency(databases: list[Database], report: Report, probes: int) -> None:
-    """Milliseconds from the start of a push to the first line of its job."""
+    """Measures milliseconds from the start of a push to the first line of its job."""
     for number in range(probes + 10):
         for database in shuffled(databases):
             database.push("probe")
@@ -767,10 +768,10 @@ def wait_for_probes(database: Database, count: int) -> None:
 def measure_idle(
     server: Cluster, databases: list[Database], report: Report, seconds: int
 ) -> None:
-    """What workers without jobs ask of the server."""
+    """Measures the transactions and connections of workers without jobs."""
     for database in databases:
         database.connection.close()
-    time.sleep(30)  # A start asks for more than an idle minute does.
+    time.sleep(30)  # A start makes more transactions than an idle minute.
     counts = "SELECT datname, xact_commit FROM pg_stat_database"
     before = dict(query(server.url(), counts))
     time.sleep(seconds)
@@ -796,7 +797,7 @@ def measure_idle(
 
 @contextmanager
 def uvicorn(database: Database, workers: str) -> Iterator[http.client.HTTPConnection]:
-    """A FastAPI app on this database; yields a connection to it."""
+    """Runs a FastAPI app on this database; yields a connection to it."""
     port = free_port()
     command = f"uvicorn http_app:app --port {port} --log-level warning --no-access-log"
     os.environ["WORKERS"] = workers
@@ -826,7 +827,7 @@ def request(connection: http.client.HTTPConnection) -> None:
 
 
 def measure_http(databases: list[Database], report: Report, rounds: int) -> None:
-    """Milliseconds of a request while 200 jobs a second come, of 50 ms each."""
+    """Measures milliseconds of a request while 200 jobs of 50 ms are pushed a second."""
     by_name = {database.system.name: database for database in databases}
     ours, plain = by_name[OURS], by_name[PLAIN]
     with ExitStack() as stack:
@@ -844,7 +845,7 @@ def measure_http(databases: list[Database], report: Report, rounds: int) -> None
         tails: dict[str, list[float]] = {}
         for _ in range(rounds):
             for name, (connection, busy) in shuffled(list(cases.items())):
-                connection.close()  # uvicorn does so itself after 5 s of silence
+                connection.close()  # uvicorn would do so after 5 s without a request
                 with pushing(busy, "rest", 200) if busy else contextlib.nullcontext():
                     request(connection)
                     taken = sorted(timed(connection) for _ in range(300))
@@ -872,10 +873,10 @@ def timed(connection: http.client.HTTPConnection) -> float:
 def pushing(
     database: Database, job: str, rate: int, *, wait: bool = True
 ) -> Iterator[None]:
-    """A thread pushes so many jobs a second, a tenth of them every 100 ms.
+    """Pushes `rate` jobs a second in a thread, a tenth of them every 100 ms.
 
     Args:
-        wait: Until all have run, at the end.
+        wait: Whether to wait at the end until all have run.
     """
     stopped = threading.Event()
 
@@ -911,7 +912,9 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--only", default="drain,bulk,latency,idle,http")
-    parser.add_argument("--who", default="", help="names of contestants, else all")
+    parser.add_argument(
+        "--who", default="", help="names of contestants; all without it"
+    )
     parser.add_argument("--previous", help="the commit of an older release")
     parser.add_argument("--depths", type=numbers, default="5000,50000,200000,1000000")
     parser.add_argument("--loads", type=numbers, default="100,300,1000,3000")
@@ -973,7 +976,7 @@ def main() -> None:
     print(
         f"\n{rounds} rounds ({few} of depth) in {time.monotonic() - started:.0f} s on "
         f"{cores} cores, load {load:.1f}; PostgreSQL with {', '.join(SERVER[:3])}; Python "
-        f"{sys.version.split()[0]}; pgqueuer and oban run on uvloop, as their commands do."
+        f"{sys.version.split()[0]}; pgqueuer and oban run on uvloop, like their own commands."
     )
 
 

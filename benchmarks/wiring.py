@@ -1,10 +1,10 @@
-"""What the wiring adds to a `copier copy`: as a part of it, and of an update.
+"""Measures how much the wiring adds to a `copier copy`.
 
     uv run python benchmarks/wiring.py [--rounds N]
 
-Each round copies into a fresh backend without tasks, runs the task alone on the same
-file as Copier does, and copies with tasks. Everything takes turns in one run, so that a
-busy machine slows all of it; the figures are medians.
+Each round copies into a fresh backend without tasks, runs the task alone on the same file
+like Copier does, and copies with tasks. They take turns in one run, so that a busy machine
+slows all of them; the figures are medians.
 """
 
 import argparse
@@ -58,13 +58,13 @@ def main() -> None:
 
 
 def _seconds(command: list[str], *arguments: str, folder: str = ".") -> float:
-    """How long a command takes in a backend of its own that has one service."""
+    """Returns how long a command takes in a new backend with one service."""
     with tempfile.TemporaryDirectory() as scratch:
         service = Path(scratch, "app", "billing")
         service.mkdir(parents=True)
         Path(scratch, "pyproject.toml").touch()
         (service / "main.py").write_text(MAIN)
-        if not arguments:  # As a render leaves it for the task.
+        if not arguments:  # The state that a render leaves for the task.
             (service / "workers").mkdir()
             (service / "workers" / "chancy_initialization.py").touch()
         if arguments:

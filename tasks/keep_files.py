@@ -1,13 +1,13 @@
-"""Keeps a team's files through an update; Copier runs it after each one.
+"""Keeps a team's files through an update; Copier runs it after each update.
 
     python keep_files.py ANSWERS_FILE WORKERS_FOLDER TEMPLATE RELEASE
 
 Copier deletes the files of a job, a dashboard or a deployment that was taken out of the
-answers, brings back those that the team deleted or moved, and deletes a file that the
-template no longer has, edited or not. HEAD has them all, because only a committed tree is
-updated. The template's repository has the last release, where files without Jinja are as
-they were rendered. What only few updates need is imported where it is used: this runs in
-every one.
+answers. It brings back files that the team deleted or moved, and it deletes files that the
+template no longer has, even if the team edited them. HEAD has all of these files, because
+Copier updates only a committed tree. The template's repository has the previous release; its
+files without Jinja are equal to the rendered ones. Every update runs this program, so
+modules that only few updates need are imported where they are used.
 """
 
 import os
@@ -22,13 +22,13 @@ import yaml
 
 JINJA = ".jinja"
 LINK = "120000"
-# Set by chancy-workers, which switches the old imports itself and then says what is left.
+# Set by chancy-workers, which switches old imports itself and then reports those that are left.
 SWITCHES = "CHANCY_WORKERS_SWITCHES_IMPORTS"
-# The name of a module that is in the library now, or of another that starts like one.
+# The name of a module that is now in the library, or another name that starts like one.
 MACHINERY = re.compile(rb"\bchancy_(?!initialization|instance|runtime)\w")
 # A file's mode and its object.
 Blob = tuple[str, str]
-# What a service writes in place of an edit in a module that is in the library now.
+# What a service writes instead of an edit in a module that is now in the library.
 INSTEAD = {
     "app": "build a subclass of Chancy in create_chancy()",
     "children": "name a subclass of ProcessExecutor in Queue(executor=…)",
@@ -50,9 +50,9 @@ ELSE = "open an issue at the template's repository"
 
 
 def main(answers_file: str, workers: str, template: str, release: str) -> None:
-    """Puts the files of the current folder right and says what became of them."""
-    read_paths_as_usual()
-    merge_anew(workers)
+    """Restores files in the current folder and reports what happened to them."""
+    ignore_pathspec_settings()
+    merge_again(workers)
     old = answers_of(git("show", f"HEAD:./{answers_file}"))
     new = answers_of(Path(answers_file).read_text(encoding="utf-8"))
     before, after = jobs_of(old), jobs_of(new)
@@ -62,7 +62,7 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
     kept = [job for job in removed if restore_job(job, workers, files)]
     for job in before:
         if job in after:
-            delete_what_came_back(job, workers, files)
+            delete_brought_back(job, workers, files)
     report_removed(kept, added, workers)
     report_moved(before, after, workers)
     report_dashboard(old, new, workers)
@@ -76,8 +76,8 @@ def main(answers_file: str, workers: str, template: str, release: str) -> None:
         report_imports(answers_file, workers)
 
 
-def read_paths_as_usual() -> None:
-    """Takes out of the environment how an editor wants git to read paths."""
+def ignore_pathspec_settings() -> None:
+    """Removes git's *_PATHSPECS variables from the environment; editors set them."""
     for name in [name for name in os.environ if name.endswith("_PATHSPECS")]:
         del os.environ[name]
 
@@ -86,7 +86,7 @@ def tree_of(commit: str, folder: str, *where: str) -> dict[str, Blob]:
     """The committed files below a folder, by name.
 
     Args:
-        where: Options of git that name another repository.
+        where: Options for git that select another repository.
     """
     listed = git(*where, "ls-tree", "-r", "-z", commit, f"{folder}/")
     entries = [entry.split("\t", 1) for entry in listed.split("\0") if entry]
@@ -94,7 +94,7 @@ def tree_of(commit: str, folder: str, *where: str) -> dict[str, Blob]:
 
 
 def rendered_files(tree: Mapping[str, Blob], workers: str) -> dict[str, Blob]:
-    """The template's files by their names here, with .jinja; without those of jobs."""
+    """The template's files by their rendered names with .jinja, except files of jobs."""
     found = {}
     for name, blob in tree.items():
         if "scope == 'backend'" in name and workers == "workers":
@@ -110,13 +110,12 @@ def rendered_files(tree: Mapping[str, Blob], workers: str) -> dict[str, Blob]:
 
 
 def answers_of(text: str) -> dict[str, Any]:
-    """What an answers file says."""
     answers: dict[str, Any] = yaml.safe_load(text) or {}
     return answers
 
 
 def jobs_of(answers: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """The jobs in the answers, each with its queue and how its function begins."""
+    """The jobs in the answers; each with its queue and "def" or "async def"."""
     queues = dict(map(named, answers.get("queues") or []))
     found = {}
     for name, job in map(named, answers.get("jobs") or []):
@@ -127,12 +126,12 @@ def jobs_of(answers: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def named(item: Any) -> tuple[str, dict[str, Any]]:
-    """A job or a queue with its name; a bare name is short for one without options."""
+    """The name and the options of a job or a queue; a bare name has no options."""
     return (item, {}) if isinstance(item, str) else (item["name"], item)
 
 
 def restore_job(job: str, workers: str, files: Mapping[str, object]) -> bool:
-    """Brings the committed files of a job back; whether it has a worker.py."""
+    """Brings the committed files of a job back; returns whether it has a worker.py."""
     test = f"{workers}/tests/test_job_{job}.py"
     restore(
         name for name in files if name.startswith(f"{workers}/{job}/") or name == test
@@ -141,7 +140,7 @@ def restore_job(job: str, workers: str, files: Mapping[str, object]) -> bool:
 
 
 def restore(names: Iterable[str]) -> list[str]:
-    """Brings committed files back; returns those that were gone."""
+    """Brings committed files back; returns those that were missing."""
     gone = [name for name in names if not os.path.lexists(name)]
     if gone:
         hooks = ("-c", f"core.hooksPath={os.devnull}")
@@ -149,8 +148,8 @@ def restore(names: Iterable[str]) -> list[str]:
     return gone
 
 
-def delete_what_came_back(job: str, workers: str, files: Container[str]) -> None:
-    """Deletes the files of a job that the team had deleted or moved."""
+def delete_brought_back(job: str, workers: str, files: Container[str]) -> None:
+    """Deletes files of a job that Copier brought back after the team removed them."""
     for name in (
         f"{workers}/{job}/__init__.py",
         f"{workers}/{job}/worker.py",
@@ -164,39 +163,40 @@ def delete_what_came_back(job: str, workers: str, files: Container[str]) -> None
 
 
 def report_removed(kept: list[str], added: list[str], workers: str) -> None:
-    """Says what nothing registers any more, and how to finish a renaming."""
+    """Reports jobs that are no longer registered, and how to finish a renaming."""
     for job in kept:
         print(
-            f"The job {job} is out of the answers, and nothing registers it any more. "
-            f"{workers}/{job} and its test stay: jobs of it that are queued still run. "
-            "Delete them when there are none."
+            f"The job {job} was removed from the answers and is no longer registered. "
+            f"{workers}/{job} and its test stay, so that queued jobs still run. "
+            "Delete them when no such job is queued."
         )
     if len(kept) == len(added) == 1:
         print(
-            f"Was {kept[0]} renamed? {workers}/{added[0]}/worker.py is new: bring the body "
-            f"of {workers}/{kept[0]}/worker.py over."
+            f"Was {kept[0]} renamed? {workers}/{added[0]}/worker.py is new: move the body "
+            f"of {workers}/{kept[0]}/worker.py there."
         )
 
 
 def report_moved(
     before: dict[str, tuple[str, str]], after: dict[str, tuple[str, str]], workers: str
 ) -> None:
-    """Says what the team has to change in files that are its own."""
+    """Reports what the team must change in its worker.py files."""
     for job in before:
         if after.get(job, before[job]) == before[job]:
             continue
         queue, kind = after[job]
         print(
-            f"The answers now have the job {job} on the queue {queue}, which runs "
-            f"{'coroutines' if kind == 'async def' else 'plain functions'}, and its file is "
-            f'yours: write @job(queue="{queue}") and {kind} in {workers}/{job}/worker.py.'
+            f"In the answers the job {job} is now on the queue {queue}, which runs "
+            f"{'coroutines' if kind == 'async def' else 'plain functions'}. An update does "
+            f'not edit its file: write @job(queue="{queue}") and {kind} in '
+            f"{workers}/{job}/worker.py."
         )
 
 
 def report_dashboard(
     before: Mapping[str, Any], after: Mapping[str, Any], workers: str
 ) -> None:
-    """Says what an app that is the team's has to include, or no longer to include."""
+    """Reports what the team's own app must now include, or no longer include."""
     was, now = (answers.get("dashboard", "none") for answers in (before, after))
     main = Path(workers).parent / after.get("main", "main.py")
     if was == now or not main.is_file():
@@ -206,33 +206,33 @@ def report_dashboard(
     includes = b"workers.dashboard" in main.read_bytes()
     if now == "in_api" and not includes:
         print(
-            f"The dashboard is in the API now: include it in {main}, after the app is made:\n\n"
+            f"The dashboard is now in the API: include it in {main}, after the app is made:\n\n"
             f"    from {package}.workers.dashboard import router as {name}\n\n"
             f"    app.include_router({name})\n"
         )
     elif was == "in_api" and includes:
         print(
-            f"The dashboard is no longer in the API: take its import and include_router() out "
-            f"of {main}."
+            f"The dashboard is no longer in the API: remove its import and include_router() "
+            f"from {main}."
         )
     if now != "none" and after.get("dashboard_secret"):
         print(f"Its sessions need a table: run python -m {package}.workers migrate.")
 
 
 def report_deploy(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Says what a service has to have that is deployed by the template's files now."""
+    """Reports what a service needs that the template's files now deploy."""
     was, now = (answers.get("deploy", "none") for answers in (before, after))
     if was != "none" or now == "none":
         return
     if after.get("scope") == "backend" and after.get("deploy_folder") == "deploy":
         print(
-            "The files for Docker that your root has are left alone: those of the template "
-            "are in deploy/."
+            "Your files for Docker at the root stay as they are; the template's are in "
+            "deploy/."
         )
     print(
-        "The workers' pools fit into the pooler now. Pools in files of your own, such as "
-        "main.py, stay as they are: chancy-workers check adds up all of them, and says what "
-        "else the deployment needs."
+        "The workers' pools now fit the pooler. Pools in your own files, such as main.py, "
+        "stay as they are: chancy-workers check adds up all of them, and lists what else the "
+        "deployment needs."
     )
 
 
@@ -242,7 +242,7 @@ def restore_switched_off(
     workers: str,
     files: Mapping[str, object],
 ) -> None:
-    """Brings files back that an answer took out, which are for the team to edit."""
+    """Brings back files that a changed answer removed, because the team may have edited them."""
     off = [
         answer
         for answer in ("dashboard", "deploy")
@@ -261,15 +261,15 @@ def restore_switched_off(
     for answer in off:
         if kept := restore(sorted(filter(rendered[answer], files))):
             print(
-                f"The answer {answer} is none now. Its files may hold work of yours, and "
-                f"stay; when nothing needs them: git rm {shlex.join(kept)}"
+                f"The answer {answer} is now none. Its files stay, because they may hold your "
+                f"work; when nothing needs them: git rm {shlex.join(kept)}"
             )
 
 
 def restore_edited(
     files: Mapping[str, Blob], rendered: Mapping[str, Blob], template: str
 ) -> None:
-    """Brings edited files back that Copier deleted, and names them."""
+    """Brings back edited files that Copier deleted, and reports them."""
     for name, (_, blob) in sorted(files.items()):
         if name not in rendered or blob == rendered[name][1] or os.path.lexists(name):
             continue
@@ -283,21 +283,21 @@ def restore_edited(
             continue
         restore([name])
         print(
-            f"{name} was edited, and stays though the template no longer has it: ",
+            f"The template no longer has {name}, which stays because you edited it: ",
             end="",
         )
         if machinery := re.fullmatch(r"chancy_(\w+)\.py", Path(name).name):
             instead = INSTEAD.get(machinery[1], ELSE)
             print(
-                "chancy_runtime has what it did, and nothing imports it any more. In place of "
-                f"the edit, {instead}, then delete the file."
+                "chancy_runtime replaces it, and nothing imports it any more. Instead of the "
+                f"edit, {instead}, then delete the file."
             )
         else:
-            print("keep what is about your own code, then delete the rest.")
+            print("keep the parts about your own code, then delete the rest.")
 
 
-def merge_anew(workers: str) -> None:
-    """Merges files that have a conflict in a second way, which may have none."""
+def merge_again(workers: str) -> None:
+    """Merges files with conflicts in a second way, which may have no conflict."""
     stages: dict[str, int] = {}
     listed = git("ls-files", "--unmerged", "-z", "--", f":(literal){workers}")
     for entry in filter(None, listed.split("\0")):
@@ -316,7 +316,7 @@ def merge_anew(workers: str) -> None:
 def merge_otherwise(
     name: str, base: bytes, team: bytes, new: bytes
 ) -> tuple[bytes, int]:
-    """A merge that knows more than git's, and its conflicts; nothing when there is none."""
+    """Another merge and its number of conflicts; (b"", 0) if it is not possible."""
     if team.startswith(base):
         return new + team[len(base) :], 0
     if name != "chancy_initialization.py" or b"\r" in team:
@@ -337,7 +337,7 @@ def merge_otherwise(
 
 
 def merge(folder: Path, team: bytes, base: bytes, new: bytes) -> tuple[bytes, int]:
-    """What git makes of two versions, with the marks that Copier uses; and the conflicts."""
+    """git's merge with Copier's conflict markers, and the number of conflicts."""
     labels = ("before updating", "last update", "after updating")
     options = [option for label in labels for option in ("-L", label)]
     paths = []
@@ -350,19 +350,19 @@ def merge(folder: Path, team: bytes, base: bytes, new: bytes) -> tuple[bytes, in
 
 
 def report_imports(answers_file: str, workers: str) -> None:
-    """Lists the imports of modules that are in the library now, with what to write."""
+    """Lists imports of modules that are now in the library, with their replacements."""
     answers = yaml.safe_load(Path(answers_file).read_text(encoding="utf-8"))
     found = [*old_imports(answers, workers)]
     if found:
         print(
-            "These imports no longer lead anywhere, since chancy_runtime has the modules. "
-            "Write what is on the right (chancy-workers update does it for you):"
+            "These imports no longer work, because the modules are now in chancy_runtime. "
+            "Replace each with the text on its right (chancy-workers update does it for you):"
         )
         print(*found, sep="\n")
 
 
 def old_imports(answers: Mapping[str, Any], workers: str) -> Iterator[str]:
-    """The imports of such modules in the service's files and in the one with its app."""
+    """Imports of such modules in the service's files and in the file with its app."""
     service = Path(workers).parent
     package = answers.get("package", f"app.{answers['service']}")
     listed = git("ls-files", "-z", "-co", "--exclude-standard", "--", f"{service}/*.py")
@@ -370,7 +370,7 @@ def old_imports(answers: Mapping[str, Any], workers: str) -> Iterator[str]:
     for name in sorted({*listed.split("\0"), main}):
         path = Path(name)
         if path.parent == Path(workers) and MACHINERY.match(path.name.encode()):
-            continue  # Edited, kept and to be deleted.
+            continue  # An edited old module, which the team deletes later.
         if name and path.is_file() and MACHINERY.search(data := path.read_bytes()):
             import wire_lifespan as wiring
 
@@ -380,18 +380,18 @@ def old_imports(answers: Mapping[str, Any], workers: str) -> Iterator[str]:
 
 
 def report_links(files: Mapping[str, Blob], rendered: Mapping[str, Blob]) -> None:
-    """Names links: Copier merges files, and keeps a link with whatever it points to."""
+    """Reports links, because Copier changes neither a link nor the file behind it."""
     for name, (mode, _) in files.items():
-        told = name in rendered or f"{name}{JINJA}" in rendered
-        if mode == LINK and told and Path(name).name != "main.py":
+        is_rendered = name in rendered or f"{name}{JINJA}" in rendered
+        if mode == LINK and is_rendered and Path(name).name != "main.py":
             print(
-                f"{name} is a link, and stays one: what the release changed in this file is "
-                "not in what it points to."
+                f"{name} is a link and stays one, so the file that it points to does not "
+                "get the release's changes."
             )
 
 
 def report_ignored(workers: str) -> None:
-    """Names new files that git ignores, which no clone would have."""
+    """Reports new files that git ignores, because clones would not have them."""
     listed = git(
         *("ls-files", "-z", "--full-name", "--others", "--ignored"),
         *("--exclude-standard", "--", f":(glob){workers}/**/*.py"),
@@ -400,7 +400,7 @@ def report_ignored(workers: str) -> None:
         import shlex
 
         names = " ".join(map(shlex.quote, filter(None, listed.split("\0"))))
-        print(f"Git ignores {names}, so that no clone has them: git add -f {names}")
+        print(f"Git ignores {names}, so clones will not have them: git add -f {names}")
 
 
 def git(*arguments: str) -> str:

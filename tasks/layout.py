@@ -1,4 +1,4 @@
-"""Python code without its layout: what a formatter leaves as it is."""
+"""Compares Python code without its layout, which formatters change."""
 
 import ast
 import tokenize
@@ -15,19 +15,17 @@ def differ_in_layout_only(one: str, other: str) -> bool:
 
 
 def statements(text: str) -> list[str]:
-    """The statements of a module, each as the compiler sees it.
-
-    How a docstring is indented is layout.
+    """The syntax trees of a module's statements, without the indentation of docstrings.
 
     Raises:
-        SyntaxError: The text is no Python.
-        ValueError: There is a NUL in it.
+        SyntaxError: The text is not Python.
+        ValueError: It contains a NUL.
     """
     module = ast.parse(text)
     for node in ast.walk(module):
         match node:
-            case ast.Expr(value=ast.Constant(value=str(told)) as docstring):
-                docstring.value = cleandoc(told)
+            case ast.Expr(value=ast.Constant(value=str(text)) as docstring):
+                docstring.value = cleandoc(text)
     return [*map(ast.dump, module.body)]
 
 
@@ -35,7 +33,7 @@ def comments(text: str) -> list[str]:
     """The comments of a module, in order.
 
     Raises:
-        tokenize.TokenError: The text is no Python.
+        tokenize.TokenError: The text is not Python.
     """
     tokens = tokenize.generate_tokens(StringIO(text).readline)
     return [token.string for token in tokens if token.type == tokenize.COMMENT]

@@ -1,9 +1,9 @@
-"""Merges chancy_initialization.py once more where the change to the library conflicts.
+"""Merges chancy_initialization.py again if its new imports cause a conflict.
 
-Up to v0.4.1 the machinery was imported from modules beside this file, one line each; now
-one statement imports it from chancy_runtime. A line that the team added among those is a
-conflict for git. With the new imports in the team's version, and in the one that the
-last release rendered, it is none.
+Up to v0.4.1 the file imported the machinery from modules beside it, one line for each
+module. Now one statement imports it from chancy_runtime. git reports a conflict if the team
+added a line among those imports. There is no conflict if the team's version and the version
+that the previous release rendered get the new imports before the merge.
 """
 
 import ast
@@ -13,14 +13,14 @@ from collections.abc import Iterator
 LIBRARY = "chancy_runtime"
 LOG = ast.dump(ast.parse("logging.getLogger(__package__)", mode="eval").body)
 AFTER_COMMA = re.compile(r",\s*(#.*)?$")
-# A name, and the module that it is imported from with its leading dots.
+# A name, and the module from which it is imported, with leading dots.
 Origin = tuple[str, str]
 
 
 def with_library(base: str, team: str, new: str) -> tuple[str, str] | None:
     """The base and the team's version with the imports of the new version.
 
-    Returns None when one of them is not Python, or not laid out line by line.
+    Returns None if one of them is not Python, or cannot be changed line by line.
     """
     try:
         trees = [ast.parse(text) for text in (base, new)]
@@ -48,7 +48,7 @@ def _origin(node: ast.ImportFrom) -> str:
 
 
 def _switched(text: str, moved: set[Origin]) -> str:
-    """A text that imports these names from the library, and names its package to it.
+    """The text with these names imported from the library, and `package=` passed to Chancy.
 
     Raises:
         ValueError: The lines cannot be changed one by one.
@@ -81,7 +81,7 @@ def _switched(text: str, moved: set[Origin]) -> str:
 
 
 def _is_chancy(node: ast.Import | ast.ImportFrom) -> bool:
-    """Whether it is an import of the package chancy or of a module in it."""
+    """Whether an import is of the package chancy or of a module in it."""
     if isinstance(node, ast.ImportFrom):
         modules = [_origin(node)]
     else:
@@ -90,7 +90,7 @@ def _is_chancy(node: ast.Import | ast.ImportFrom) -> bool:
 
 
 def _without(node: ast.ImportFrom, names: set[str]) -> str:
-    """The import without these names; nothing when no other is left."""
+    """The import without these names; "" if no name is left."""
     left = [alias for alias in node.names if alias.name not in names or alias.asname]
     if not left:
         return ""
@@ -113,7 +113,7 @@ def _chancy_call(tree: ast.Module) -> ast.Call | None:
 
 
 def _name_package(tree: ast.Module, call: ast.Call, lines: "_Lines") -> None:
-    """Puts `package=` into the call that builds the Chancy, in place of the rendered `log=`."""
+    """Replaces the rendered `log=` with `package=` in the call of Chancy."""
     for keyword in call.keywords:
         if keyword.arg == "log" and ast.dump(keyword.value) == LOG:
             lines.take_out(keyword, "")
@@ -132,7 +132,7 @@ def _is_logging(node: ast.AST) -> bool:
 
 
 def _others(tree: ast.Module) -> list[str]:
-    """What stays: every name that is imported, every statement that imports nothing."""
+    """What must stay the same: the imported names, and all statements but imports."""
     if (call := _chancy_call(tree)) is not None:
         call.keywords = [
             keyword
@@ -151,7 +151,7 @@ def _others(tree: ast.Module) -> list[str]:
 
 
 class _Lines:
-    """The lines of a text, which are taken out and added by what stands on them."""
+    """The lines of a text; they are removed and added by syntax tree nodes."""
 
     def __init__(self, text: str) -> None:
         self._before = text.splitlines(keepends=True)
@@ -159,7 +159,7 @@ class _Lines:
         self._after = [""] * len(self._lines)
 
     def take_out(self, node: ast.stmt | ast.keyword, instead: str) -> None:
-        """Raises ValueError: Something else stands on the lines, a comment for one."""
+        """Raises ValueError if anything else is on the node's lines, such as a comment."""
         first, last = node.lineno - 1, node.end_lineno or node.lineno
         text = "".join(self._lines[first:last]).strip()
         if isinstance(node, ast.keyword):
@@ -171,7 +171,7 @@ class _Lines:
         self._lines[first:last] = [instead] + [""] * (last - first - 1)
 
     def add_after(self, node: ast.stmt | ast.keyword, text: str) -> None:
-        """Raises ValueError: The line goes on after the node."""
+        """Raises ValueError if other code follows the node on its line."""
         line = (node.end_lineno or node.lineno) - 1
         comma = AFTER_COMMA.search(self._before[line])
         if isinstance(node, ast.keyword) and comma is None:

@@ -1,9 +1,9 @@
-"""Refuses an update that would lose something; Copier runs it before it changes a file.
+"""Refuses an update that would lose edits; Copier runs it before it changes any file.
 
     python refuse_update.py ANSWERS_FILE TEMPLATE
 
-Copier carries a team's edits over as a patch of git's. Under what this looks for, git or
-Copier leaves a part of them out, and neither says so.
+Copier applies a team's edits as a git patch. In the situations that this program finds, git
+or Copier leaves some of the edits out without a message.
 """
 
 import os
@@ -19,13 +19,13 @@ from typing import Any
 
 import yaml
 
-# What Copier merges or, of releases before v0.5.0, takes away: in a service's folder and in
-# a backend. The rest is written once.
+# Files in a service's folder that Copier merges, or removes if a release before v0.5.0
+# rendered them. All other files are written once.
 OF_WORKERS = re.compile(
     r"workers/(chancy_\w+|__init__|__main__"
     r"|tests/(__init__|conftest|test_(chancy_\w+|main|workers)))\.py"
 )
-# The same, and what is written once.
+# These files, and the files that are written once.
 RENDERED = re.compile(
     rf"{OF_WORKERS.pattern}|workers/(\w+/(__init__|worker)|tests/test_job_\w+)\.py"
 )
@@ -34,30 +34,30 @@ OF_BACKEND = re.compile(
     r"|app/(__init__|observability|secret_values)\.py"
     r"|tests/test_(observability|secret_values)\.py"
 )
-# The files of a deployment; those outside of deploy/ are at the root of a backend.
+# Files of a deployment; those outside of deploy/ are at the root of a backend.
 OF_DEPLOYMENT = re.compile(
     r"deploy/(Dockerfile(\.dockerignore)?|compose\.yaml|deploy\.sh|\w+\.bicep)"
     r"|Dockerfile|\.dockerignore|compose\.yaml"
 )
-# Settings of git, with the values under which nothing is lost.
+# Settings of git, each with the values with which no edit is lost.
 SETTINGS = {
     "apply.whitespace": ("", "nowarn", "warn"),
     "status.showUntrackedFiles": ("", "normal", "all", "true", "yes", "on", "1"),
 }
-# A person's settings may be for folders of this name only.
+# A user's git configuration may apply only to folders with this name.
 LIKE_COPIER_S = "copier._main.old_copy."
-INSTEAD = "run chancy-workers update, which goes without it"
+INSTEAD = "run chancy-workers update, which ignores it"
 
 
 def main(answers_file: str, template: str) -> int:
-    """Returns the exit status, 1 with one line when there is a reason.
+    """Prints the first reason against the update; returns the exit status.
 
     Args:
-        template: A clone of its repository.
+        template: A clone of the template's repository.
     """
-    from keep_files import read_paths_as_usual
+    from keep_files import ignore_pathspec_settings
 
-    read_paths_as_usual()
+    ignore_pathspec_settings()
     answers = yaml.safe_load(Path(answers_file).read_text(encoding="utf-8"))
     backend = answers["scope"] == "backend"
     service = f"app/{answers['service']}" if backend else "."
@@ -83,7 +83,7 @@ def main(answers_file: str, template: str) -> int:
 def of_folders(
     answers_file: str, answers: Mapping[str, Any], service: str
 ) -> Iterator[str]:
-    """Folders that the template renders into and that are links, or not there."""
+    """Folders that the template renders into and that are links or missing."""
     folders = [f"{service}/workers", f"{service}/workers/tests"]
     if answers["scope"] == "backend":
         folders += ["app", "tests", service]
@@ -92,44 +92,44 @@ def of_folders(
     for folder in folders:
         if Path(folder).is_symlink():
             yield (
-                f"{os.path.normpath(folder)} is a link to a folder, into which git writes "
-                "nothing: move that folder here, commit, then run this again"
+                f"{os.path.normpath(folder)} is a link to a folder, and git writes nothing "
+                "through it: move that folder here, commit, then run this again"
             )
     if not Path(service).is_dir():
         yield (
-            f"{service} is not there: write the service's new name as service in "
+            f"{service} does not exist: write the service's new name as service in "
             f"{answers_file}, commit, then run chancy-workers update"
         )
 
 
 def of_settings() -> Iterator[str]:
-    """Settings under which git leaves edits out, or Copier what it has to look at."""
+    """Settings with which git leaves edits out, or Copier misses files."""
     for name, harmless in SETTINGS.items():
         value = git("config", "--get", name, check=False).strip()
         if value not in harmless:
             yield (
-                f"git has {name}={value}, with which edits are lost: take it out (git "
-                f"config --show-origin {name} tells where it is), or {INSTEAD}"
+                f"git has {name}={value}, with which edits are lost: remove it (git config "
+                f"--show-origin {name} shows where it is), or {INSTEAD}"
             )
 
 
 def of_names() -> Iterator[str]:
-    """Names that are no text, anywhere in the repository."""
+    """Names of files, anywhere in the repository, that are not UTF-8."""
     for name in git("ls-files", "-z", "--full-name", ":/").split("\0"):
         try:
             name.encode()
         except UnicodeEncodeError:
             yield (
-                f"the name of {os.fsencode(name)!r} is no UTF-8, and Copier stops there: "
+                f"the name of {os.fsencode(name)!r} is not UTF-8, and Copier fails on it: "
                 "rename the file, commit, then run this again"
             )
 
 
 def of_new_repositories(files: Sequence[str]) -> Iterator[str]:
-    """Files that a person's set-up of git hides in the repositories that Copier makes.
+    """Files that a user's git configuration hides in the repositories that Copier makes.
 
-    Copier compares two of them: a file that git does not add there, or takes for binary,
-    is left out. So a repository is made in the same way, and git asked about each file.
+    Copier compares two such repositories, without files that git does not add or takes for
+    binary there. So this makes a repository in the same way and asks git about each file.
     """
     if not files:
         return
@@ -144,37 +144,35 @@ def of_new_repositories(files: Sequence[str]) -> Iterator[str]:
         if added.returncode != 0:
             reason = "".join(added.stderr.splitlines()[-1:])
             yield (
-                f"git add fails in a new repository, as Copier makes one ({reason}): take "
-                f"out the setting of yours that it is by, or {INSTEAD}"
+                f"git add fails in a new repository such as Copier makes ({reason}): remove "
+                f"the git setting that causes it, or {INSTEAD}"
             )
             return
         empty = git(*where, "hash-object", "-t", "tree", "-w", os.devnull).strip()
         tree = git(*where, "write-tree").strip()
-        told = git(*where, "diff-tree", "-r", "-z", "--numstat", empty, tree)
-        lines = {
-            name: numbers
-            for numbers, _, name in (each.rpartition("\t") for each in told.split("\0"))
-        }
+        listed = git(*where, "diff-tree", "-r", "-z", "--numstat", empty, tree)
+        entries = (entry.rpartition("\t") for entry in listed.split("\0"))
+        lines = {name: numbers for numbers, _, name in entries}
         for name in files:
             if name not in lines and (by := ignored_by(name, where)):
                 yield (
-                    f"git ignores {name} in every new repository ({by}), and the edits in "
-                    f"it would be lost: take that out, or {INSTEAD}"
+                    f"git ignores {name} in every new repository ({by}), and edits of it "
+                    f"would be lost: remove that pattern, or {INSTEAD}"
                 )
             elif lines.get(name, "").startswith("-"):
                 yield (
-                    f"git takes {name} for binary in every new repository, by a setting or "
-                    "an attributes file of yours, and the edits in it would be lost: take "
-                    "that out (it is core.bigFileThreshold, or in the file that git config "
+                    f"git takes {name} for binary in every new repository, because of your "
+                    "git settings, and edits of it would be lost: remove the cause "
+                    "(core.bigFileThreshold, or a line in the file that git config "
                     "core.attributesFile names, in ~/.config/git/attributes or in "
                     f"info/attributes below init.templateDir), or {INSTEAD}"
                 )
 
 
 def ignored_by(name: str, where: Sequence[str]) -> str:
-    """The file, the line and the pattern by which git ignores a file; nothing for none."""
-    told = git(*where, "check-ignore", "-v", "--no-index", name, check=False)
-    found = told.partition("\t")[0]
+    """The file, line and pattern that make git ignore a file, "" if it does not."""
+    output = git(*where, "check-ignore", "-v", "--no-index", name, check=False)
+    found = output.partition("\t")[0]
     template = ".git/info/exclude"
     if found.startswith(template):
         return f"info/exclude below init.templateDir{found.removeprefix(template)}"
@@ -182,29 +180,29 @@ def ignored_by(name: str, where: Sequence[str]) -> str:
 
 
 def of_files(prefix: str, files: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Files that nobody sees the edits of, or that Copier misreads.
+    """Files whose edits git does not see, or that Copier cannot read.
 
     Args:
-        prefix: From the repository's top folder to this one.
+        prefix: The path from the repository's top folder to this one.
     """
     for mark, name in files:
         if command := shown_again(mark, f"{prefix}{name}"):
             yield (
-                f"git does not look at {prefix}{name}, and an edit of it would be lost: "
-                f"{command}, then run this again"
+                f"git does not check {prefix}{name} for changes, and edits of it would be "
+                f"lost: {command}, then run this again"
             )
         elif Path(name).is_file() and not is_text(Path(name).read_bytes()):
             yield (
-                f"{prefix}{name} is no UTF-8 text, and the edits in it would be lost: save "
-                "it as UTF-8 and without NUL, commit, then run this again"
+                f"{prefix}{name} is not UTF-8 text, and edits of it would be lost: save it "
+                "as UTF-8 and without NUL, commit, then run this again"
             )
 
 
 def of_ignored(prefix: str, service: str) -> Iterator[str]:
-    """Files of the workers that git ignores and does not know, which Copier deletes.
+    """Untracked files of the workers that git ignores, which Copier would delete.
 
     Args:
-        prefix: From the repository's top folder to this one.
+        prefix: The path from the repository's top folder to this one.
     """
     listed = git(
         *("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--"),
@@ -214,17 +212,17 @@ def of_ignored(prefix: str, service: str) -> Iterator[str]:
         if RENDERED.fullmatch(os.path.relpath(name, service)):
             shown = shlex.quote(f"{prefix}{name}")
             yield (
-                f"git ignores {prefix}{name}, which would be deleted: git add -f {shown} "
-                f"(git check-ignore -v {shown} tells the line), commit, then run this again"
+                f"git ignores {prefix}{name}, so it would be deleted: git add -f {shown} "
+                f"(git check-ignore -v {shown} shows the line), commit, then run this again"
             )
 
 
 def shown_again(mark: str, name: str, *where: str) -> str:
-    """The commands after which git looks at a file again; nothing where it does.
+    """The commands after which git checks a file for changes again; "" if it does already.
 
     Args:
-        mark: That of `git ls-files -v`.
-        where: Options of git that name the repository.
+        mark: The file's mark in `git ls-files -v`.
+        where: Options for git that select the repository.
     """
     commands = []
     if mark in "Ss":
@@ -242,7 +240,7 @@ def shown_again(mark: str, name: str, *where: str) -> str:
 
 
 def merged_files(service: str, backend: bool) -> Iterator[tuple[str, str]]:
-    """The files that Copier merges, each with git's mark and its name."""
+    """The marks of `git ls-files -v` and the names of the files that Copier merges."""
     for entry in filter(None, git("ls-files", "-v", "-z").split("\0")):
         mark, name = entry.split(" ", 1)
         if is_merged(name, service, backend):
@@ -250,7 +248,7 @@ def merged_files(service: str, backend: bool) -> Iterator[tuple[str, str]]:
 
 
 def rendered(template: str, service: str, backend: bool) -> set[str]:
-    """The same files as the template has them: the team may have deleted one."""
+    """The names of such files in the template; the team may have deleted some."""
     from keep_files import JINJA, rendered_files, tree_of
 
     workers = os.path.normpath(f"{service}/workers")

@@ -1,1 +1,1 @@
-"""The promises of the template, each shown on what it renders."""
+"""Tests of the template's promises, on rendered services."""

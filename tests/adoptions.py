@@ -1,4 +1,4 @@
-"""Backends whose workers were written by hand, and their adoption."""
+"""Backends with hand-written workers, and their adoption."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ BILLING = Path("app", "billing")
 
 
 def settle(name: str, root: Path) -> Path:
-    """Makes a backend of a house, in a repository; returns the service's folder."""
+    """Makes a backend of a house in a repository; returns the service's folder."""
     for part in ("shared", name):
         shutil.copytree(HOUSES / part, root, dirs_exist_ok=True)
     (root / "pyproject.toml").touch()

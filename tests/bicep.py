@@ -1,4 +1,4 @@
-"""Bicep files as data, and held against what Azure's own client knows of Container Apps."""
+"""Reads Bicep files as data and checks them with the models of Azure's own client."""
 
 import types
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ MODELS = {
 
 
 class Bicep:
-    """A file of Bicep, with the values of its variables in the place of their names."""
+    """A Bicep file in which variables are replaced by their values."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,7 +43,7 @@ class Bicep:
         }
 
     def problems(self) -> list[str]:
-        """What Azure's client does not know: names of properties, and values."""
+        """The properties and values that Azure's client does not know."""
         return [
             f"{self.path.name}: {name}{problem}"
             for name, resource in self.resources.items()
@@ -64,7 +64,7 @@ class Bicep:
 
 def _problems(value: Any, hint: Any) -> Iterator[str]:
     if isinstance(value, dict) and value.keys() & {"function", "operator"}:
-        return  # An expression, whose value is known to Azure only.
+        return  # An expression, whose value only Azure knows.
     if get_origin(hint) in (Union, types.UnionType):
         hints = [each for each in get_args(hint) if each not in (type(None), str)]
         hint = hints[0] if hints else str

@@ -1,4 +1,4 @@
-"""Chromium, as Debian has it, for tests that look at a page as a person does."""
+"""Debian's Chromium, for tests that use a page like a person."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, expect, sync_playwright
 
-# As root in a container, and without asking anything of its maker's servers.
+# For root in a container, and without requests to the vendor's servers.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -22,7 +22,7 @@ TIMEOUT = 60_000
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser without a window; it ends with the block."""
+    """Yields a browser without a window and closes it afterwards."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program, "Chromium is missing: apt-get install chromium"
     expect.set_options(timeout=TIMEOUT)

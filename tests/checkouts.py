@@ -18,14 +18,14 @@ UPDATES: dict[str, list[str | Path]] = {
 
 
 def make_root(
-    folder: Path, template: Path, release: str, line_length: int = 0, *told: str
+    folder: Path, template: Path, release: str, line_length: int = 0, *options: str
 ) -> Path:
-    """A backend with one service, laid out anew when that is asked for, and committed."""
+    """Makes a committed backend with one service, reformatted if a line length is given."""
     root = folder / "backend"
     root.mkdir(parents=True)
     (root / "pyproject.toml").touch()
-    told = (f"--vcs-ref={release}", *SCHEDULED, *told)
-    copy(BILLING, *told, cwd=root, template=template)
+    options = (f"--vcs-ref={release}", *SCHEDULED, *options)
+    copy(BILLING, *options, cwd=root, template=template)
     if line_length:
         edits.reformat(root / BILLING, line_length)
     commit(root)

@@ -19,7 +19,7 @@ from .support import GIT, MYPY, SCHEDULED, TEMPLATE, commit, copy, database, run
 
 pytest_plugins = ["harness.options"]
 
-# What takes mypy long in a rendered service.
+# Imports of a rendered service that take mypy long.
 IMPORTS = """\
 import azure.identity, azure.keyvault.secrets, chancy_runtime.cli, chancy_runtime.testing
 import chancy_runtime.web, fastapi.testclient, httpx, psycopg_pool, sentry_sdk, uvicorn
@@ -27,8 +27,8 @@ import chancy_runtime.web, fastapi.testclient, httpx, psycopg_pool, sentry_sdk, 
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_settings_of_the_person(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Copier reads no trust list or defaults of the person who runs the tests."""
+def no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps Copier from reading the user's trust list and defaults."""
     settings = tmp_path_factory.mktemp("copier") / "settings.yml"
     settings.write_text("{}")
     os.environ["COPIER_SETTINGS_PATH"] = str(settings)
@@ -36,7 +36,7 @@ def no_settings_of_the_person(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """A PostgreSQL: the one of WORKERS_TEST_DATABASE_URL, or an embedded one."""
+    """The PostgreSQL of WORKERS_TEST_DATABASE_URL, or an embedded one."""
     if url := os.environ.get("WORKERS_TEST_DATABASE_URL"):
         yield url
         return
@@ -46,7 +46,7 @@ def server_url() -> Iterator[str]:
 
 @pytest.fixture
 def own_server_url() -> Iterator[str]:
-    """An embedded PostgreSQL of the test's own, for roles and other global things."""
+    """An embedded PostgreSQL for one test, for roles and other global objects."""
     with embedded_server() as url:
         yield url
 
@@ -66,7 +66,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 @pytest.fixture(scope="session")
 def released(shared: Shared) -> Path:
-    """The working tree as a repository with the releases v0.1.0 and, the same, v0.1.1."""
+    """The working tree as a repository with two equal releases, v0.1.0 and v0.1.1."""
     return shared.folder("released/template", make_released)
 
 
@@ -87,19 +87,19 @@ def make_released(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def template(shared: Shared) -> Path:
-    """The template with all of its releases, and the working tree as the newest one."""
+    """The template with all its releases, and the working tree as the newest one."""
     return shared.folder("releases/template", make_template)
 
 
 @pytest.fixture(scope="session")
 def next_release(shared: Shared) -> Path:
-    """The same with a release after the working tree, which changes a line of INSTANCE."""
+    """The template with a release after the working tree that changes a line of INSTANCE."""
     return shared.folder("next release/template", make_next_release)
 
 
 @pytest.fixture(scope="session")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A backend whose job has a schedule, rendered once; tests leave its files alone."""
+    """A backend whose job has a schedule, rendered once; tests must not change its files."""
     folder = tmp_path_factory.mktemp("renders") / "backend"
     copy(folder, "-d", "scope=backend", *SCHEDULED, cwd=folder.parent)
     return folder
@@ -109,7 +109,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def macros_of(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[str], Any]]:
-    """The macros of a file in questions/, in the environment that Copier gives them."""
+    """The macros of a file in questions/, in Copier's Jinja environment."""
     folder = tmp_path_factory.mktemp("macros") / "billing"
     with Worker(src_path=str(TEMPLATE), dst_path=folder, vcs_ref="HEAD") as worker:
         yield (
@@ -121,10 +121,10 @@ def macros_of(
 def mypy_cache(
     shared: Shared, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """A cache that has the packages, which are the same for all renders.
+    """A copy of a cache with the packages, which are the same for all renders.
 
-    Each test has its own: mypy writes the modules of a render into it, whose names are the
-    same in all of them.
+    Each test has its own copy, because mypy writes the render's modules into it, and these
+    have the same names in all renders.
     """
     full = shared.folder("mypy cache", fill_mypy_cache)
     mine = shutil.copytree(full, tmp_path_factory.mktemp("mypy") / "cache")
@@ -133,7 +133,7 @@ def mypy_cache(
 
 
 def fill_mypy_cache(folder: Path) -> None:
-    """Checks a file that imports those packages."""
+    """Checks a file that imports these packages."""
     folder.mkdir()
     (folder / "mypy.ini").write_text(MYPY)
     options = ("--config-file=mypy.ini", "--cache-dir=.")
@@ -142,7 +142,7 @@ def fill_mypy_cache(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def rendered(copie_session: Copie) -> Callable[[str, dict[str, object]], Path]:
-    """Renders answers once for all tests that name them alike; returns the folder."""
+    """Renders answers once for all tests that use the same name; returns the folder."""
     folders: dict[str, Path] = {}
 
     def render(name: str, answers: dict[str, object]) -> Path:

@@ -1,4 +1,4 @@
-"""Edits that teams make in a rendered service; each takes the service's folder first."""
+"""Edits of teams in a rendered service; the first argument is the service's folder."""
 
 import re
 import sys
@@ -34,7 +34,7 @@ def _initialization(service: Path) -> Path:
 
 
 def _replace(path: Path, pattern: str, replacement: str) -> None:
-    """Replaces the first match; a file that the team has changed otherwise stays."""
+    """Replaces the first match; a file without a match stays as it is."""
     path.write_text(re.sub(pattern, replacement, path.read_text(), count=1))
 
 
@@ -49,7 +49,7 @@ def change_queue(service: Path, concurrency: int) -> None:
 
 
 def add_cron_job(service: Path, name: str) -> None:
-    """Adds a job with a schedule by hand, past the answers."""
+    """Adds a job with a schedule by hand, without the answers."""
     path = _initialization(service)
     (path.parent / name).mkdir(exist_ok=True)
     (path.parent / name / "__init__.py").touch()
@@ -79,7 +79,7 @@ def rewrite_job(service: Path, job: str, text: str) -> None:
 
 
 def rename_job(service: Path, old: str, new: str) -> None:
-    """Renames a job by hand: its folder, its function, its test and who imports it."""
+    """Renames a job by hand: its folder, its function, its test and its imports."""
     folder = service / "workers" / old
     if not folder.is_dir() or folder.with_name(new).exists():
         return
@@ -100,7 +100,7 @@ def rewrite_main(service: Path) -> None:
 
 
 def reformat(service: Path, line_length: int) -> None:
-    """Formats the service's code as its team does everything else."""
+    """Formats the service's code with the team's line length."""
     run(
         *(sys.executable, "-m", "ruff", "format", "--quiet", "--isolated"),
         *("--no-cache", f"--line-length={line_length}", service),
@@ -116,14 +116,14 @@ def add_file(service: Path, name: str) -> None:
 
 
 def add_line(service: Path, name: str) -> None:
-    """Adds a line at the end of any file that was rendered."""
+    """Adds a line at the end of a rendered file."""
     path = service / name
     if path.is_file():
         path.write_text(f"{path.read_text()}\n\n# A line of the team's.\n")
 
 
 def edit_what_the_next_release_changes(service: Path) -> None:
-    """Changes the very line, so that an update to that release conflicts."""
+    """Changes the same line as the next release, so that an update to it conflicts."""
     _replace(service / INSTANCE, '"""Holds', '"""It holds')
 
 
@@ -139,6 +139,6 @@ def move_file(service: Path, name: str, to: str) -> None:
 
 
 def change_answers(project: Path, **answers: object) -> None:
-    """Changes the answers file by hand; a project's folder has it, not every service's."""
+    """Changes the answers file in a project's folder by hand."""
     path = project / ".copier-answers.yml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **answers}))

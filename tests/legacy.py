@@ -1,11 +1,11 @@
-"""Backends that were there before their workers, and what shows that these work there."""
+"""Existing backends that get workers, and helpers that show that the workers run there."""
 
 import sys
 from pathlib import Path
 
 from .support import Service, environment, query, run, wait_for
 
-# What each main.py of a backend from years ago begins with.
+# The beginning of each old main.py.
 HEAD = """\
 import logging
 from contextlib import asynccontextmanager
@@ -52,7 +52,7 @@ asyncio.run(push())
 
 
 def backend_with(folder: Path, files: dict[str, str]) -> Path:
-    """A backend of somebody else: the texts of its files by their paths."""
+    """Writes a backend that the template did not render; `files` has texts by path."""
     for name, text in {"pyproject.toml": "", "app/__init__.py": "", **files}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, newline="")
@@ -60,7 +60,7 @@ def backend_with(folder: Path, files: dict[str, str]) -> Path:
 
 
 def run_a_job(folder: Path, url: str, package: str = "app.billing") -> None:
-    """Pushes a job from a process of its own; the workers of the service must run it."""
+    """Pushes a job from another process; the service's workers must run it."""
     run(
         *(sys.executable, "-c", PUSH, package, "from elsewhere"),
         cwd=folder,
@@ -69,13 +69,12 @@ def run_a_job(folder: Path, url: str, package: str = "app.billing") -> None:
     table = f"{package.rpartition('.')[2]}_jobs"
     wait_for(
         lambda: query(url, f"SELECT state FROM {table}") == [("succeeded",)],
-        timeout=30,
         what=f"the job of {package}",
     )
 
 
 def lines_with(running: Service, *texts: str) -> list[str]:
-    """Those of the texts that the service printed, in the order of its lines."""
+    """The texts that the service printed, in the order of its lines."""
     return [
         text for line in running.output.splitlines() for text in texts if text in line
     ]

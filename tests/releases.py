@@ -1,7 +1,7 @@
-"""The template's releases, found in its history, and services that were rendered from them.
+"""The template's releases, from its history, and repositories with these releases.
 
-A release is a commit whose subject is `release: vX.Y.Z`: a clone may have no tags. A new one
-is covered by every test that takes `RELEASES`, without a line being written for it.
+A release is a commit with the subject `release: vX.Y.Z`, because a clone may have no tags.
+Every test that uses `RELEASES` automatically covers new releases.
 """
 
 import re
@@ -13,13 +13,13 @@ from packaging.version import Version
 
 from .support import COPIER, GIT, TEMPLATE, run
 
-# The working tree, uncommitted changes included, as a release after all others.
+# The working tree with its uncommitted changes, as a release after all others.
 WORKING_TREE = "v99.0.0"
-# What no update reads, and each of Copier's clones would write out.
+# Files that no update reads; without them Copier's clones are faster.
 UNREAD = ("tests", "benchmarks", "docs", "uv.lock")
-# A release after that one.
+# A release after the working tree.
 NEXT = "v99.1.0"
-# The module of a service that it changes.
+# The module of a service that this release changes.
 INSTANCE = "workers/chancy_instance.py"
 RELEASE = re.compile(r"([0-9a-f]{40}) release: (v\d+\.\d+\.\d+)")
 
@@ -30,15 +30,15 @@ def _find_releases() -> dict[str, str]:
     return {version: commit for commit, version in (match.groups() for match in found)}
 
 
-# Version and commit, the oldest first.
+# The commits by version, the oldest first.
 RELEASES = _find_releases()
 
 
-# Those whose services carry their own machinery.
+# The releases whose services contain their own copy of the machinery.
 OF_COPIES = [release for release in RELEASES if Version(release) < Version("0.5.0")]
-# The releases of which every test runs; what is costly runs from those between with --slow.
+# The releases from which every test runs; costly tests of the others run with --slow.
 ALWAYS = {OF_COPIES[0], OF_COPIES[-1], [*RELEASES][-1]}
-# The oldest and the newest of them; those between run with --slow.
+# The oldest and the newest of OF_COPIES; the releases between run with --slow.
 OLDEST_AND_NEWEST = [
     release
     if release in (OF_COPIES[0], OF_COPIES[-1])
@@ -48,7 +48,7 @@ OLDEST_AND_NEWEST = [
 
 
 def make_template(folder: Path, without: Sequence[str] = UNREAD) -> Path:
-    """A repository of the template with a tag for each release and the working tree."""
+    """Makes a repository of the template with a tag for each release and the working tree."""
     run("git", "clone", "--quiet", "--no-checkout", TEMPLATE, folder, cwd=TEMPLATE)
     for tag in run("git", "tag", cwd=folder).stdout.split():
         run("git", "tag", "--delete", tag, cwd=folder)
@@ -64,7 +64,7 @@ def make_template(folder: Path, without: Sequence[str] = UNREAD) -> Path:
 
 
 def _release(folder: Path, version: str, without: Sequence[str]) -> None:
-    """Makes what is in the index a release."""
+    """Makes a release of the files in the index."""
     if without:
         remove = ("rm", "-r", "--cached", "--quiet", "--ignore-unmatch")
         run("git", *remove, *without, cwd=folder)
@@ -74,7 +74,7 @@ def _release(folder: Path, version: str, without: Sequence[str]) -> None:
 
 
 def make_next_release(folder: Path, without: Sequence[str] = UNREAD) -> Path:
-    """The same, and a release after the working tree that changes a line of INSTANCE."""
+    """Makes such a repository with a further release that changes a line of INSTANCE."""
     make_template(folder, without)
     instance = folder / "template" / "{{ service_root }}" / INSTANCE
     _, rest = instance.read_text().split("\n", 1)
@@ -85,30 +85,30 @@ def make_next_release(folder: Path, without: Sequence[str] = UNREAD) -> Path:
 
 
 def pack(folder: Path) -> None:
-    """Packs a repository as its host does: Copier clones it for every render."""
+    """Packs a repository like its host does, because Copier clones it for every render."""
     run("git", "gc", "--quiet", cwd=folder)
 
 
 def list_files(folder: Path) -> list[str]:
-    """The files of a repository that are there, in order, ignored ones left out."""
+    """The existing files of a repository in order, without ignored ones."""
     listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=folder)
     names = filter(None, listed.stdout.split("\0"))
     return sorted({name for name in names if (folder / name).is_file()})
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The same files with what is in them."""
+    """The content of these files by name."""
     return {name: (folder / name).read_bytes() for name in list_files(folder)}
 
 
 def commit_all(folder: Path) -> None:
-    """Commits everything in a repository, also nothing."""
+    """Commits all changes in a repository, even if there are none."""
     run("git", "add", "--all", cwd=folder)
     run(*GIT, "commit", "--quiet", "--allow-empty", "--message=all", cwd=folder)
 
 
 def update(folder: Path, *arguments: str) -> str:
-    """`copier update` as a person types it, Enter at every prompt; returns what it says."""
+    """Runs `copier update` with the default at every prompt; returns its output."""
     result = run(
         *COPIER, "update", "--trust", "--defaults", *arguments, folder, cwd=folder
     )
@@ -116,7 +116,7 @@ def update(folder: Path, *arguments: str) -> str:
 
 
 def three_way_merge(ours: bytes, base: bytes, theirs: bytes, folder: Path) -> bytes:
-    """What git makes of two edits of one text, with Copier's conflict markers."""
+    """git's merge of two edits of one text, with Copier's conflict markers."""
     if ours == base or theirs in (ours, base):
         return theirs if ours == base else ours
     paths = []

@@ -1,6 +1,6 @@
 """Takes the pictures of docs/dashboard.md: uv run python -m tests.screenshots.
 
-A rendered backend runs jobs, of which one fails, and Chromium looks at its dashboard.
+A rendered backend runs jobs, one of which fails, and Chromium opens its dashboard.
 """
 
 import tempfile
@@ -64,7 +64,6 @@ def main() -> None:
                         )
                         == [(0,)]
                     ),
-                    timeout=60,
                     what="the end of the jobs",
                 )
                 take(f"{running.address}/dashboard/billing")
@@ -88,7 +87,7 @@ def take(dashboard: str) -> None:
         page.goto(urljoin(dashboard, failed.first.get_attribute("href")))
         page.set_viewport_size({"width": 1240, "height": 1200})
         page.get_by_text("Errors", exact=True).wait_for()
-        # What follows is a traceback, with paths of this machine.
+        # Below is a traceback with paths of this machine, which is cut off.
         errors = page.get_by_text("Errors", exact=True).bounding_box()
         assert errors
         save(page, "dashboard-job", height=errors["y"])

@@ -9,16 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Shared:
-    """Makes each folder once in a session; tests leave what is in it alone."""
+    """Makes each folder once in a session; tests must not change it."""
 
     base: Path
 
     def folder(self, name: str, make: Callable[[Path], object]) -> Path:
-        """The folder of a name; the first that asks makes it, the others wait.
+        """The folder with a name; the first caller makes it, others wait for that.
 
         Args:
-            name: Tells the folders apart; what follows the last slash is its own name.
-            make: Gets the path, where nothing is yet.
+            name: Identifies the folder; the part after the last slash is its own name.
+            make: Makes the folder; gets its path, which does not exist yet.
         """
         place = self.base / hashlib.sha256(name.encode()).hexdigest()[:12]
         place.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the template's tests share: Copier's commands, and what the harness has."""
+"""Helpers that the template's tests share: Copier's commands, and the harness."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ TEMPLATE = Path(__file__).parents[1]
 COPIER = [sys.executable, "-m", "copier"]
 PROGRAM = Path(sys.executable).with_name("chancy-workers")
 GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
-# A service's tests, without the plugins that are only in the environment of this suite.
+# Runs a service's tests without pytest plugins that only this suite needs.
 PYTEST = [
     *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
     *("-p", "no:copie", "-p", "no:hypothesispytest"),
@@ -51,7 +51,7 @@ MYPY = """\
 [mypy]
 strict = True
 """
-# Answers with which the process of the workers has all that it can have.
+# Answers with which the workers' process has all optional parts.
 OPTIONAL_PLUGINS: dict[str, object] = {
     "scope": "backend",
     "run_workers": "own_process",
@@ -71,7 +71,7 @@ def copy(
     template: Path | str = TEMPLATE,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """`copier copy` as a person types it, Enter at every prompt, from the working tree."""
+    """Runs `copier copy` with the default at every prompt, by default from the working tree."""
     return run(
         *COPIER,
         "copy",
@@ -101,7 +101,7 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
 
 
 def refusal(folder: Path, *arguments: str, to: str = "app/billing") -> str:
-    """The last line that a refused copy prints; it has written nothing, not even a secret."""
+    """The last line of a refused copy; makes sure that it wrote nothing and no secret."""
     before = contents(folder)
     result = copy(to, *arguments, cwd=folder, check=False)
     assert result.returncode != 0
@@ -111,7 +111,7 @@ def refusal(folder: Path, *arguments: str, to: str = "app/billing") -> str:
 
 
 def check(root: Path, *arguments: str, **variables: str) -> list[dict[str, str]]:
-    """What is wrong, without notices; the exit status has to fit."""
+    """The errors that `check` finds, without notices; its exit status must match."""
     result = run(
         PROGRAM,
         "check",

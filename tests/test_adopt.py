@@ -1,4 +1,4 @@
-"""Services with the house pattern written by hand become rendered ones, on one database."""
+"""Services with hand-written workers become rendered ones and keep their database."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ ODD_TIME = "2031-02-03 04:05:06+00"
 
 @dataclass(frozen=True)
 class House:
-    """What a folder of tests/house has in it."""
+    """The expected content of a folder of tests/house."""
 
     jobs: tuple[str, ...]
     cron: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class House:
 
 
 DIGEST = ("send_digest/send_digest",)
-# The others take minutes more, and run with --slow.
+# The other cases take minutes and run only with --slow.
 ALWAYS = ("document", "cron", "names")
 HOUSE: dict[str, House] = {
     "document": House(DIGEST, ("send_digest_cron",)),
@@ -79,7 +79,7 @@ HOUSE: dict[str, House] = {
 
 
 async def create_tables(house: House, url: str) -> None:
-    """Chancy's own migration, as the house document has it."""
+    """Runs Chancy's own migration, like the house document."""
     chancy = Chancy(
         url,
         prefix=house.prefix,
@@ -92,7 +92,7 @@ async def create_tables(house: House, url: str) -> None:
 
 @dataclass
 class Story:
-    """A service before and after, and what its database held then."""
+    """A service before and after its adoption, with the content of its database."""
 
     house: House
     root: Path
@@ -104,14 +104,14 @@ class Story:
     queues: list[list[tuple[Any, ...]]] = field(default_factory=list)
 
     def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Runs a statement that names its tables as {jobs}, say."""
+        """Runs a statement with placeholders such as {jobs} for the tables' names."""
         names = {
             name: f'"{self.house.prefix}{name}"' for name in ("jobs", "cron", "queues")
         }
         return query(self.url, statement.format(**names), *parameters)
 
     def look(self) -> None:
-        """Writes down what has to be the same before and after."""
+        """Records what must be the same before and after the adoption."""
         self.files.append(contents(self.root))
         self.tables.append(tables(self.url))
         columns = "unique_key, cron, timezone, next_run, last_run"
@@ -140,7 +140,7 @@ class Story:
         return dict(rows)
 
     def wait_until_succeeded(self, running: Service, ids: list[str]) -> None:
-        """Each at its first attempt."""
+        """Waits until each job has succeeded at its first attempt."""
         statement = "SELECT func, state, attempts FROM {jobs} WHERE id = ANY(%s)"
 
         def have_succeeded() -> bool:
@@ -150,7 +150,7 @@ class Story:
             )
             return {row[1:] for row in rows} == {("succeeded", 1)}
 
-        wait_for(have_succeeded, timeout=30, what="the jobs")
+        wait_for(have_succeeded, what="the jobs")
 
 
 @pytest.fixture(
@@ -172,7 +172,7 @@ def story(
     server_url: str,
     released: Path,
 ) -> Iterator[Story]:
-    """A house that ran, was left with jobs and cron rows, was adopted and ran again."""
+    """A house that ran, stopped with jobs and cron rows left, was adopted and ran again."""
     house = HOUSE[request.param]
     root = tmp_path_factory.mktemp("backends") / request.param
     settle(request.param, root)
@@ -205,7 +205,6 @@ def story(
             story.wait_until_succeeded(running, later)
             wait_for(
                 lambda: story.runs_of_cron().keys() == set(house.cron),
-                timeout=30,
                 what="the runs of cron",
             )
             assert "Traceback" not in running.output, running.output
@@ -213,7 +212,9 @@ def story(
         yield story
 
 
-def test_the_tables_stay_and_only_the_library_s_indexes_are_due(story: Story) -> None:
+def test_the_tables_stay_and_only_the_library_s_indexes_are_missing(
+    story: Story,
+) -> None:
     before, after = story.tables
 
     assert before == after
@@ -227,7 +228,9 @@ def test_the_tables_stay_and_only_the_library_s_indexes_are_due(story: Story) ->
     assert [part["name"] for part in parts if part["due"]] == ["chancy_runtime"]
 
 
-def test_schedules_keep_their_keys_and_next_runs_and_run_once(story: Story) -> None:
+def test_schedules_keep_their_keys_and_their_next_run_and_run_once(
+    story: Story,
+) -> None:
     before, after = story.cron
 
     assert before == after
@@ -235,13 +238,13 @@ def test_schedules_keep_their_keys_and_next_runs_and_run_once(story: Story) -> N
     assert story.runs_of_cron() == dict.fromkeys(story.house.cron, 1)
 
 
-def test_queues_keep_what_they_are(story: Story) -> None:
+def test_the_rows_of_queues_stay_the_same(story: Story) -> None:
     before, after = story.queues
 
     assert before == after
 
 
-def test_no_file_of_the_team_s_is_lost(story: Story) -> None:
+def test_no_file_of_the_team_is_lost(story: Story) -> None:
     before, after = story.files
     workers = "app/billing/workers"
     replaced = {
@@ -254,7 +257,7 @@ def test_no_file_of_the_team_s_is_lost(story: Story) -> None:
     assert [name for name in kept if name.endswith("worker.py")]
 
 
-def test_what_is_written_is_clean(story: Story) -> None:
+def test_ruff_finds_nothing_in_the_written_files(story: Story) -> None:
     before, after = story.files
     written = [
         name
@@ -267,7 +270,7 @@ def test_what_is_written_is_clean(story: Story) -> None:
     run(*ruff, "format", "--no-cache", "--check", *written, cwd=story.root)
 
 
-def test_what_is_written_is_typed_as_strictly_as_it_was(
+def test_mypy_finds_no_new_errors_in_the_written_files(
     story: Story, mypy_cache: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "mypy.ini"
@@ -291,7 +294,9 @@ def test_what_is_written_is_typed_as_strictly_as_it_was(
     assert errors[1] <= errors[0]
 
 
-def test_the_rendered_tests_and_the_team_s_pass(story: Story, server_url: str) -> None:
+def test_the_rendered_tests_and_the_team_s_tests_pass(
+    story: Story, server_url: str
+) -> None:
     result = run(
         *PYTEST,
         *WITHOUT_ASYNCIO,
@@ -303,7 +308,7 @@ def test_the_rendered_tests_and_the_team_s_pass(story: Story, server_url: str) -
     assert "skipped" not in result.stdout
 
 
-def test_the_library_is_named_with_the_extras_that_the_service_needs(
+def test_the_printed_command_adds_the_library_with_the_needed_extras(
     story: Story, released: Path
 ) -> None:
     file = story.root / BILLING / "workers" / "chancy_initialization.py"
@@ -314,7 +319,7 @@ def test_the_library_is_named_with_the_extras_that_the_service_needs(
     assert line == f'uv add --tag v0.1.1 "chancy-runtime[{extras}] @ {place}"'
 
 
-def test_one_more_job_and_the_next_release_merge_with_it(
+def test_adding_a_job_and_the_next_release_both_merge(
     story: Story, released: Path, tmp_path: Path
 ) -> None:
     later = tmp_path / "later"

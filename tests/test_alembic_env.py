@@ -1,4 +1,4 @@
-"""What `check` reads in an env.py: Alembic's own templates, and what teams make of them."""
+"""`check` reads env.py: Alembic's own templates, and teams' versions of them."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ context.configure({arguments})
 """
 
 
-def told(text: str) -> list[str]:
+def problems_of(text: str) -> list[str]:
     return [gap.problem for gap in gaps_in(text, "billing_")]
 
 
@@ -25,7 +25,7 @@ def file(arguments: str, imports: str = "") -> str:
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.parent.name)
-def test_alembic_s_templates_are_found_when_they_have_models(template: Path) -> None:
+def test_alembic_s_templates_with_models_are_reported(template: Path) -> None:
     text = template.read_text()
     empty = (
         "target_metadata = {}"
@@ -35,16 +35,18 @@ def test_alembic_s_templates_are_found_when_they_have_models(template: Path) -> 
     assert empty in text
     with_models = text.replace(empty, "target_metadata = Base.metadata")
 
-    assert told(text) == []
-    assert [problem[:12] for problem in told(with_models)] == ["autogenerate"]
+    assert problems_of(text) == []
+    assert [problem[:12] for problem in problems_of(with_models)] == ["autogenerate"]
     (gap,) = gaps_in(with_models, "billing_")
     assert "configure(" in with_models.splitlines()[gap.line - 1]
-    # The call for SQL scripts comes first, and never compares.
+    # The first call is for SQL scripts and never compares.
     online = with_models.rindex("configure(")
     mended = (
         f'{with_models[:online]}configure(include_object=include_object("billing_"), '
     )
-    assert told(IMPORT + mended + with_models[online + len("configure(") :]) == []
+    assert (
+        problems_of(IMPORT + mended + with_models[online + len("configure(") :]) == []
+    )
 
 
 FILES = {
@@ -64,11 +66,11 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_way_to_write_it_is_read(name: str) -> None:
+def test_each_form_of_the_call_is_read(name: str) -> None:
     arguments, is_whole = FILES[name]
     imports = IMPORT.replace("object\n", "object as f\nours = f('billing_', \"b\")\n")
 
-    assert (told(file(arguments, imports)) == []) == is_whole
+    assert (problems_of(file(arguments, imports)) == []) == is_whole
 
 
 @pytest.mark.parametrize(
@@ -79,11 +81,11 @@ def test_each_way_to_write_it_is_read(name: str) -> None:
         ("from chancy_runtime.alembic import include_object as ours", "ours"),
     ],
 )
-def test_a_prefix_that_is_not_named_is_found(imports: str, call: str) -> None:
+def test_a_missing_prefix_is_reported(imports: str, call: str) -> None:
     arguments = "connection=c, target_metadata=MODELS, include_object={}({})"
 
     def of(given: str) -> list[str]:
-        return told(file(arguments.format(call, given), imports))
+        return problems_of(file(arguments.format(call, given), imports))
 
     assert of('"billing_"') == of("*PREFIXES") == of('PREFIX, "shipping_"') == []
     (problem,) = of('"shipping_", "mail_"')
@@ -93,7 +95,7 @@ def test_a_prefix_that_is_not_named_is_found(imports: str, call: str) -> None:
 @pytest.mark.parametrize(
     "more", ["include_object=ours", "include_name=ours", "**options"]
 )
-def test_what_a_run_alone_could_tell_is_not_certain(more: str) -> None:
+def test_a_filter_that_is_known_only_at_run_time_is_not_certain(more: str) -> None:
     arguments = f"connection=c, target_metadata=MODELS, {more}"
     (gap,) = gaps_in(file(arguments), "billing_")
 
@@ -109,5 +111,5 @@ def test_what_a_run_alone_could_tell_is_not_certain(more: str) -> None:
         "import logging_tool\nlogging_tool.configure(connection=c, target_metadata=M)\n",
     ],
 )
-def test_another_env_py_is_not_looked_at(text: str) -> None:
-    assert told(text) == []
+def test_an_env_py_that_is_not_alembic_s_is_skipped(text: str) -> None:
+    assert problems_of(text) == []

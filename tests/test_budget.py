@@ -1,4 +1,4 @@
-"""What `deploy` renders fits into the pooler's connections, and `check` adds up what a team has."""
+"""Rendered deployments fit the pooler's connections, and `check` adds up a team's own files."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def server() -> Iterator[Cluster]:
 
 
 def use(*apis: Service) -> None:
-    """Requests to every API at once, each of which takes a connection or pushes a job."""
+    """Sends parallel requests to each API; each takes a connection or pushes a job."""
     requests = [("/", "GET"), ("/jobs/send_digest", "POST")] * REQUESTS
     with ThreadPoolExecutor(8) as threads:
         for api in apis:
@@ -58,7 +58,7 @@ def test_two_releases_at_once_fit_into_the_pooler(
     rendered: Callable[[str, dict[str, object]], Path],
     server: Cluster,
 ) -> None:
-    """PgBouncer refuses the first client too many at once, and its log has it."""
+    """PgBouncer refuses the first client above the limit and logs that."""
     answers = {**DEPLOYED, "run_workers": run_workers}
     folder = rendered(f"deployed-{run_workers}", answers)
     limits: dict[str, object] = {"default_pool_size": LIMIT, "max_client_conn": LIMIT}
@@ -89,13 +89,12 @@ def test_two_releases_at_once_fit_into_the_pooler(
         use(new[0])
         wait_for(
             lambda: jobs_in(direct) == {"succeeded": 4 * REQUESTS},
-            timeout=60,
             what="the jobs",
         )
         for each in new:
             each.stop()
         log = (pooler.folder / "pgbouncer.log").read_text()
-        # PgBouncer keeps what was once open.
+        # PgBouncer keeps connections open, so this is the maximum.
         most = connections_to(direct)
 
     project = read(folder / ".copier-answers.yml")
@@ -125,7 +124,7 @@ WORKER_SETS: dict[str, list[list[dict[str, object]]]] = {
 
 
 @pytest.mark.parametrize("run_workers", WORKER_SETS)
-def test_the_sizes_fit_into_any_pooler_that_is_not_refused(
+def test_the_sizes_fit_every_pooler_that_is_not_refused(
     run_workers: str, budget: Any
 ) -> None:
     for workers, limit in product(WORKER_SETS[run_workers], range(5, 300)):
@@ -137,7 +136,7 @@ def test_the_sizes_fit_into_any_pooler_that_is_not_refused(
         if run_workers != "own_process":
             api += pool + len(workers) - kinds.count("own")
         else:
-            api += min(pool, 4)  # What only pushes takes no more.
+            api += min(pool, 4)  # The maximum of a process that only pushes.
         own = pool + len(workers) - kinds.count("api")
         replicas = sizes["api_max_replicas"], sizes["worker_max_replicas"]
         scaler = sizes["scaler"]
@@ -148,11 +147,13 @@ def test_the_sizes_fit_into_any_pooler_that_is_not_refused(
         assert sizes["worker_pool_min"] <= pool
         assert replicas[0] >= 1
         assert (replicas[1] > 0) is (run_workers != "in_api")
-        # The rule itself takes a connection in each release, and has nothing to scale with one replica.
+        # The rule takes a connection in each release, and is useless with one replica.
         assert bool(sizes["scaler"]) is (replicas[1] > 1)
 
 
-def test_without_deploy_the_sizes_are_those_of_older_releases(backend: Path) -> None:
+def test_without_deploy_the_sizes_are_the_same_as_in_older_releases(
+    backend: Path,
+) -> None:
     choices = (backend / WORKERS / "chancy_initialization.py").read_text()
     assert "CHANCY_MIN_POOL_SIZE = 5\nCHANCY_MAX_POOL_SIZE = 10\n" in choices
     assert "max_size=3," in (backend / MAIN).read_text()
@@ -191,7 +192,7 @@ resource worker 'Microsoft.App/containerApps@2025-01-01' = {
   } } }
 }
 """
-# The platform starts up to 10 replicas of an app that does not say how many.
+# The platform starts up to 10 replicas of an app without maxReplicas.
 TWO_MORE = """\
 resource heavyWorker 'Microsoft.App/containerApps@2025-01-01' = {
   properties: { template: { scale: { minReplicas: 1 } } }
@@ -211,14 +212,14 @@ MAIN = "app/billing/main.py"
 
 
 def service_with(root: Path, files: dict[str, str], **answers: object) -> Project:
-    """A service with these files, which its app imports where they are modules."""
+    """A service with these files; its app imports the modules among them."""
     every = {
         f"{WORKERS}/chancy_initialization.py": INITIALIZATION,
         MAIN: "from ..database import engine\n",
         "app/orders/main.py": f"{POOL}AsyncConnectionPool('', max_size=99)\n",
         **files,
     }
-    told = {
+    default = {
         **{
             "scope": "service",
             "service": "billing",
@@ -227,7 +228,7 @@ def service_with(root: Path, files: dict[str, str], **answers: object) -> Projec
         },
         **{"database_secret": "DATABASE-URL", "deploy": "azure-container-apps"},
     }
-    every["app/billing/.copier-answers.yml"] = yaml.safe_dump({**told, **answers})
+    every["app/billing/.copier-answers.yml"] = yaml.safe_dump({**default, **answers})
     for name, text in every.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -327,13 +328,13 @@ def service_with(root: Path, files: dict[str, str], **answers: object) -> Projec
         *("without asyncio", "a list", "a command", "a variable", "arguments", "a value"),
     ],
 )  # fmt: skip
-def test_check_adds_up_what_the_files_say(
+def test_check_adds_up_the_connections_of_the_files(
     files: dict[str, str], answers: dict[str, object], words: str, tmp_path: Path
 ) -> None:
-    told = str(sum_of(service_with(tmp_path, files, **answers)))
+    rest = str(sum_of(service_with(tmp_path, files, **answers)))
 
     for part in words.split(" … "):
-        before, found, told = told.partition(part.replace("(…)", "(4 pool + 1 LISTEN)"))
+        before, found, rest = rest.partition(part.replace("(…)", "(4 pool + 1 LISTEN)"))
         assert found, before
 
 
@@ -347,7 +348,7 @@ def test_check_adds_up_what_the_files_say(
     ],
     ids=["fits", "stated", "not stated", "without deploy"],
 )  # fmt: skip
-def test_what_cannot_fit_is_an_error_only_where_deploy_and_every_size_are_told(
+def test_too_many_connections_are_an_error_only_with_deploy_and_stated_sizes(
     main: str, deploy: str, levels: list[str], tmp_path: Path
 ) -> None:
     project = service_with(tmp_path, {MAIN: main}, deploy=deploy)
@@ -362,8 +363,8 @@ def test_what_cannot_fit_is_an_error_only_where_deploy_and_every_size_are_told(
         assert "pooler_connections in app/billing/.copier-answers.yml" in each.mend
 
 
-def test_check_says_the_sum_also_where_it_is_no_error(tmp_path: Path) -> None:
-    """Without `deploy` nobody knows how many replicas there are, or what the pooler has."""
+def test_check_also_prints_the_sum_if_it_is_not_an_error(tmp_path: Path) -> None:
+    """Without `deploy`, the number of replicas and the pooler's size are unknown."""
     service_with(tmp_path, {}, deploy="none")
     commit(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Answers change after the first render, and what the team wrote stays."""
+"""Answers change after the first render, and the team's code stays."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ RENAMED = [{"name": "send_digest"}, {"name": "summary", "queue": "slow"}]
 
 @pytest.fixture(scope="session")
 def render(template: Path, shared: Shared) -> Callable[..., Path]:
-    """Renders a backend with one service, committed; the same answers once only."""
+    """Renders and commits a backend with one service, once for the same answers."""
 
     def render(scope: str, release: str = WORKING_TREE, **answers: object) -> Path:
         return shared.folder(
@@ -60,18 +60,18 @@ def scope(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def root(scope: str, render: Callable[..., Path], tmp_path: Path) -> Path:
-    """A backend of the test's own."""
+    """A backend that a test may change."""
     return Path(shutil.copytree(render(scope), tmp_path / "backend"))
 
 
 def chancy_workers(*arguments: str, cwd: Path, check: bool = True) -> str:
-    """Runs the console program; returns what it prints."""
+    """Runs the console program; returns its output."""
     result = run(PROGRAM, *arguments, cwd=cwd, check=check)
     return result.stdout + result.stderr
 
 
 def answer(root: Path, scope: str, **answers: object) -> str:
-    """Changes answers as Copier's documentation says; returns what is printed."""
+    """Changes answers in the way of Copier's documentation; returns the output."""
     given = [
         f"--data={name}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in answers.items()
@@ -94,7 +94,7 @@ def without_answers(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def written_once(folder: Path) -> dict[str, bytes]:
-    """The files of the team's that an update never changes."""
+    """The team's files that an update never changes."""
     files = read_files(folder)
     return {name: text for name, text in files.items() if KEPT.fullmatch(f"/{name}")}
 
@@ -133,10 +133,10 @@ def test_one_command_adds_a_job_with_its_test(
     )
 
 
-def test_one_command_removes_a_job_with_all_that_was_rendered_for_it(
+def test_one_command_removes_a_job_with_everything_rendered_for_it(
     scope: str, root: Path, render: Callable[..., Path]
 ) -> None:
-    """Its files, its test, its schedule and its route; later updates find a fresh render."""
+    """Its files, its test, its schedule and its route; the result equals a fresh render."""
     main = root / "app/billing/main.py"
     main.write_text(
         main.read_text().replace("billing service.", "billing service!") + ROUTE
@@ -154,7 +154,7 @@ def test_one_command_removes_a_job_with_all_that_was_rendered_for_it(
     expected["app/billing/main.py"] = rendered.replace(before, after) + ROUTE.encode()
     assert read_files(root) == expected
     assert "stay" not in printed and "conflict" not in printed
-    assert "that are queued fail once this is deployed" in printed
+    assert "Queued jobs of it fail once this is deployed" in printed
     assert not (root / WORKERS / "send_digest").exists()
 
 
@@ -254,7 +254,7 @@ def test_a_route_that_the_team_changed_stays_with_its_import(
     assert "from .workers.send_digest.worker import send_digest\n" in text
 
 
-# What uses the job `report`, and where.
+# Files that use the job `report`, with the line that uses it.
 USES = {
     "app/billing/service.py": "from .workers.report.worker import report\n",
     "app/billing/workers/tests/test_ours.py": "from ..report import worker\n",
@@ -264,7 +264,7 @@ USES = {
 }
 
 
-def test_a_job_that_is_used_is_not_removed_and_each_use_is_named(
+def test_a_job_that_is_used_is_not_removed_and_each_use_is_reported(
     render: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(render("service"), tmp_path / "backend"))
@@ -283,15 +283,15 @@ def test_a_job_that_is_used_is_not_removed_and_each_use_is_named(
     refused = chancy_workers(*remove, cwd=root, check=False)
 
     places = [f"{name}:{last if name.endswith('main.py') else 1}" for name in USES]
-    told, _, rest = refused.removeprefix("chancy-workers remove-job: ").partition(
+    uses, _, rest = refused.removeprefix("chancy-workers remove-job: ").partition(
         " use "
     )
-    assert sorted(told.split(", ")) == sorted(places)
-    assert "the job report: take that out, commit, then run this again" in rest
+    assert sorted(uses.split(", ")) == sorted(places)
+    assert "the job report: remove that, commit, then run this again" in rest
     assert read_files(root) == before
 
 
-def test_what_git_does_not_have_of_a_removed_job_stays(
+def test_untracked_files_of_a_removed_job_stay(
     render: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(render("service"), tmp_path / "backend"))
@@ -315,10 +315,10 @@ def test_what_git_does_not_have_of_a_removed_job_stays(
     )
     assert same == before
     assert [path.name for path in job.iterdir()] == ["model.bin"]
-    assert f"{WORKERS}/report stays: git does not have what is left in it" in printed
+    assert f"{WORKERS}/report stays, because git does not have the files" in printed
 
 
-def test_the_files_of_a_job_that_is_out_of_the_answers_can_be_removed(
+def test_the_files_of_a_job_that_is_no_longer_in_the_answers_can_be_removed(
     render: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(render("service"), tmp_path / "backend"))
@@ -332,7 +332,7 @@ def test_the_files_of_a_job_that_is_out_of_the_answers_can_be_removed(
 
 
 @pytest.mark.parametrize("by_hand", [False, True], ids=["copier", "by-hand"])
-def test_a_job_out_of_the_answers_stays_with_its_test_and_is_not_registered(
+def test_a_job_removed_from_the_answers_keeps_its_files_and_is_not_registered(
     by_hand: bool, scope: str, root: Path, render: Callable[..., Path]
 ) -> None:
     job = root / WORKERS / "send_digest"
@@ -349,7 +349,7 @@ def test_a_job_out_of_the_answers_stays_with_its_test_and_is_not_registered(
     else:
         printed = answer(root, scope, jobs=ANSWERS["jobs"][1:])
 
-    assert "send_digest is out of the answers, and nothing registers it" in printed
+    assert "send_digest was removed from the answers and is no longer reg" in printed
     after = without_answers(read_files(root))
     fresh = without_answers(read_files(render(scope, jobs=ANSWERS["jobs"][1:])))
     kept = {
@@ -365,7 +365,7 @@ def test_a_job_out_of_the_answers_stays_with_its_test_and_is_not_registered(
     )
 
 
-def test_a_job_renamed_in_the_answers_is_told_how_to_move_its_body(
+def test_for_a_job_renamed_in_the_answers_the_output_says_how_to_move_its_body(
     scope: str, root: Path
 ) -> None:
     printed = answer(root, scope, jobs=RENAMED)
@@ -375,7 +375,9 @@ def test_a_job_renamed_in_the_answers_is_told_how_to_move_its_body(
     assert (root / WORKERS / "summary" / "worker.py").is_file()
 
 
-def test_a_job_on_another_queue_is_told_what_to_write(scope: str, root: Path) -> None:
+def test_for_a_job_on_another_queue_the_output_says_what_to_write(
+    scope: str, root: Path
+) -> None:
     before = (root / WORKERS / "report" / "worker.py").read_bytes()
 
     printed = answer(root, scope, jobs=[ANSWERS["jobs"][0], "report"])
@@ -384,7 +386,7 @@ def test_a_job_on_another_queue_is_told_what_to_write(scope: str, root: Path) ->
     assert (root / WORKERS / "report" / "worker.py").read_bytes() == before
 
 
-def test_a_queue_with_another_executor_is_told_what_its_jobs_have_to_be(
+def test_for_a_queue_with_another_executor_the_output_says_how_to_change_its_jobs(
     scope: str, root: Path, render: Callable[..., Path]
 ) -> None:
     worker = root / WORKERS / "send_digest" / "worker.py"
@@ -426,22 +428,22 @@ CHANGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", list(CHANGED))
-def test_changed_answers_give_what_a_fresh_render_gives_and_back(
+def test_changing_answers_equals_a_fresh_render_and_can_be_reverted(
     name: str, render: Callable[..., Path], tmp_path: Path
 ) -> None:
     scope = "service"
     root = Path(shutil.copytree(render(scope), tmp_path / "backend"))
     before = read_files(root)
-    told = yaml.safe_load(before["app/billing/.copier-answers.yml"])
+    answers = yaml.safe_load(before["app/billing/.copier-answers.yml"])
 
     answer(root, scope, **CHANGED[name])
-    there = read_files(root)
+    changed = read_files(root)
     commit_all(root)
-    answer(root, scope, **{each: told[each] for each in CHANGED[name]})
+    answer(root, scope, **{each: answers[each] for each in CHANGED[name]})
 
     fresh = read_files(render(scope, **CHANGED[name]))
     fresh["app/billing/main.py"] = before["app/billing/main.py"]
-    assert there == fresh
+    assert changed == fresh
     assert read_files(root) == before
 
 
@@ -472,11 +474,11 @@ def test_a_job_whose_package_would_hide_a_module_is_refused(root: Path) -> None:
     result = run(*add, cwd=root, check=False)
 
     assert result.returncode == 1
-    assert "workers/summary.py is there, and the job's package" in result.stderr
+    assert "workers/summary.py exists, and the job's package" in result.stderr
     assert run("git", "status", "--porcelain", cwd=root).stdout == ""
 
 
-def test_a_job_that_was_written_by_hand_is_added_as_it_is(
+def test_adding_a_hand_written_job_does_not_change_its_files(
     scope: str, root: Path
 ) -> None:
     job = root / WORKERS / "archive"
@@ -494,7 +496,7 @@ def test_a_job_that_was_written_by_hand_is_added_as_it_is(
     assert test.read_text() == "# The team's.\n"
 
 
-def test_a_time_zone_that_is_none_is_refused_before_anything_changes(
+def test_an_unknown_time_zone_is_refused_before_anything_changes(
     root: Path,
 ) -> None:
     before = read_files(root)
@@ -506,7 +508,7 @@ def test_a_time_zone_that_is_none_is_refused_before_anything_changes(
     assert read_files(root) == before
 
 
-def test_copier_has_nothing_to_warn_of(template: Path, tmp_path: Path) -> None:
+def test_copier_prints_no_warnings(template: Path, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     version = f"--vcs-ref={WORKING_TREE}"
 
@@ -517,7 +519,7 @@ def test_copier_has_nothing_to_warn_of(template: Path, tmp_path: Path) -> None:
     assert "Warning" not in update(tmp_path / "app" / "billing")
 
 
-def test_answers_edited_by_hand_are_refused_by_copier_and_taken_in_by_update(
+def test_copier_refuses_answers_edited_by_hand_and_chancy_workers_applies_them(
     scope: str, root: Path, render: Callable[..., Path]
 ) -> None:
     edit_answers(root, scope, jobs=[*ANSWERS["jobs"], "archive"], metrics=True)
@@ -535,7 +537,7 @@ def test_answers_edited_by_hand_are_refused_by_copier_and_taken_in_by_update(
     assert read_files(root) == read_files(fresh)
 
 
-def test_answers_edited_by_hand_in_an_old_release_are_taken_in(
+def test_answers_edited_by_hand_in_an_old_release_are_applied(
     render: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(render("service", "v0.2.0"), tmp_path / "backend"))
@@ -554,15 +556,19 @@ def test_answers_edited_by_hand_in_an_old_release_are_taken_in(
     assert read_files(root) == {**fresh, **written_once(root)}
 
 
-def test_a_second_service_of_an_old_release_is_not_taken_for_the_backend_it_is_in(
+def test_an_old_release_s_second_service_is_not_confused_with_its_backend(
     template: Path, render: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(render("backend", "v0.2.0"), tmp_path / "backend"))
     copy("app/shipping", "--vcs-ref=v0.2.0", cwd=root, template=template)
     commit_all(root)
     current = Path(shutil.copytree(render("backend"), tmp_path / "current" / "backend"))
-    told = (f"--vcs-ref={WORKING_TREE}", "--data=only_registered=false", *SCHEDULED)
-    copy("app/shipping", *told, cwd=current, template=template)
+    options = (
+        f"--vcs-ref={WORKING_TREE}",
+        "--data=only_registered=false",
+        *SCHEDULED,
+    )
+    copy("app/shipping", *options, cwd=current, template=template)
 
     printed = chancy_workers("update", "app/shipping", cwd=root)
 

@@ -1,4 +1,4 @@
-"""`chancy-workers check` tells what is wrong with a service, and nothing else."""
+"""`chancy-workers check` reports what is wrong with a service, and nothing else."""
 
 import os
 import shutil
@@ -81,7 +81,7 @@ def pin_an_older_library(root: Path) -> None:
     )
 
 
-def take_out_the_library(root: Path) -> None:
+def remove_the_library(root: Path) -> None:
     pyproject = root / "pyproject.toml"
     lines = pyproject.read_text().splitlines(keepends=True)
     pyproject.write_text(
@@ -94,19 +94,19 @@ def lose_main(root: Path) -> None:
     (root / "app/billing/mail.py").write_bytes(b"E = '\xe9'\n")
 
 
-def ignore_the_job(root: Path) -> None:
-    """Git ignores what the job is in, and has never known it."""
-    (root / ".gitignore").write_text("/.venv\n*digest*\n")
-    shutil.rmtree(root / ".git")
-    commit(root)
-
-
 def ignore_the_answers(root: Path) -> None:
     run("git", "rm", "-q", "--cached", ANSWERS, cwd=root)
     add_line(root / ".gitignore", ".copier*")
 
 
-def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
+def ignore_the_job(root: Path) -> None:
+    """Makes git ignore the job's files, which it never tracked."""
+    (root / ".gitignore").write_text("/.venv\n*digest*\n")
+    shutil.rmtree(root / ".git")
+    commit(root)
+
+
+def test_a_backend_without_problems_is_current_and_whole(root: Path) -> None:
     lock(root, "0.8.3")
     run(
         *(sys.executable, "-m", "ruff", "format", "--isolated", "--line-length=120"),
@@ -121,7 +121,7 @@ def test_a_whole_backend_is_current_and_whole(root: Path) -> None:
 
 
 def add_alembic(root: Path) -> Path:
-    """Adds what `alembic init` writes, with models; returns its env.py."""
+    """Adds the files of `alembic init`, with models; returns its env.py."""
     command.init(Config(str(root / "alembic.ini")), str(root / "migrations"))
     env = root / "migrations" / "env.py"
     replace(env, "target_metadata = None", "target_metadata = Base.metadata")
@@ -143,10 +143,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
             "from ..chancy_errors import WorkersError as WorkersError\n",
         ),
         f"{WORKERS}/send_digest/worker.py",
-        "from ..chancy_errors import WorkersError as WorkersError leads nowhere",
+        "from ..chancy_errors import WorkersError as WorkersError no longer works",
         "write from chancy_runtime import WorkersError",
     ),
-    "queue-of-nobody": (
+    "queue-without-worker": (
         lambda root: replace(
             root / WORKERS / "chancy_initialization.py",
             "        concurrency=100,\n",
@@ -154,7 +154,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         ),
         f"{WORKERS}/chancy_initialization.py",
         "no worker takes the queue default (its tags are ^heavy$)",
-        "give a worker one of the tags, or the queue none",
+        "give a worker one of the tags, or remove them from the queue",
     ),
     "not-wired": (
         lambda root: (root / "app/billing/main.py").write_text(
@@ -186,21 +186,20 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
             "from fastapi import FastAPI\n\napp = FastAPI()\n"
         ),
         "app/billing/server.py",
-        "has an app that starts no workers, beside the one that the template wrote",
+        "has an app that starts no workers, beside the app that the template wrote",
         "chancy-workers wire --service billing app/billing/server.py, then git rm app",
     ),
     "ignored": (
         ignore_the_job,
         f"{WORKERS}/send_digest/__init__.py",
-        "git ignores (.gitignore:2 has *digest*), so that no clone has "
-        f"{WORKERS}/send_digest/__init__.py {WORKERS}/send_digest/worker.py "
-        f"{WORKERS}/tests/test_job_send_digest.py",
+        f"git ignores {WORKERS}/send_digest/__init__.py {WORKERS}/send_digest/worker.py "
+        f"{WORKERS}/tests/test_job_send_digest.py (.gitignore:2 has *digest*), so clones",
         f"git add -f {WORKERS}/send_digest/__init__.py",
     ),
     "ignored-answers": (
         ignore_the_answers,
         ANSWERS,
-        "git ignores (.gitignore:6 has .copier*), so that no clone has .copier-answers.yml",
+        "git ignores .copier-answers.yml (.gitignore:6 has .copier*), so clones",
         "git add -f .copier-answers.yml, or narrow that line",
     ),
     "conflict": (
@@ -208,13 +207,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
             root / WORKERS / "chancy_initialization.py", "<<<<<<< before updating"
         ),
         f"{WORKERS}/chancy_initialization.py",
-        "has the conflict of an update",
+        "has a conflict from an update",
         "git add",
     ),
     "job-without-file": (
         lambda root: (root / WORKERS / "send_digest/worker.py").unlink(),
         ANSWERS,
-        "the job send_digest is in the answers, and workers/send_digest/worker.py",
+        "the job send_digest is in the answers, but workers/send_digest/worker.py",
         "chancy-workers update app/billing",
     ),
     "file-without-job": (
@@ -223,7 +222,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
             (root / WORKERS / "tests" / "test_job_report.py").write_text(""),
         ],
         f"{WORKERS}/report/worker.py",
-        "nobody registers the job report",
+        "the job report is not registered",
         "chancy-workers add-job app/billing report, or git rm -r "
         f"{WORKERS}/report {WORKERS}/tests/test_job_report.py",
     ),
@@ -258,7 +257,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         "chancy-workers update app/billing",
     ),
     "no-library": (
-        take_out_the_library,
+        remove_the_library,
         ANSWERS,
         "chancy-runtime is not among the dependencies",
         'uv add --tag v99.0.0 "chancy-runtime[fastapi,sentry] @ git+file://localhost/',
@@ -297,13 +296,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
         lambda root: replace(root / ANSWERS, "_src_path: /", "_src_path: /nowhere/"),
         ANSWERS,
         "the template cannot be read",
-        "mend that first",
+        "correct that first",
     ),
 }
 
 
 @pytest.mark.parametrize("name", list(BROKEN))
-def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
+def test_each_problem_is_reported_with_its_place_and_a_way_to_correct_it(
     name: str, root: Path
 ) -> None:
     break_it, file, problem, mend = BROKEN[name]
@@ -322,7 +321,7 @@ def test_what_is_broken_is_named_with_its_place_and_what_mends_it(
     assert mend in of_billing[0]["mend"]
 
 
-def test_alembic_that_leaves_chancy_s_tables_out_is_not_found(root: Path) -> None:
+def test_an_alembic_that_excludes_chancy_s_tables_is_not_reported(root: Path) -> None:
     env = add_alembic(root)
     replace(
         env,
@@ -340,7 +339,7 @@ def test_alembic_that_leaves_chancy_s_tables_out_is_not_found(root: Path) -> Non
     assert check(root) == []
 
 
-def test_a_filter_of_the_team_s_own_is_a_notice_unless_it_asks_the_library(
+def test_the_team_s_own_filter_is_a_notice_unless_it_may_call_the_library(
     root: Path,
 ) -> None:
     env = add_alembic(root)
@@ -351,14 +350,15 @@ def test_a_filter_of_the_team_s_own_is_a_notice_unless_it_asks_the_library(
     env.write_text(f"{ours}{env.read_text()}")
 
     assert check(root) == []
-    told = run(PROGRAM, "check", "app/billing", cwd=root).stdout
-    assert "migrations/env.py" in told and ": notice: whether autogenerate" in told
+    printed = run(PROGRAM, "check", "app/billing", cwd=root).stdout
+    assert "migrations/env.py" in printed
+    assert ": notice: whether autogenerate" in printed
     (root / "app/tables.py").write_text("import chancy_runtime.alembic\n")
     assert "migrations" not in run(PROGRAM, "check", "app/billing", cwd=root).stdout
 
 
 def test_a_queue_that_two_kinds_of_processes_take_is_a_notice(root: Path) -> None:
-    """Also tags that only a run would tell, as hostname=…, are no error."""
+    """Tags that exist only at run time, such as hostname=…, are not an error."""
     file = root / WORKERS / "chancy_initialization.py"
     replace(
         file,
@@ -374,15 +374,15 @@ def test_a_queue_that_two_kinds_of_processes_take_is_a_notice(root: Path) -> Non
     )
 
     assert check(root, "app/billing") == []
-    told = run(PROGRAM, "check", "app/billing", cwd=root).stdout
-    found = [line for line in told.splitlines() if "take the queue" in line]
+    printed = run(PROGRAM, "check", "app/billing", cwd=root).stdout
+    found = [line for line in printed.splitlines() if "take the queue" in line]
     assert len(found) == 2
-    assert "notice: workers in the API and in the process of their own" in found[0]
+    assert "notice: workers in the API and in the workers' own process" in found[0]
     assert "take the queue all: if its jobs belong in one" in found[0]
     assert "take the queue default, which has no tags" in found[1]
 
 
-def test_a_clone_without_the_ignored_files_has_them_after_what_is_told(
+def test_the_printed_command_brings_ignored_files_back_into_a_clone(
     root: Path, tmp_path: Path
 ) -> None:
     ignore_the_job(root)
@@ -394,23 +394,26 @@ def test_a_clone_without_the_ignored_files_has_them_after_what_is_told(
     command = finding["mend"].split(", or here uvx ")[1]
     run("sh", "-c", command, cwd=clone, env=environment(PATH=path))
 
-    assert finding["problem"].startswith("is missing, and git ignores (.gitignore:2")
+    assert finding["problem"].startswith("is missing, and git ignores app/billing/")
+    assert "(.gitignore:2 has" in finding["problem"]
     assert check(clone, "app/billing") == []
     added = run("git", "status", "--porcelain", cwd=clone).stdout.splitlines()
     assert [line[:2] for line in added] == ["A "] * 3
 
 
-def test_a_job_whose_name_the_template_refuses_is_not_told_to_be_added(
+def test_a_job_whose_name_the_template_refuses_is_not_reported_as_unregistered(
     root: Path,
 ) -> None:
-    """As `adopt` leaves them: the answers can have none of them."""
+    """`adopt` leaves such jobs, and the answers cannot have them."""
     for name in ("test_mail", "list"):
         shutil.copytree(root / WORKERS / "send_digest", root / WORKERS / name)
 
     assert check(root, "app/billing") == []
 
 
-def test_an_environment_in_a_service_s_folder_is_not_looked_at(root: Path) -> None:
+def test_a_virtual_environment_in_a_service_s_folder_is_not_checked(
+    root: Path,
+) -> None:
     text = (
         "from app.billing.workers.chancy_errors import WorkersError\n"
         "<<<<<<< before updating\n"
@@ -433,7 +436,7 @@ def test_an_environment_in_a_service_s_folder_is_not_looked_at(root: Path) -> No
     ],
 )
 @pytest.mark.parametrize("by", ["workers/chancy_initialization.py", "main.py"])
-def test_a_job_that_is_used_by_hand_is_none_that_nobody_registers(
+def test_a_job_that_other_code_imports_is_not_reported_as_unregistered(
     imported: str, by: str, root: Path
 ) -> None:
     shutil.copytree(root / WORKERS / "send_digest", root / WORKERS / "report")
@@ -452,7 +455,9 @@ def test_a_queue_that_is_declared_by_hand_counts(declared: str, root: Path) -> N
     assert check(root) == []
 
 
-def test_of_a_job_that_is_not_rendered_yet_only_the_update_is_told(root: Path) -> None:
+def test_for_a_job_that_is_not_rendered_yet_only_the_update_is_reported(
+    root: Path,
+) -> None:
     replace(root / ANSWERS, "jobs:\n", "jobs:\n- name: report\n")
     commit_all(root)
 
@@ -461,8 +466,10 @@ def test_of_a_job_that_is_not_rendered_yet_only_the_update_is_told(root: Path) -
     assert finding["mend"] == "chancy-workers update app/billing"
 
 
-def test_answers_are_read_past_a_conflict_that_was_committed(root: Path) -> None:
-    """And also those that no JSON has."""
+def test_a_committed_conflict_in_the_history_of_the_answers_is_skipped(
+    root: Path,
+) -> None:
+    """The answers also have a date, which JSON does not have."""
     path = root / ANSWERS
     whole = path.read_text()
     add_line(path, "<<<<<<< before updating")
@@ -475,7 +482,9 @@ def test_answers_are_read_past_a_conflict_that_was_committed(root: Path) -> None
     assert finding["mend"] == "chancy-workers update app/billing"
 
 
-def test_jobs_that_two_branches_added_are_not_told_to_be_given_up(root: Path) -> None:
+def test_for_jobs_that_two_branches_added_no_command_that_drops_one_is_printed(
+    root: Path,
+) -> None:
     run("git", "checkout", "-q", "-b", "other", cwd=root)
     replace(root / ANSWERS, "jobs:\n", "jobs:\n- name: theirs\n")
     commit_all(root)
@@ -486,27 +495,28 @@ def test_jobs_that_two_branches_added_are_not_told_to_be_given_up(root: Path) ->
 
     found = [each for each in check(root) if "cannot be read" in each["problem"]]
 
-    assert [each["mend"].partition(" (")[0] for each in found] == ["mend it by hand"]
+    mends = [each["mend"].partition(" (")[0] for each in found]
+    assert mends == ["correct it by hand"]
 
 
-def test_of_a_conflict_in_the_choices_only_the_conflict_is_told(root: Path) -> None:
+def test_for_a_file_with_a_conflict_only_the_conflict_is_reported(root: Path) -> None:
     replace(root / WORKERS / "send_digest/worker.py", '"default"', '"slow"')
     path = root / WORKERS / "chancy_initialization.py"
     add_line(path, "<<<<<<< before updating")
 
     (finding,) = check(root)
 
-    assert finding["problem"] == "has the conflict of an update"
+    assert finding["problem"] == "has a conflict from an update"
 
 
-def test_a_service_that_is_not_committed_yet_is_looked_at(root: Path) -> None:
+def test_a_service_that_is_not_committed_yet_is_checked(root: Path) -> None:
     run("git", "rm", "-r", "-q", "--cached", "app/shipping", cwd=root)
 
     printed = run(PROGRAM, "check", cwd=root).stdout
     assert printed.endswith("\n2 services are whole\n")
 
 
-def test_what_a_team_does_in_its_own_files_is_not_found(root: Path) -> None:
+def test_a_team_s_edits_of_its_own_files_are_not_reported(root: Path) -> None:
     tests = root / WORKERS / "tests"
     (tests / "test_workers.py").unlink()
     add_line(tests / "conftest.py", "\n\nOURS = 1")
@@ -516,16 +526,16 @@ def test_what_a_team_does_in_its_own_files_is_not_found(root: Path) -> None:
     assert check(root) == []
 
 
-def test_a_library_that_cannot_be_told_is_a_notice_and_no_error(
+def test_a_library_of_unknown_version_is_a_notice_and_not_an_error(
     root: Path,
 ) -> None:
     result = run(PROGRAM, "check", "app/shipping", cwd=root)
 
-    told, whole = result.stdout.splitlines()
-    assert told.startswith(
-        "app/shipping/.copier-answers.yml:1: notice: which chancy-runtime"
+    notice, whole = result.stdout.splitlines()
+    assert notice.startswith(
+        "app/shipping/.copier-answers.yml:1: notice: could not determine which chancy-"
     )
-    assert "need 0.8 or newer (uv add " in told
+    assert "need 0.8 or newer (uv add " in notice
     assert whole == "1 service is whole"
     annotated = run(
         PROGRAM, "check", "--format=github", "app/shipping", cwd=root
@@ -551,7 +561,7 @@ def test_a_library_that_cannot_be_told_is_a_notice_and_no_error(
         ),
     ],
 )
-def test_the_version_of_the_library_is_found_where_teams_have_it(
+def test_the_version_of_the_library_is_found_in_usual_files(
     name: str, text: str, root: Path
 ) -> None:
     (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -562,8 +572,8 @@ def test_the_version_of_the_library_is_found_where_teams_have_it(
     )
 
 
-def test_commands_are_told_as_a_shell_takes_them(root: Path) -> None:
-    """Seen in a folder whose name has a space."""
+def test_printed_commands_are_quoted_for_a_shell(root: Path) -> None:
+    """The folder has a space in its name."""
     (root / "our services").mkdir()
     (root / "app" / "shipping").rename(root / "our services" / "shipping")
     workers = root / "our services" / "shipping" / "workers"
@@ -579,7 +589,7 @@ def test_commands_are_told_as_a_shell_takes_them(root: Path) -> None:
     assert check(root) == []
 
 
-def test_a_conflict_is_found_in_whatever_the_template_renders(root: Path) -> None:
+def test_a_conflict_is_found_in_every_rendered_file(root: Path) -> None:
     for name in ("README.md", "pyproject.toml", "app/observability.py"):
         (root / name).write_text("<<<<<<< before updating\n")
 
@@ -592,7 +602,7 @@ def test_a_conflict_is_found_in_whatever_the_template_renders(root: Path) -> Non
     assert found == ["README.md:1", "app/observability.py:1", "pyproject.toml:1"]
 
 
-def test_services_on_one_app_in_a_file_of_another_name_are_looked_at(
+def test_services_that_share_an_app_in_a_file_of_another_name_are_checked(
     template: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
@@ -601,8 +611,8 @@ def test_services_on_one_app_in_a_file_of_another_name_are_looked_at(
     server = root / "src" / "app" / "server.py"
     server.write_text("from fastapi import FastAPI\n\napp = FastAPI()\n")
     for name in ("billing", "shipping"):
-        told = (f"--vcs-ref={WORKING_TREE}", "--data=main=../server.py")
-        copy(f"src/app/{name}", *told, cwd=root, template=template)
+        options = (f"--vcs-ref={WORKING_TREE}", "--data=main=../server.py")
+        copy(f"src/app/{name}", *options, cwd=root, template=template)
     commit(root)
     assert check(root) == []
 
@@ -613,7 +623,7 @@ def test_services_on_one_app_in_a_file_of_another_name_are_looked_at(
     assert check(root) == []
 
 
-def test_it_tells_by_which_releases_a_service_is_behind_and_what_they_changed(
+def test_the_newer_releases_are_listed_with_their_changes(
     template: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
@@ -634,22 +644,22 @@ def test_it_tells_by_which_releases_a_service_is_behind_and_what_they_changed(
     assert finding["mend"] == "chancy-workers update app/billing"
 
 
-def test_another_app_beside_one_that_the_team_wrote_is_a_notice(root: Path) -> None:
-    """Of scripts, tests and mounted parts nobody knows better than the team."""
+def test_another_app_beside_the_team_s_own_app_is_a_notice(root: Path) -> None:
+    """It may be a script, a test or a mounted part, which only the team knows."""
     add_line(root / "app/billing/main.py", "\nOURS = 1")
     (root / "app/billing/server.py").write_text(
         "from fastapi import FastAPI\n\napp = FastAPI()\n"
     )
 
     assert check(root) == []
-    told = run(PROGRAM, "check", "app/billing", cwd=root).stdout.splitlines()
-    assert told[0].startswith(
-        "app/billing/server.py:3: notice: has an app that starts no workers: if it"
+    lines = run(PROGRAM, "check", "app/billing", cwd=root).stdout.splitlines()
+    assert lines[0].startswith(
+        "app/billing/server.py:3: notice: has an app that starts no workers: if the"
     )
 
     add_line(root / "app/billing/main.py", "from . import server")
-    told = run(PROGRAM, "check", "app/billing", cwd=root).stdout.splitlines()
-    assert "server.py" not in told[0]
+    lines = run(PROGRAM, "check", "app/billing", cwd=root).stdout.splitlines()
+    assert "server.py" not in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -665,7 +675,7 @@ def test_another_app_beside_one_that_the_team_wrote_is_a_notice(root: Path) -> N
         (
             "pyproject.toml",
             '[tool.poetry.dependencies]\npython = "^3.10"\nfastapi = "^0.110"',
-            ["python is ^3.10, and", "fastapi<0.111,>=0.110 leaves"],
+            ["python is ^3.10, but", "fastapi<0.111,>=0.110 allows"],
         ),
         (
             "pyproject.toml",
@@ -677,23 +687,23 @@ def test_another_app_beside_one_that_the_team_wrote_is_a_notice(root: Path) -> N
             '[project]\ndependencies = ["FastAPI<0.112", "psycopg[binary]~=3.2", '
             "\"psycopg<3; python_version < '3.8'\"]\n"
             '[dependency-groups]\ndev = ["chancy==0.25.1", {include-group = "x"}]',
-            ["FastAPI<0.112 leaves no version", "chancy==0.25.1 leaves no"],
+            ["FastAPI<0.112 allows no version", "chancy==0.25.1 allows no"],
         ),
         (
             "pyproject.toml",
             '[project]\ndependencies = ["psycopg<3.3", "fastapi>=0.100,<0.113"]\n'
             '[tool.uv]\nconstraint-dependencies = ["sentry-sdk<2"]',
-            ["psycopg<3.3 leaves no version", "sentry-sdk<2 leaves"],
+            ["psycopg<3.3 allows no version", "sentry-sdk<2 allows"],
         ),
         (
             "requirements.txt",
             "-r base.txt\nfastapi==0.95.0 \\\n    --hash=sha256:0\npsycopg==3.3.7 # x\n",
-            ["fastapi==0.95.0 leaves no version of fastapi"],
+            ["fastapi==0.95.0 allows no version of fastapi"],
         ),
         (
             "requirements.txt",
             "fastapi==0.95.0\nchancy-runtime @ file:///srv/runtime\n",
-            [],  # It is a dependency already.
+            [],  # The library is already a dependency.
         ),
         (
             ".python-version",
@@ -709,12 +719,12 @@ def test_another_app_beside_one_that_the_team_wrote_is_a_notice(root: Path) -> N
         ("pyvenv.cfg", "home = /opt/3.9\nversion = 3.11.2\n", []),
     ],
 )
-def test_what_the_library_cannot_be_installed_beside_is_told(
+def test_requirements_that_prevent_the_library_s_installation_are_reported(
     name: str, text: str, reasons: list[str], tmp_path: Path
 ) -> None:
     root = tmp_path / "monorepo"
     (root / "backend/app/billing").mkdir(parents=True)
-    # Another project, above.
+    # Another project above the backend.
     (root / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.8"')
     commit(root)
     folder = root / "backend" / (".venv" if name == "pyvenv.cfg" else "")
@@ -734,16 +744,16 @@ def test_what_the_library_cannot_be_installed_beside_is_told(
         assert problem.startswith(reason)
 
 
-def test_what_the_library_needs_is_known_as_it_is() -> None:
+def test_the_library_s_requirements_in_the_tools_match_its_pyproject() -> None:
     content = tomllib.loads((TEMPLATE / "runtime/pyproject.toml").read_text())
     project = content["project"]
     extras = project["optional-dependencies"]
     lists = [project["dependencies"], extras["fastapi"], extras["sentry"]]
-    needed = [Requirement(each) for told in lists for each in told]
+    needed = [Requirement(each) for some in lists for each in some]
     message = (TEMPLATE / "questions/messages.jinja").read_text()
 
     assert {each.name: each.specifier for each in needed} == {
-        name: SpecifierSet(told) for name, told in PACKAGES.items()
+        name: SpecifierSet(range) for name, range in PACKAGES.items()
     }
     assert project["requires-python"] == PYTHON
     assert f"They need Python {PYTHON[2:]} or later" in message
@@ -751,7 +761,7 @@ def test_what_the_library_needs_is_known_as_it_is() -> None:
 
 
 def test_nothing_is_updated_where_the_library_cannot_be_installed(root: Path) -> None:
-    take_out_the_library(root)
+    remove_the_library(root)
     replace(
         root / "pyproject.toml",
         'requires-python = ">=3.11"',
@@ -762,16 +772,16 @@ def test_nothing_is_updated_where_the_library_cannot_be_installed(root: Path) ->
     problems = [each["problem"] for each in check(root, "app/shipping")]
     updated = run(PROGRAM, "update", "app/shipping", cwd=root, check=False)
 
-    assert problems[0].startswith("requires-python is >=3.9, and chancy-runtime needs")
+    assert problems[0].startswith("requires-python is >=3.9, but chancy-runtime needs")
     assert updated.returncode == 1
     assert "refused: pyproject.toml: requires-python is >=3.9" in updated.stdout
     assert run("git", "status", "--porcelain", cwd=root).stdout == ""
 
 
-def test_a_release_of_the_template_turns_no_pull_request_red(
+def test_a_new_release_of_the_template_does_not_make_pull_requests_fail(
     next_release: Path, tmp_path: Path
 ) -> None:
-    """Being behind is a notice; with --strict, and with what is broken, it is an error."""
+    """A service behind is only a notice; --strict makes it an error."""
     (tmp_path / "pyproject.toml").touch()
     copy(
         "app/billing", f"--vcs-ref={WORKING_TREE}", cwd=tmp_path, template=next_release
@@ -780,13 +790,13 @@ def test_a_release_of_the_template_turns_no_pull_request_red(
     commit(tmp_path)
     behind = f"{WORKING_TREE} is behind {NEXT}: chancy-workers update app/billing"
 
-    told = run(PROGRAM, "check", "app/billing", cwd=tmp_path).stdout.splitlines()
+    lines = run(PROGRAM, "check", "app/billing", cwd=tmp_path).stdout.splitlines()
     strictly = run(PROGRAM, "check", "--strict", cwd=tmp_path, check=False)
     (tmp_path / WORKERS / "chancy_instance.py").unlink()
     broken = run(PROGRAM, "check", cwd=tmp_path, check=False)
 
     file = f"app/billing/{ANSWERS}:1:"
-    assert told == [f"{file} notice: {behind}", "1 service is whole"]
+    assert lines == [f"{file} notice: {behind}", "1 service is whole"]
     assert (strictly.returncode, strictly.stdout) == (1, f"{file} {behind}\n")
     assert broken.returncode == 1
     assert [line.split(":")[0] for line in broken.stdout.splitlines()] == [
@@ -795,7 +805,7 @@ def test_a_release_of_the_template_turns_no_pull_request_red(
     ]
 
 
-def test_tables_that_lack_a_migration_are_found_when_a_database_is_given(
+def test_missing_migrations_are_found_if_a_database_is_given(
     root: Path, server_url: str
 ) -> None:
     (root / ".venv").symlink_to(sys.prefix)
@@ -808,7 +818,7 @@ def test_tables_that_lack_a_migration_are_found_when_a_database_is_given(
         assert check(root, "--database", "app/billing", WORKERS_DATABASE_URL=url) == []
 
 
-def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
+def test_in_a_pull_request_each_problem_is_an_annotation(root: Path) -> None:
     (root / "50%,app").mkdir()
     (root / "app" / "shipping").rename(root / "50%,app" / "shipping")
     commit_all(root)
@@ -829,8 +839,8 @@ def test_in_a_pull_request_each_is_an_annotation(root: Path) -> None:
     )
 
 
-def test_a_checkout_of_somebody_else_s_is_told_with_git_s_way_out(root: Path) -> None:
-    """Git's own switch stands for the other owner."""
+def test_a_checkout_of_another_user_is_reported_with_git_s_way_out(root: Path) -> None:
+    """A variable of git simulates the other owner."""
     env = environment(GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
 
     result = run(PROGRAM, "check", "app/billing", cwd=root, env=env, check=False)
@@ -839,10 +849,10 @@ def test_a_checkout_of_somebody_else_s_is_told_with_git_s_way_out(root: Path) ->
     assert f"git config --global --add safe.directory {root}\n" in result.stderr
 
 
-def test_outside_of_a_repository_it_says_so_in_one_line(tmp_path: Path) -> None:
+def test_outside_of_a_repository_the_error_has_one_line(tmp_path: Path) -> None:
     result = run(PROGRAM, "check", cwd=tmp_path, check=False)
 
     assert result.returncode == 1
-    assert "is in no git repository" in result.stderr
+    assert "is not in a git repository" in result.stderr
     assert result.stderr.count("\n") == 1
     assert yaml.safe_load(result.stdout) is None

@@ -1,4 +1,4 @@
-"""The two workflows of docs/updates.md do what it says, as far as their own commands go."""
+"""The commands of the two workflows in docs/updates.md do what the page says."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def add_service(origin: Path, name: str, template: Path, release: str) -> Path:
 
 
 def printed() -> list[str]:
-    """The YAML that the page prints about CI."""
+    """The YAML in the page's section about CI."""
     page = (TEMPLATE / "docs" / "updates.md").read_text()
     _, _, section = page.partition("\n## In CI\n")
     section = section.partition("\n## ")[0]
@@ -44,7 +44,7 @@ def printed() -> list[str]:
 
 
 def steps_of(job: str) -> list[dict[str, Any]]:
-    """The steps of the workflow with that job."""
+    """The steps of the workflow with a job."""
     blocks = map(yaml.safe_load, printed())
     (found,) = [block["jobs"][job] for block in blocks if job in block.get("jobs", {})]
     steps: list[dict[str, Any]] = found["steps"]
@@ -54,7 +54,7 @@ def steps_of(job: str) -> list[dict[str, Any]]:
 def run_job(
     job: str, origin: Path, checkout: Path, template: Path
 ) -> subprocess.CompletedProcess[str]:
-    """Checks out as the job does, and runs its commands as a runner does."""
+    """Checks out like the job, and runs its commands like a runner."""
     uv = os.environ.get("UV") or shutil.which("uv")
     assert uv, "uv is not installed: python3 -m pip install uv"
     checkout_step, *steps = steps_of(job)
@@ -74,14 +74,14 @@ def run_job(
 
 
 def commit_as_create_pull_request(checkout: Path) -> None:
-    """The git commands with which that action takes what a job has left."""
+    """Runs the git commands with which that action commits a job's changes."""
     run("git", "checkout", "--progress", "-B", "scratch", "HEAD", "--", cwd=checkout)
     run("git", "add", "-A", cwd=checkout)
     run(*GIT, "commit", "-q", "-m", "update", cwd=checkout)
 
 
 def errors_in(printed: str) -> list[str]:
-    """Its annotations that are no notices."""
+    """The annotations that are errors."""
     return [line for line in printed.splitlines() if line.startswith("::error ")]
 
 
@@ -96,10 +96,10 @@ def test_the_check_passes_a_current_backend(
     assert (result.returncode, errors_in(result.stdout)) == (0, []), result.stderr
 
 
-def test_the_check_fails_with_annotations_where_a_service_is_broken(
+def test_the_check_fails_with_annotations_if_a_service_is_broken(
     origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
-    """And is not red because the template has a release."""
+    """A new release of the template alone does not make it fail."""
     billing = add_service(origin, "billing", next_release, WORKING_TREE)
     replace_first_line(billing / INSTANCE, '"""Ours."""')
     commit(origin)
@@ -110,15 +110,15 @@ def test_the_check_fails_with_annotations_where_a_service_is_broken(
     broken = run_job("workers", origin, tmp_path / "broken", next_release)
 
     assert (behind.returncode, errors_in(behind.stdout)) == (0, []), behind.stderr
-    told, *_ = behind.stdout.splitlines()
-    assert told.startswith(f"::notice file=app/billing/{ANSWERS},line=")
-    assert f"{WORKING_TREE} is behind {NEXT}" in told
+    notice, *_ = behind.stdout.splitlines()
+    assert notice.startswith(f"::notice file=app/billing/{ANSWERS},line=")
+    assert f"{WORKING_TREE} is behind {NEXT}" in notice
     assert broken.returncode == 1, broken.stderr
     (missing,) = errors_in(broken.stdout)
     assert missing.startswith(f"::error file=app/billing/{INSTANCE},line=")
 
 
-def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(
+def test_the_check_reports_conflicts_in_the_pull_request_of_the_update(
     origin: Path, next_release: Path, tmp_path: Path
 ) -> None:
     billing = add_service(origin, "billing", next_release, WORKING_TREE)
@@ -152,7 +152,7 @@ def test_the_update_is_a_pull_request_in_which_the_check_names_the_conflicts(
     again = run_job("workers", checkout, tmp_path / "again", next_release)
     assert again.returncode == 1
     assert f"file=app/shipping/{INSTANCE}" in again.stdout
-    assert "has the conflict of an update" in again.stdout
+    assert "has a conflict from an update" in again.stdout
 
 
 def test_the_update_of_a_current_backend_leaves_nothing_for_a_pull_request(
@@ -169,7 +169,7 @@ def test_the_update_of_a_current_backend_leaves_nothing_for_a_pull_request(
     assert run("git", "status", "--porcelain", cwd=checkout).stdout == ""
 
 
-def test_the_workflows_are_what_github_takes(tmp_path: Path) -> None:
+def test_the_workflows_match_github_s_schema(tmp_path: Path) -> None:
     files = [*(TEMPLATE / ".github/workflows").iterdir()]
     for text in printed():
         if "jobs:" in text:

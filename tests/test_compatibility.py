@@ -1,4 +1,4 @@
-"""Services of older releases beside new ones, and on the library of the working tree."""
+"""Services of older releases run beside new ones, and on the working tree's library."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ from .support import (
 
 PACKAGE = "app.billing"
 APP = f"{PACKAGE}.main:app"
-# The last release whose services carry their own machinery.
+# The last release whose services contain their own copy of the machinery.
 LAST_OF_COPIES = "v0.4.1"
 WITHOUT_A_DATABASE = """
 from app.billing.main import app
@@ -39,14 +39,14 @@ ON_THE_LIBRARY = [each for each in RELEASES if Version(each) >= Version("0.5.0")
 
 
 def render(release: str, template: Path, folder: Path) -> Path:
-    """A backend of a release."""
-    where = f"--vcs-ref={release}"
-    copy(folder, where, "--data=scope=backend", cwd=folder.parent, template=template)
+    """Renders a backend with a release."""
+    option = f"--vcs-ref={release}"
+    copy(folder, option, "--data=scope=backend", cwd=folder.parent, template=template)
     return folder
 
 
 def rows(url: str) -> list[object]:
-    """The rows of the queues and the schedules."""
+    """The rows of queues and schedules."""
     return [
         query(url, "SELECT * FROM billing_queues ORDER BY name"),
         query(url, "SELECT * FROM billing_cron ORDER BY unique_key"),
@@ -54,21 +54,21 @@ def rows(url: str) -> list[object]:
 
 
 def run_jobs_by(running: Service, url: str, others: set[str]) -> None:
-    """Pushes jobs until one of them has run in a worker that is not one of `others`."""
+    """Pushes jobs until one has run in a worker that is not among `others`."""
 
     def ran_here() -> bool:
         running.run_job("send_digest")
         workers = query(url, "SELECT DISTINCT taken_by FROM billing_jobs")
         return bool({worker for (worker,) in workers} - others)
 
-    wait_for(ran_here, timeout=60, what="a job in the other process")
+    wait_for(ran_here, what="a job in the other process")
 
 
 def workers(url: str) -> set[str]:
     return {id for (id,) in query(url, "SELECT worker_id FROM billing_workers")}
 
 
-def test_processes_of_before_and_after_the_library_run_side_by_side(
+def test_processes_without_and_with_the_library_run_side_by_side(
     template: Path, backend: Path, tmp_path: Path, database_url: str
 ) -> None:
     old = render(LAST_OF_COPIES, template, tmp_path / "old")
@@ -94,11 +94,10 @@ def test_processes_of_before_and_after_the_library_run_side_by_side(
                     "SELECT 1 FROM billing_leader WHERE worker_id = ANY(%s)",
                     list(workers(database_url)),
                 ),
-                timeout=10,
                 what="a leader among the new processes",
             )
             after.stop()
-            # The tables are those of before: this is all that the new one says of it.
+            # The old service made the tables: the new one warns only of the indexes.
             (line,) = alarms(after)
             assert "lack the library's indexes" in line
             assert f"run python -m {PACKAGE}.workers migrate" in line
@@ -107,7 +106,7 @@ def test_processes_of_before_and_after_the_library_run_side_by_side(
     assert states == [("succeeded", 1)]
 
 
-def test_a_rollback_to_a_service_with_its_own_machinery_finds_its_rows(
+def test_a_rollback_to_a_service_with_its_own_machinery_keeps_its_rows(
     template: Path, backend: Path, tmp_path: Path, database_url: str
 ) -> None:
     old = render(LAST_OF_COPIES, template, tmp_path / "old")

@@ -1,4 +1,4 @@
-"""The console program works without a checkout, for the service that a file belongs to."""
+"""The console program works without a checkout, and finds the service of a file."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def uv() -> str:
 
 @pytest.fixture(scope="session")
 def wheel(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as an installer gets it."""
+    """The built package."""
     folder = tmp_path_factory.mktemp("wheel")
     run(uv(), "build", "--quiet", "--wheel", "--out-dir", folder, cwd=released)
     (built,) = folder.glob("*.whl")
@@ -35,7 +35,7 @@ def wheel(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def uvx(tmp_path: Path) -> Callable[..., CompletedProcess[str]]:
-    """`uvx --from` for a person who has nothing but uv and its cache of packages."""
+    """`uvx --from` for a user who has only uv and its cache of packages."""
     home = tmp_path / "home"
     home.mkdir()
     cache = run(uv(), "cache", "dir", cwd=tmp_path).stdout.strip()
@@ -61,7 +61,7 @@ def wire(cwd: Path, *arguments: str, check: bool = True) -> CompletedProcess[str
 
 
 @pytest.mark.parametrize("place", ["wheel", "git+file://{released}", "{released}"])
-def test_it_wires_without_a_checkout(
+def test_the_program_wires_without_a_checkout(
     place: str,
     wheel: Path,
     released: Path,
@@ -88,24 +88,24 @@ def test_it_wires_without_a_checkout(
     assert (root / MAIN).read_text() == LIFESPAN
 
 
-def test_the_wheel_holds_the_program_that_copier_runs(
+def test_the_wheel_contains_the_program_that_copier_runs(
     wheel: Path, released: Path
 ) -> None:
     with ZipFile(wheel) as archive:
-        held = {
+        packed = {
             name.removeprefix("chancy_workers/"): archive.read(name)
             for name in archive.namelist()
             if name.startswith("chancy_workers/wire_lifespan/")
         }
     tasks = released / "tasks"
-    assert held == {
+    assert packed == {
         str(path.relative_to(tasks)): path.read_bytes()
         for path in (tasks / "wire_lifespan").glob("*.py")
     }
 
 
 @pytest.mark.parametrize(
-    ("noted", "place"),
+    ("recorded", "place"),
     [
         ({"url": "file:///a%20b/template"}, "/a b/template"),
         ({"url": "file:///a/t", "vcs_info": {"vcs": "git"}}, "/a/t"),
@@ -113,26 +113,26 @@ def test_the_wheel_holds_the_program_that_copier_runs(
         ({"url": "ssh://git@h/t", "vcs_info": {"vcs": "git"}}, "git+ssh://git@h/t"),
     ],
 )
-def test_the_template_is_where_the_program_came_from(
-    noted: dict[str, object], place: str
+def test_the_template_is_the_origin_that_the_installer_recorded(
+    recorded: dict[str, object], place: str
 ) -> None:
-    assert place_of(noted) == place
+    assert place_of(recorded) == place
 
 
-def test_the_demo_is_a_command_too() -> None:
+def test_the_demo_is_also_a_command() -> None:
     shown = run(PROGRAM, "demo", "--help", cwd=TEMPLATE).stdout
 
     assert "--keep DIR" in shown
 
 
-def test_a_word_that_is_no_command_is_refused_with_those_there_are() -> None:
+def test_an_unknown_command_is_refused_with_a_list_of_commands() -> None:
     refused = run(PROGRAM, "wier", cwd=TEMPLATE, check=False)
 
     assert refused.returncode == 2
     assert "'wire'" in refused.stderr and "'demo'" in refused.stderr
 
 
-# ----------------------------------------------------------------- whose workers are meant
+# ------------------------------------------------------------- which service is wired
 
 
 def answers(service: str, **more: str) -> str:
@@ -141,12 +141,12 @@ def answers(service: str, **more: str) -> str:
 
 
 def workers_of(folder: str) -> dict[str, str]:
-    """What a wired file imports."""
+    """The modules that a wired file imports."""
     names = ("__init__", "chancy_initialization")
     return {f"{folder}/workers/{name}.py": "" for name in names}
 
 
-def test_a_folder_that_was_never_copied_to_gives_the_name(tmp_path: Path) -> None:
+def test_without_an_answers_file_the_folder_names_the_service(tmp_path: Path) -> None:
     root = backend_with(tmp_path, {MAIN: LIFESPAN, **workers_of("app/billing")})
 
     wire(root, MAIN)
@@ -155,7 +155,7 @@ def test_a_folder_that_was_never_copied_to_gives_the_name(tmp_path: Path) -> Non
     assert "from .workers.chancy_initialization import initialize_workers\n" in text
 
 
-def test_the_nearest_answers_file_names_service_package_and_app(
+def test_the_nearest_answers_file_names_the_service_its_package_and_its_app(
     tmp_path: Path,
 ) -> None:
     two = LIFESPAN + "\nadmin = FastAPI()\n"
@@ -183,7 +183,7 @@ def test_the_nearest_answers_file_names_service_package_and_app(
 
 
 @pytest.mark.parametrize("file", ["app/main.py", "app/billing/main.py"])
-def test_services_that_share_an_app_are_told_apart_by_name(
+def test_services_that_share_an_app_are_chosen_by_name(
     file: str, tmp_path: Path
 ) -> None:
     root = backend_with(tmp_path, {".git/HEAD": "", file: LIFESPAN})
@@ -213,7 +213,7 @@ def test_services_that_share_an_app_are_told_apart_by_name(
     )
 
 
-def test_a_backend_s_answers_are_those_of_its_one_service(tmp_path: Path) -> None:
+def test_a_backend_s_answers_apply_only_to_its_first_service(tmp_path: Path) -> None:
     root = tmp_path / "backend"
     copy(root, "-d", "scope=backend", cwd=tmp_path)
     backend_with(root, {"app/legacy/main.py": LIFESPAN})
@@ -226,7 +226,7 @@ def test_a_backend_s_answers_are_those_of_its_one_service(tmp_path: Path) -> Non
     assert (root / "app/legacy/main.py").read_text() == LIFESPAN
 
 
-def test_a_person_can_look_before_there_are_workers(tmp_path: Path) -> None:
+def test_the_diff_can_be_shown_before_there_are_workers(tmp_path: Path) -> None:
     root = backend_with(tmp_path, {MAIN: LIFESPAN})
 
     shown = wire(root, "--diff", MAIN).stdout

@@ -1,4 +1,4 @@
-"""The dashboard in the answers, in what is printed, and in what `check` finds."""
+"""The dashboard in the answers, in the messages, and in the findings of `check`."""
 
 import ast
 import re
@@ -33,38 +33,42 @@ def problems(macros_of: Callable[[str], Any]) -> Any:
     [
         ("in_api", "own_process", [], "needs a Worker in the API … write own_process"),
         ("own_process", "in_api", [], "needs the second process … write in_api"),
-        ("in_api", "both", ["dashboard"], "the job dashboard has the name … rename"),
-        ("in_api", "both", [{"name": "dashboard"}], "the job dashboard has the name"),
+        ("in_api", "both", ["dashboard"], "the job dashboard has the same … rename"),
+        ("in_api", "both", [{"name": "dashboard"}], "the job dashboard has the same"),
     ],
 )
 def test_a_dashboard_without_a_place_is_refused(
     dashboard: str, run_workers: str, jobs: list[object], words: str, problems: Any
 ) -> None:
-    told = problems.dashboard_problem(dashboard, run_workers, jobs)
+    message = problems.dashboard_problem(dashboard, run_workers, jobs)
 
-    says(str(told), words)
+    says(str(message), words)
 
 
 @pytest.mark.parametrize("where", ["in_api", "own_process", "none"])
-def test_a_dashboard_where_the_workers_are_is_taken(where: str, problems: Any) -> None:
-    told = problems.dashboard_problem(where, "both", ["send_digest"])
+def test_a_dashboard_in_a_process_with_workers_is_accepted(
+    where: str, problems: Any
+) -> None:
+    message = problems.dashboard_problem(where, "both", ["send_digest"])
 
-    assert not str(told)
+    assert not str(message)
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("correct horse", "the value given (not repeated … never the password"),
+        ("correct horse", "the given value (not shown … never the password"),
         ("A_NAME", "has an underscore … write A-NAME"),
         ("DATABASE-URL", "is the secret with the database's URL: write the name of"),
     ],
 )
-def test_a_password_is_no_secret_s_name(name: str, words: str, problems: Any) -> None:
-    told = problems.dashboard_secret_problem(name, "DATABASE-URL", "backend")
+def test_a_password_is_not_accepted_as_a_secret_s_name(
+    name: str, words: str, problems: Any
+) -> None:
+    message = problems.dashboard_secret_problem(name, "DATABASE-URL", "backend")
 
-    says(str(told), words)
-    assert "correct horse" not in str(told)
+    says(str(message), words)
+    assert "correct horse" not in str(message)
 
 
 def test_a_secret_without_a_dashboard_is_refused(tmp_path: Path) -> None:
@@ -90,31 +94,31 @@ def test_a_secret_without_a_dashboard_is_refused(tmp_path: Path) -> None:
         ("main.py", "import dashboard", False),
     ],
 )
-def test_an_app_that_includes_the_dashboard_is_known(
+def test_an_app_that_includes_the_dashboard_is_recognized(
     file: str, text: str, includes: bool
 ) -> None:
     name = text.split()[-1]
     call = name if name in ("router", "shown") else f"{name}.router"
     workers = Path("/b/app/billing/workers")
 
-    def told(code: str) -> bool:
+    def found(code: str) -> bool:
         tree = ast.parse(code)
         return includes_dashboard(tree, Path("/b/app", file), workers, "app.billing")
 
-    assert told(f"{text}\napp.include_router({call})") is includes
-    assert told(f"{text}\napp.include_router(other)") is False
+    assert found(f"{text}\napp.include_router({call})") is includes
+    assert found(f"{text}\napp.include_router(other)") is False
 
 
-def test_check_and_update_say_what_the_app_has_to_include(
+def test_check_and_update_report_what_the_app_must_include(
     released: Path, tmp_path: Path
 ) -> None:
-    """The app was there, and is the team's; so are the dependencies."""
+    """The app and the dependencies are the team's own files."""
     root = tmp_path / "backend"
     main = root / "app/billing/main.py"
     main.parent.mkdir(parents=True)
     main.write_text(APP)
     (root / "pyproject.toml").write_text(PROJECT)
-    told = copy(
+    printed = copy(
         *("app/billing", "--vcs-ref=v0.1.0", "-d", "dashboard=in_api"),
         cwd=root,
         template=released,
@@ -130,23 +134,23 @@ def test_check_and_update_say_what_the_app_has_to_include(
     )
 
     lines = re.search(
-        r"Include it in main\.py.*\n\n    (from .*)\n\n    (app\.include_.*)\n", told
+        r"Include it in main\.py.*\n\n    (from .*)\n\n    (app\.include_.*)\n", printed
     )
-    assert lines, told
+    assert lines, printed
     main.write_text(f"{lines[1]}\n{main.read_text()}{lines[2]}\n")
     (root / "pyproject.toml").write_text(PROJECT.replace("[fast", "[dashboard,fast"))
     assert check(root) == []
 
     change_answers(root, dashboard="none")
     printed = run(PROGRAM, "update", cwd=root).stdout
-    says(printed, "no longer in the API: take its import … out of main.py")
+    says(printed, "no longer in the API: remove its import … from main.py")
     says(printed, "when nothing needs them: git rm workers/dashboard.py")
     assert (root / "app/billing/workers/dashboard.py").is_file()
     (left,) = check(root)
-    says(left["problem"], "includes the dashboard, which the answers do not have")
+    says(left["problem"], "includes the dashboard, but the answers have none")
 
 
-def test_an_update_brings_the_dashboard_but_not_over_a_module_of_that_name(
+def test_an_update_adds_the_dashboard_but_does_not_overwrite_a_module_of_that_name(
     released: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
@@ -163,7 +167,7 @@ def test_an_update_brings_the_dashboard_but_not_over_a_module_of_that_name(
     assert refused.returncode == 1
     says(
         refused.stdout + refused.stderr,
-        "workers/dashboard is there already … move it away",
+        "workers/dashboard exists already … move it away",
     )
     assert "billing_dashboard" not in main.read_text()
 
@@ -172,7 +176,7 @@ def test_an_update_brings_the_dashboard_but_not_over_a_module_of_that_name(
     run(*GIT, "commit", "--quiet", "--all", "--message=away", cwd=root)
     printed = run(PROGRAM, "update", cwd=root).stdout
 
-    says(printed, "The dashboard is in the API now: include it in main.py, after")
+    says(printed, "The dashboard is now in the API: include it in main.py, after")
     says(
         printed,
         "app.include_router(billing_dashboard) … table: run python -m app.billing",
@@ -182,7 +186,7 @@ def test_an_update_brings_the_dashboard_but_not_over_a_module_of_that_name(
 
 
 def says(text: str, words: str) -> None:
-    """Makes sure that a text has the words, of which … leaves some out."""
+    """Makes sure that a text has the words; … stands for any text between them."""
     pattern = ".*".join(map(re.escape, words.split(" … ")))
     assert re.search(pattern, text, re.DOTALL), text
 

@@ -1,4 +1,4 @@
-"""The dashboard of a rendered backend, as people meet it in a real Chromium."""
+"""The dashboard of a rendered backend, in a real Chromium."""
 
 import re
 from collections.abc import Iterator
@@ -58,11 +58,11 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """A browser that nobody has used, and what it met.
+    """A new browser session, with the errors and events of its page.
 
     Args:
-        errors: Of the page's own scripts, and what its policy kept it from.
-        events: What came over the WebSocket.
+        errors: Errors of the page's own scripts, and violations of its content policy.
+        events: Messages from the WebSocket.
     """
 
     page: Page
@@ -77,7 +77,7 @@ class Visit:
         socket.on("framereceived", lambda text: self.events.append(str(text)))
 
     def has_heard(self) -> bool:
-        self.page.evaluate("0")  # Events come while Playwright is at work.
+        self.page.evaluate("0")  # Playwright delivers events only during its calls.
         return bool(self.events)
 
     def end(self) -> None:
@@ -87,7 +87,7 @@ class Visit:
 
 
 def visit(browser: Browser, running: Service, har: Path | None = None) -> Visit:
-    """Opens a page; `har` gets all that it loads."""
+    """Opens a page; everything that it loads is recorded in `har`."""
     context = browser.new_context(
         base_url=running.address, record_har_path=har, record_har_content="embed"
     )
@@ -106,7 +106,7 @@ def log_in(page: Page, dashboard: str, password: str = PASSWORD) -> None:
 
 
 def press(page: Page, button: str, path: str) -> tuple[int, str]:
-    """Presses a button that changes something; returns what is answered."""
+    """Presses a button that changes something; returns the response."""
     with page.expect_response(lambda answer: answer.url.endswith(path)) as found:
         page.get_by_role("button", name=button, exact=True).click()
     return found.value.status, found.value.text()
@@ -117,9 +117,7 @@ def state_of(url: str, id: str, prefix: str = "billing_") -> str:
 
 
 def wait_for_state(url: str, id: str, state: str, prefix: str = "billing_") -> None:
-    wait_for(
-        lambda: state_of(url, id, prefix) == state, timeout=60, what=f"a job {state}"
-    )
+    wait_for(lambda: state_of(url, id, prefix) == state, what=f"a job {state}")
 
 
 @pytest.fixture(scope="module")
@@ -132,20 +130,20 @@ def two_services(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=root.parent,
     )
     (root / "app/billing/workers/send_digest/worker.py").write_text(JOB)
-    told = copy(
+    printed = copy(
         *("app/shipping", "-d", "main=../billing/main.py", "-d", "dashboard=in_api"),
         *("-d", "jobs=[pack_parcel]"),
         cwd=root,
     ).stderr
     lines = re.search(
         r"^    (from app\.shipping\.workers\.dashboard .*)\n\n    (app\.include_.*)\n",
-        told,
+        printed,
         re.M,
     )
-    assert lines, told
+    assert lines, printed
     main = root / "app/billing/main.py"
     main.write_text(f"{main.read_text()}\n\n{lines[1]}\n\n{lines[2]}\n{ROUTE}")
-    # What docs/dashboard.md has in place of who() and hide_arguments().
+    # The code in docs/dashboard.md that replaces who() and hide_arguments().
     page = (TEMPLATE / "docs/dashboard.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     who, hide_arguments = (block for block in blocks if "def " in block)
@@ -159,10 +157,10 @@ def two_services(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_an_operator_sees_mends_and_leaves(
+def test_an_operator_sees_jobs_retries_them_and_logs_out(
     browser: Browser, two_services: Path, server_url: str, tmp_path: Path
 ) -> None:
-    """And an outsider gets nothing, a viewer changes nothing, no service sees another."""
+    """An outsider gets nothing, a viewer changes nothing, and services stay separate."""
     (two_services / "mended").unlink(missing_ok=True)
     with database(server_url) as url:
         variables = {"WORKERS_DATABASE_URL": url, **VARIABLES}
@@ -183,7 +181,7 @@ def test_an_operator_sees_mends_and_leaves(
             operator = visit(browser, running, har)
             operator_pauses_a_queue(operator.page, url)
             operator_retries_a_job(operator.page, url, failed, two_services / "mended")
-            wait_for(operator.has_heard, timeout=60, what="an event")
+            wait_for(operator.has_heard, what="an event")
             cookie = operator_logs_out(operator.page)
             operator.end()
             seen = har.read_text() + "".join(operator.events)
@@ -195,15 +193,15 @@ def test_an_operator_sees_mends_and_leaves(
             viewer.end()
             running.stop()
 
-    told = [line for line in running.output.splitlines() if "dashboard: " in line]
-    audit = [line.partition("dashboard: ")[2] for line in told]
+    logged = [line for line in running.output.splitlines() if "dashboard: " in line]
+    audit = [line.partition("dashboard: ")[2] for line in logged]
     assert "operator (operator): paused default: done" in audit
     assert "operator (operator): resumed default: done" in audit
     assert f"operator (operator): retried {failed}: done" in audit
     (refused,) = [line for line in audit if line.startswith("vera@")]
     assert refused == (
         "vera@example.com (viewer): POST api/v1/queues/default/pause: refused: "
-        "Viewers change nothing."
+        "Viewers may not change anything."
     )
 
 
@@ -238,7 +236,7 @@ def operator_retries_a_job(page: Page, url: str, id: str, mended: Path) -> None:
     page.get_by_role("link", name="Jobs", exact=True).click()
     page.get_by_role("link", name=re.compile("send_digest")).click()
     expect(page.get_by_text('"[hidden]"')).to_be_visible()
-    # Why it failed, without what the error says of the argument.
+    # The error's class, without the text that has the argument.
     expect(page.get_by_text("RuntimeError: [hidden]")).to_be_visible()
     mended.touch()
     assert press(page, "Retry Job", f"/{id}/retry")[0] == 200
@@ -248,7 +246,7 @@ def operator_retries_a_job(page: Page, url: str, id: str, mended: Path) -> None:
 
 
 def operator_logs_out(page: Page) -> str:
-    """Returns the cookie of the session that is over."""
+    """Returns the cookie of the ended session."""
     (cookie,) = page.context.cookies()
     assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
     assert cookie["path"] == "/dashboard/billing"
@@ -281,7 +279,7 @@ def viewer_changes_nothing(
     assert query(url, "SELECT state FROM shipping_queues") == [("active",)]
 
 
-def test_the_workers_own_process_serves_it_and_the_api_does_not(
+def test_the_workers_own_process_serves_the_dashboard_and_the_api_does_not(
     browser: Browser, server_url: str, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
@@ -305,10 +303,10 @@ def test_the_workers_own_process_serves_it_and_the_api_does_not(
             log_in(page, "/dashboard/billing/jobs")
             page.get_by_role("link", name=re.compile("send_digest")).click()
             expect(page.get_by_text("Succeeded").first).to_be_visible()
-            # An open page does not hold up the stop.
+            # An open page does not delay the stop.
             expect(page.get_by_title("Live updates connected")).to_be_attached()
             api.request("/jobs/send_digest", "POST")
-            wait_for(operator.has_heard, timeout=60, what="an event")
+            wait_for(operator.has_heard, what="an event")
             own.stop()
             operator.end()
             api.stop()

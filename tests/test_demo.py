@@ -1,4 +1,4 @@
-"""The demo shows the whole way and leaves nothing behind, whatever happens to it."""
+"""The demo runs all steps and leaves nothing behind, even after a failure or a signal."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def variables(scratch: Path) -> dict[str, str]:
 
 
 def left_behind(scratch: Path) -> list[str]:
-    """Folders of the demo, and processes that have to do with one."""
+    """Folders of the demo, and processes that use one."""
     found = [str(path) for path in scratch.glob("chancy-workers-demo-*")]
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
@@ -52,7 +52,7 @@ def left_behind(scratch: Path) -> list[str]:
 def demo(
     scratch: Path, *arguments: str
 ) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
-    """The demo in a process group of its own, as a terminal would start it."""
+    """The demo in its own process group, like from a terminal."""
     output = scratch / "output"
     with output.open("wb") as stream:
         process = subprocess.Popen(
@@ -72,7 +72,7 @@ def demo(
         process.wait()
 
 
-def test_it_renders_boots_and_runs_every_job(scratch: Path) -> None:
+def test_the_demo_renders_boots_and_runs_every_job(scratch: Path) -> None:
     result = run(*command(), cwd=scratch, env=variables(scratch))
 
     assert "50 jobs ran" in result.stdout
@@ -80,7 +80,7 @@ def test_it_renders_boots_and_runs_every_job(scratch: Path) -> None:
     assert left_behind(scratch) == []
 
 
-def test_keep_leaves_a_backend_that_goes_on(scratch: Path) -> None:
+def test_keep_leaves_the_rendered_backend(scratch: Path) -> None:
     run(*command("--keep", "mine"), cwd=scratch, env=variables(scratch))
 
     assert (scratch / "mine" / "app" / "billing" / "main.py").is_file()
@@ -90,7 +90,7 @@ def test_keep_leaves_a_backend_that_goes_on(scratch: Path) -> None:
         *command("--keep", "mine"), cwd=scratch, env=variables(scratch), check=False
     )
     assert again.returncode == 2
-    assert "mine is there already and not empty: name a new folder" in again.stderr
+    assert "mine exists and is not empty: name a new folder" in again.stderr
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -98,13 +98,12 @@ def test_keep_leaves_a_backend_that_goes_on(scratch: Path) -> None:
     "step",
     ["Rendering", "Installing", "Starting PostgreSQL", "Creating", "Booting"],
 )
-def test_a_signal_after_any_step_takes_everything_down(
+def test_after_a_signal_at_any_step_everything_is_cleaned_up(
     step: str, signum: signal.Signals, scratch: Path
 ) -> None:
     with demo(scratch) as (process, output):
         wait_for(
             lambda: f"✓ {step}" in output.read_text(),
-            timeout=60,
             what=f"the end of {step}",
         )
         if signum == signal.SIGINT:
@@ -114,12 +113,12 @@ def test_a_signal_after_any_step_takes_everything_down(
         status = process.wait(60)
 
     assert status == 128 + signum, output.read_text()
-    assert "everything is taken down again" in output.read_text()
+    assert "everything was cleaned up" in output.read_text()
     assert left_behind(scratch) == []
 
 
 def test_ctrl_c_during_the_imports_leaves_no_traceback(scratch: Path) -> None:
-    """Python tells what it imports, and Copier is what takes longest."""
+    """Python prints its imports; the import of Copier takes longest."""
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "chancy_workers.demo"],
         cwd=scratch,
@@ -137,11 +136,13 @@ def test_ctrl_c_during_the_imports_leaves_no_traceback(scratch: Path) -> None:
     rest = process.stdout.read()
 
     assert process.wait(60) == 128 + signal.SIGINT, rest
-    assert "Traceback" not in rest and "everything is taken down again" in rest
+    assert "Traceback" not in rest and "everything was cleaned up" in rest
     assert left_behind(scratch) == []
 
 
-def test_settings_of_other_projects_and_proxies_do_not_reach_it(scratch: Path) -> None:
+def test_the_demo_ignores_proxies_and_settings_of_other_projects(
+    scratch: Path,
+) -> None:
     uv = scratch / "uv"
     uv.write_text(
         f'#!/bin/sh\nunset http_proxy\nexec {variables(scratch)["UV"]} "$@"\n'
@@ -164,7 +165,7 @@ def test_settings_of_other_projects_and_proxies_do_not_reach_it(scratch: Path) -
     assert not (scratch / "venv").exists()
 
 
-def test_a_program_that_is_not_there_is_told(scratch: Path) -> None:
+def test_a_missing_program_is_reported(scratch: Path) -> None:
     result = run(
         *command(),
         cwd=scratch,
@@ -177,7 +178,7 @@ def test_a_program_that_is_not_there_is_told(scratch: Path) -> None:
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_a_failure_is_told_and_takes_everything_down(scratch: Path) -> None:
+def test_a_failure_is_reported_and_everything_is_cleaned_up(scratch: Path) -> None:
     result = run(
         *command(),
         cwd=scratch,

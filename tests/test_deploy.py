@@ -1,4 +1,4 @@
-"""The files that deploy a service are sound, by the tools for each, and say what is promised."""
+"""The tools for the files of a deployment find nothing in them, and the files keep promises."""
 
 import json
 import os
@@ -43,7 +43,7 @@ from .support import (
 pytestmark = pytest.mark.xdist_group("deploy")
 
 AZURE: dict[str, Any] = {"deploy": "azure-container-apps"}
-# Between them, every answer that changes one of the files.
+# Together they have every answer that changes one of the files.
 ANSWERS: dict[str, dict[str, Any]] = {
     "in-api": {**AZURE, "scope": "backend"},
     "apart": {
@@ -96,7 +96,7 @@ def deployments(rendered: Callable[[str, dict[str, object]], Path]) -> list[Path
 
 
 def found(deployments: list[Path], name: str) -> list[Path]:
-    """A file of each deployment; Docker's are at the root of a backend."""
+    """A file of each deployment; files for Docker are at the root of a backend."""
     return [
         path
         for folder in deployments
@@ -109,7 +109,7 @@ def tool(name: str) -> Path:
     return Path(sys.executable).with_name(name)
 
 
-def test_without_the_answer_nothing_of_it_is_rendered(backend: Path) -> None:
+def test_without_the_answer_no_file_of_a_deployment_is_rendered(backend: Path) -> None:
     names = {path.name for path in backend.rglob("*")}
 
     assert names.isdisjoint(
@@ -130,7 +130,7 @@ def test_only_lines_with_a_text_that_cannot_be_broken_are_long(
                 assert len(line) <= 88, (path, line)
 
 
-def test_a_service_has_all_of_it_in_its_own_folder(
+def test_a_service_has_all_files_of_its_deployment_in_its_own_folder(
     rendered: Callable[[str, dict[str, object]], Path],
 ) -> None:
     folder = rendered("deploy-service", ANSWERS["service"])
@@ -178,14 +178,14 @@ resource storage 'Microsoft.Storage/storageAccounts@2023-01-01' = {
 
 
 def test_checkov_finds_nothing(deployments: list[Path], tmp_path: Path) -> None:
-    """It needs other versions of packages than these tests, so uv keeps it apart."""
+    """It needs other versions of packages than these tests, so uv runs it separately."""
     uv = os.environ.get("UV") or shutil.which("uv")
     assert uv, "uv is not installed: python3 -m pip install uv"
     for number, folder in enumerate(deployments):
         for path in (*found([folder], "Dockerfile"), *folder.glob("*.bicep")):
             (tmp_path / f"{number}").mkdir(exist_ok=True)
             shutil.copy(path, tmp_path / f"{number}")
-    # It says nothing of a file that it cannot parse: this it has to find.
+    # It skips files that it cannot parse without a message, so it must find this problem.
     with (tmp_path / "0" / "main.bicep").open("a") as bicep:
         bicep.write(STORAGE)
 
@@ -205,7 +205,7 @@ def test_checkov_finds_nothing(deployments: list[Path], tmp_path: Path) -> None:
     assert failed == {"Microsoft.Storage/storageAccounts.storage"}
 
 
-def test_azure_s_client_knows_each_property(deployment: Path) -> None:
+def test_azure_s_client_knows_every_property(deployment: Path) -> None:
     assert [
         problem
         for path in sorted(deployment.glob("*.bicep"))
@@ -222,7 +222,7 @@ def test_azure_s_client_knows_each_property(deployment: Path) -> None:
         ("secretRef: 'database-url'\n  }", "secretRef: 'x'\n    secret: 'y'\n  }"),
     ],
 )
-def test_a_property_that_there_is_not_is_found(
+def test_an_unknown_property_is_found(
     right: str,
     wrong: str,
     rendered: Callable[[str, dict[str, object]], Path],
@@ -237,7 +237,7 @@ def test_a_property_that_there_is_not_is_found(
     assert Bicep(tmp_path / "main.bicep").problems()
 
 
-def test_the_apps_keep_what_the_workers_need(deployment: Path) -> None:
+def test_the_apps_have_the_settings_that_the_workers_need(deployment: Path) -> None:
     main = Bicep(deployment / "main.bicep")
     answers = yaml.safe_load((deployment.parent / ".copier-answers.yml").read_text())
     apart = answers["run_workers"] != "in_api"
@@ -249,7 +249,7 @@ def test_the_apps_keep_what_the_workers_need(deployment: Path) -> None:
         assert configuration.get("ingress", {}).get("external", False) is (
             name == "api"
         )
-        # 20 s of the default shutdown_grace, and 5 s.
+        # The default shutdown_grace of 20 s, and 5 s.
         assert template["terminationGracePeriodSeconds"] >= 25
         assert 1 <= template["scale"]["minReplicas"] <= template["scale"]["maxReplicas"]
         (container,) = template["containers"]
@@ -264,19 +264,19 @@ def test_the_apps_keep_what_the_workers_need(deployment: Path) -> None:
         for probe in container["probes"]:
             assert 1 <= probe.get("failureThreshold", 3) <= 10
         variables = {each["name"]: each for each in container["env"]}
-        # The same in every process, and another in each deployment.
+        # The same in every process, but different in each deployment.
         assert variables["WORKERS_DEPLOYED_AT"]["value"] == "deployedAt"
         for secret in configuration["secrets"]:
             vault, _, secret_name = secret["keyVaultUrl"].partition("secrets/")
             assert vault == "${vault.properties.vaultUri}"
-            # Key Vault takes no underscore.
+            # Key Vault allows no underscores.
             assert re.fullmatch("[0-9A-Za-z-]{1,127}", secret_name)
             assert "value" not in secret
     default = main.parameters["deployedAt"]["default"]
     assert default["function"]["type"] == "utc_now"
 
 
-def test_the_dashboard_of_the_workers_is_reachable_inside_only(
+def test_the_workers_dashboard_is_not_reachable_from_outside(
     rendered: Callable[[str, dict[str, object]], Path],
 ) -> None:
     folder = rendered("deploy-apart", ANSWERS["apart"]) / "deploy"
@@ -298,7 +298,7 @@ def test_the_dashboard_of_the_workers_is_reachable_inside_only(
     assert secrets[variable["secretRef"]].endswith("secrets/DASHBOARD-PASSWORD")
 
 
-def test_the_default_grace_is_the_library_s() -> None:
+def test_the_default_grace_equals_the_library_s_default() -> None:
     assert Settings().shutdown_grace == SHUTDOWN_GRACE
 
 
@@ -324,7 +324,7 @@ esac
 def committed(
     rendered: Callable[[str, dict[str, object]], Path], tmp_path: Path
 ) -> Path:
-    """A backend in a repository of its own."""
+    """A committed backend in its own repository."""
     folder = shutil.copytree(
         rendered("deploy-in-api", ANSWERS["in-api"]), tmp_path / "backend"
     )
@@ -333,7 +333,7 @@ def committed(
 
 
 def run_script(folder: Path, tmp_path: Path, status: str) -> CompletedProcess[str]:
-    """With programs in the place of Azure's and Docker's that write down what they get."""
+    """Runs the script with programs that replace az and docker and record their arguments."""
     for name in ("az", "docker", "sleep"):
         (tmp_path / name).write_text(AZ)
         (tmp_path / name).chmod(0o755)
@@ -350,10 +350,10 @@ def run_script(folder: Path, tmp_path: Path, status: str) -> CompletedProcess[st
     )
 
 
-def test_what_is_not_committed_is_not_deployed(
+def test_uncommitted_changes_are_not_deployed(
     rendered: Callable[[str, dict[str, object]], Path], tmp_path: Path
 ) -> None:
-    """The image is named for the commit, and running apps may pull it again."""
+    """The image's tag is the commit, and running apps may pull it again."""
     folder = committed(rendered, tmp_path)
     (folder / "app/more.py").write_text("")
 
@@ -365,7 +365,7 @@ def test_what_is_not_committed_is_not_deployed(
 
 
 @pytest.mark.parametrize("status", ["Succeeded", "Failed"])
-def test_the_apps_are_replaced_after_the_migration_only(
+def test_the_apps_are_replaced_only_after_the_migration(
     status: str,
     rendered: Callable[[str, dict[str, object]], Path],
     tmp_path: Path,
@@ -404,7 +404,7 @@ def test_the_apps_are_replaced_after_the_migration_only(
 
 
 def test_the_script_knows_each_state_of_a_run(deployment: Path) -> None:
-    """Those after which the job ends are not waited for."""
+    """The script waits in every state in which the job has not ended."""
     script = (deployment / "deploy.sh").read_text()
     (waiting,) = re.findall(r"^ *([\w |]+)\) sleep", script, re.MULTILINE)
 
@@ -428,7 +428,7 @@ def unfit(answers: Path) -> list[Finding]:
             "app/billing/workers/chancy_initialization.py",
             "Settings(",
             "Settings(shutdown_grace=60, ",
-            "30 s after SIGTERM, and its shutdown_grace and the end of the service take 65",
+            "30 s after SIGTERM, but its shutdown_grace and the service's shutdown take 65",
         ),
         ("deploy/main.bicep", "var graceSeconds = 30", "var graceSeconds = 24", "24 s"),
         (
@@ -458,7 +458,7 @@ def test_check_finds_what_does_not_fit_the_deployment(
 
     found = unfit(answers)
 
-    # Files of a team's own may deploy other things, and have their routes elsewhere.
+    # The team's own files may deploy other things, with routes elsewhere.
     answers.write_text(answers.read_text().replace("deploy: azure-", "deploy: none #"))
     assert unfit(answers) == []
     assert len(found) == bool(problem)
@@ -478,7 +478,7 @@ def scale_rules(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_scale_rule_counts_what_waits_and_runs(
+def test_the_scale_rule_counts_waiting_and_running_jobs(
     rendered: Callable[[str, dict[str, object]], Path], database_url: str
 ) -> None:
     folder = rendered("deploy-apart", ANSWERS["apart"])
@@ -496,14 +496,14 @@ def test_the_scale_rule_counts_what_waits_and_runs(
         assert connection.execute(statement).fetchall() == [(3,)]
 
     assert rule["metadata"]["targetQueryValue"] == "100"
-    # With an identity, the platform drops the metadata of a rule.
+    # With an identity, the platform drops the metadata of the rule.
     assert rule.keys() == {"type", "metadata", "auth"}
     assert rule["auth"] == [
         {"secretRef": "database-url", "triggerParameter": "connection"}
     ]
 
 
-def test_the_scale_rule_looks_at_the_queues_of_its_own_workers(
+def test_the_scale_rule_counts_only_the_queues_of_its_own_workers(
     rendered: Callable[[str, dict[str, object]], Path],
 ) -> None:
     folder = rendered("deploy-service", ANSWERS["service"])
@@ -515,10 +515,10 @@ def test_the_scale_rule_looks_at_the_queues_of_its_own_workers(
     assert scale_rules(rendered("deploy-in-api", ANSWERS["in-api"]) / "deploy") == []
 
 
-def test_what_compose_runs_works_behind_its_pooler(
+def test_the_services_of_compose_work_behind_its_pooler(
     rendered: Callable[[str, dict[str, object]], Path],
 ) -> None:
-    """Its commands, variables and PgBouncer, as processes of this machine."""
+    """Its commands, variables and PgBouncer run as processes on this machine."""
     folder = rendered("deploy-apart", ANSWERS["apart"])
     compose = yaml.safe_load((folder / "compose.yaml").read_text())
     services = compose["services"]
@@ -536,11 +536,11 @@ def test_what_compose_runs_works_behind_its_pooler(
         name = direct.rpartition("/")[2]
 
         def variables_of(kind: str) -> dict[str, str]:
-            # What has no value, Compose takes from the shell.
+            # Compose takes variables without a value from the shell.
             shell = {"DASHBOARD_PASSWORD": "a password of some length"}
             url = f"127.0.0.1:{pooler.port}/{name}"
             return {
-                # As utcNow() of Bicep writes the time.
+                # The format of Bicep's utcNow().
                 "WORKERS_DEPLOYED_AT": "20261129T101614Z",
                 **{
                     key: (value or shell[key]).replace("pgbouncer:5432/postgres", url)
@@ -574,7 +574,7 @@ def test_what_compose_runs_works_behind_its_pooler(
 
 
 def cmd(dockerfile: Path) -> list[str]:
-    """The command of an image, as arguments of Python."""
+    """The command of an image, as arguments for Python."""
     (line,) = re.findall(r"^CMD (\[.*\])$", dockerfile.read_text(), re.MULTILINE)
     words: list[str] = json.loads(line)
     assert words[0] == "uvicorn"

@@ -1,4 +1,4 @@
-"""What deploys a service comes and changes by updates, and a team's own files stay."""
+"""Updates bring and change the files of a deployment, and keep the team's own files."""
 
 import re
 import shlex
@@ -105,7 +105,7 @@ def test_edits_are_merged_and_deleted_files_do_not_come_back(
 
 
 @pytest.mark.parametrize("program", ["copier", "chancy-workers"])
-def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
+def test_the_team_s_dockerfile_stays_and_the_template_s_goes_into_deploy(
     program: str,
     make: Callable[..., tuple[Path, Path]],
     capfd: pytest.CaptureFixture[str],
@@ -121,7 +121,7 @@ def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
         change_answers(root, deploy=AZURE)
         commit_all(root)
         printed = run(PROGRAM, "update", cwd=root).stdout
-    assert "your root has are left alone: those of the template are in" in printed
+    assert "at the root stay as they are; the template's are in deploy/" in printed
     assert "such as main.py, stay as they are: chancy-workers check" in printed
     commit_all(root)
     assert (root / "Dockerfile").read_text() == THEIRS
@@ -143,7 +143,7 @@ def test_a_dockerfile_of_the_team_stays_and_ours_is_beside_the_rest(
 
 
 @pytest.mark.parametrize("scope", ["service", "backend"])
-def test_the_answer_taken_back_keeps_the_files_and_says_how_to_delete_them(
+def test_answering_none_keeps_the_files_and_says_how_to_delete_them(
     scope: str,
     make: Callable[..., tuple[Path, Path]],
     capfd: pytest.CaptureFixture[str],
@@ -159,8 +159,9 @@ def test_the_answer_taken_back_keeps_the_files_and_says_how_to_delete_them(
     update(project, "v0.1.0", deploy="none")
 
     assert (project / "deploy" / "main.bicep").read_text() == "// Edited.\n"
-    (told,) = re.findall("when nothing needs them: (git rm .*)", capfd.readouterr().out)
-    run(*shlex.split(told), cwd=project)
+    printed = capfd.readouterr().out
+    (command,) = re.findall("when nothing needs them: (git rm .*)", printed)
+    run(*shlex.split(command), cwd=project)
     assert read_files(root) == before
 
 
@@ -175,17 +176,17 @@ def test_a_file_that_would_be_overwritten_is_refused(tmp_path: Path) -> None:
 
     assert result.returncode != 0
     assert result.stderr.splitlines()[-1].endswith(
-        "deploy/Dockerfile is there already, yours or left from an earlier answer: move it "
-        "away (git mv), then answer deploy again"
+        "deploy/Dockerfile exists already, written by you or left from an earlier answer: "
+        "move it away (git mv), then answer deploy again"
     )
     there = [path.name for path in deploy.parent.rglob("*") if path.is_file()]
     assert sorted(there) == ["Dockerfile", "apps.bicep"]
 
 
-def test_a_dockerfile_of_ours_does_not_say_how_the_service_is_started(
+def test_the_template_s_dockerfile_does_not_change_how_the_app_is_wired(
     tmp_path: Path,
 ) -> None:
-    """The team's own files do: the imports in the file with the app fit their start."""
+    """The imports in the file with the app fit the start command of the team's files."""
     wired = []
     for answers in ([], ["-d", f"deploy={AZURE}"]):
         root = tmp_path / str(len(answers))
@@ -195,18 +196,18 @@ def test_a_dockerfile_of_ours_does_not_say_how_the_service_is_started(
             "from fastapi import FastAPI\n\napp = FastAPI()\n"
         )
         (root / "app" / "billing" / "Procfile").write_text("web: uvicorn server:app\n")
-        told = copy("app/billing", *answers, cwd=root).stderr
+        printed = copy("app/billing", *answers, cwd=root).stderr
         wired.append((root / "app" / "billing" / "server.py").read_text())
 
     assert wired[0] == wired[1]
     assert "from workers.chancy_initialization import" in wired[0]
-    # The lines for the probes' routes are whole.
+    # The lines for the probes' routes are complete.
     for line in (
         "from chancy_runtime.web import health_router",
         "from app.billing.workers.chancy_instance import get_chancy",
         "app.include_router(health_router(get_chancy))",
     ):
-        assert f"    {line}\n" in told
+        assert f"    {line}\n" in printed
 
 
 def test_a_folder_that_is_a_link_is_refused(

@@ -1,4 +1,4 @@
-"""The pages lead where they say, and say what the code does."""
+"""The pages' links work, and their statements match the code."""
 
 import inspect
 import re
@@ -24,7 +24,7 @@ LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 INSTALL = re.compile(
     r"(?:uv add|(?:uv )?pip install|poetry add)[^`\n]*chancy[-_]runtime.*"
 )
-# Where what is installed comes from, in a direct reference or an option.
+# The source of an installed package, in a direct reference or an option.
 SOURCE = re.compile(r" @ (git\+|\./|file:)|--index|--source")
 
 
@@ -37,7 +37,7 @@ def without_code(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The headings of a page, as GitHub writes them behind a #."""
+    """The anchors of a page's headings on GitHub."""
     headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
     return {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
@@ -80,11 +80,11 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_each_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+def test_each_link_leads_to_an_existing_file_and_heading(page: Path) -> None:
     assert broken_links(page) == []
 
 
-def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# One `heading`\n\n[a](#one-heading) [b](#two) [c](gone.md)\n")
 
@@ -99,7 +99,7 @@ def test_each_page_is_linked_from_the_readme() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_no_page_installs_the_library_by_its_name_alone(page: Path) -> None:
-    """The name is not registered on the public index: anybody could take it."""
+    """The name is not registered on the public index, so anybody could register it."""
     assert bare_installs(page.read_text()) == []
 
 
@@ -115,7 +115,7 @@ def test_an_install_by_the_name_alone_is_found(command: str) -> None:
     assert bare_installs(f"Run `{command}` now.")
 
 
-def test_each_page_or_section_that_code_names_is_there() -> None:
+def test_each_page_or_section_that_code_names_exists() -> None:
     readme = anchors((TEMPLATE / "README.md").read_text())
     folders = ("tools", "tasks", "questions", "runtime/src")
     files = [path for folder in folders for path in (TEMPLATE / folder).rglob("*.*")]
@@ -126,7 +126,7 @@ def test_each_page_or_section_that_code_names_is_there() -> None:
         text = path.read_text()
         for name in re.findall(r"\bdocs/[\w.-]+\.(?:md|svg)", text):
             assert (TEMPLATE / name).is_file(), f"{ids(path)}: {name}"
-        # A long line of Python is two strings.
+        # Long texts in Python are split into several strings.
         text = (
             re.sub(r"""["']\n\s*f?["']""", "", text) if path.suffix == ".py" else text
         )
@@ -136,7 +136,7 @@ def test_each_page_or_section_that_code_names_is_there() -> None:
             )
 
 
-def test_the_readme_shows_what_is_rendered(tmp_path: Path) -> None:
+def test_the_readme_shows_the_rendered_files(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     copy("app/billing", cwd=tmp_path)
     service = tmp_path / "app" / "billing"
@@ -153,35 +153,36 @@ def test_the_readme_shows_what_is_rendered(tmp_path: Path) -> None:
     assert {name.partition("/")[0] for name in shown} == there - {"__pycache__"}
 
 
-def test_each_question_has_a_row() -> None:
+def test_each_question_has_a_row_in_the_page() -> None:
     questions = yaml.safe_load((TEMPLATE / "copier.yml").read_text())
     asked = {
         name
         for name, question in questions.items()
         if not name.startswith("_") and question.get("when") is not False
     }
-    told = [row[0] for row in rows("docs/questions.md", "# Questions")]
+    cells = [row[0] for row in rows("docs/questions.md", "# Questions")]
 
-    assert asked == set(re.findall(r"`(\w+)`", " ".join(told)))
+    assert asked == set(re.findall(r"`(\w+)`", " ".join(cells)))
 
 
-def test_the_settings_have_their_defaults_and_ranges() -> None:
-    told = {}
+def test_the_page_has_each_setting_s_default_and_range() -> None:
+    documented = {}
     for names, defaults, ranges, _ in rows("docs/settings.md", "# Settings"):
         values = (defaults.split(", "), ranges.split(", "))
         for name, default, span in zip(names.split(", "), *values, strict=False):
             low, high = (int(end.replace(",", "")) for end in span.split(" to "))
-            told[name.strip("`")] = int(default.removesuffix(" s")), (low, high)
+            value = int(default.removesuffix(" s"))
+            documented[name.strip("`")] = value, (low, high)
 
-    assert told.pop("CHANCY_MIN_POOL_SIZE") == (5, (1, 1000))
-    assert told == {
+    assert documented.pop("CHANCY_MIN_POOL_SIZE") == (5, (1, 1000))
+    assert documented == {
         field.name: (field.default, settings._RANGES[field.name])
         for field in fields(Settings)
         if field.name in settings._RANGES
     }
 
 
-def test_what_moved_is_in_the_library() -> None:
+def test_the_names_that_moved_are_in_the_library() -> None:
     page = "docs/migrating-to-0.5.md"
     for old, new in rows(page, "## Imports in your own files"):
         if old.startswith("`from"):
@@ -194,15 +195,15 @@ def test_what_moved_is_in_the_library() -> None:
                 assert hasattr(chancy_runtime, name), old
 
 
-def test_the_promises_name_tests_that_are_there() -> None:
+def test_the_tests_that_the_promises_name_exist() -> None:
     for _, files in rows("CONTRIBUTING.md", "## One promise, one test"):
         for name in re.findall(r"`([^`]+)`", files):
             assert (TEMPLATE / name).is_file(), name
 
 
 def test_the_library_s_page_lists_its_public_names() -> None:
-    told = dict(rows("runtime/README.md", "## Public names"))
+    listed = dict(rows("runtime/README.md", "## Public names"))
 
     for module in (chancy_runtime, dashboard, web):
-        names = set(re.findall(r"`(\w+)`", told[f"`{module.__name__}`"]))
+        names = set(re.findall(r"`(\w+)`", listed[f"`{module.__name__}`"]))
         assert names == set(module.__all__) - {"__version__"}

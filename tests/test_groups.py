@@ -1,11 +1,11 @@
-"""Tests that share a server run in one process, one after the other."""
+"""Tests that share a server run in one process and one after the other."""
 
 import pytest
 
 
 @pytest.mark.xdist_group("groups")
-def test_a_group_is_one_to_pytest_xdist(request: pytest.FixtureRequest) -> None:
-    """Its own way to tell is the test's id, which not every pytest lets it change."""
+def test_pytest_xdist_knows_the_groups(request: pytest.FixtureRequest) -> None:
+    """It marks the test's id with the group, which not every pytest version allows."""
     distributed = bool(getattr(request.config.option, "loadgroup", False))
 
     assert request.node.nodeid.endswith("@groups") == distributed

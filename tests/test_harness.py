@@ -1,4 +1,4 @@
-"""The service that the library's tests run is one that the template renders."""
+"""The example service of the library's tests equals a rendered service."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from harness.recorder import EXAMPLE
 
 from .support import copy
 
-# Its body is the tests' own.
+# Its body is written for the tests.
 JOB = Path("app/billing/workers/record/worker.py")
 
 
@@ -18,7 +18,7 @@ def files_below(folder: Path) -> dict[Path, str]:
     }
 
 
-def test_the_example_is_what_the_template_renders(tmp_path: Path) -> None:
+def test_the_example_equals_a_render_of_the_template(tmp_path: Path) -> None:
     copy("backend", "-d", "scope=backend", "-d", "jobs=[record]", cwd=tmp_path)
     rendered, example = files_below(tmp_path / "backend"), files_below(EXAMPLE)
 

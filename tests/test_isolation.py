@@ -1,4 +1,4 @@
-"""The rendered tests keep to themselves: no database of others, no loop of other plugins."""
+"""The rendered tests are isolated from other databases and from other plugins' event loops."""
 
 import socket
 import subprocess
@@ -24,7 +24,7 @@ from .support import (
 
 @contextmanager
 def listener() -> Iterator[tuple[str, list[str]]]:
-    """A port that only notes who connects; yields a URL of it and the notes."""
+    """A port that only records who connects; yields its URL and the records."""
     callers: list[str] = []
 
     def accept() -> None:
@@ -42,7 +42,7 @@ def listener() -> Iterator[tuple[str, list[str]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_the_url_and_the_secret_of_a_person_are_not_touched(
+def test_the_user_s_database_and_secret_are_not_used(
     backend: Path, own_server_url: str
 ) -> None:
     with database(own_server_url) as real, listener() as (secret, callers):
@@ -72,7 +72,7 @@ def test_the_url_and_the_secret_of_a_person_are_not_touched(
         )
         assert leftover == []
 
-        # The listener would have told: the service itself does call it.
+        # The listener works: the service itself does connect to it.
         status = subprocess.run(
             [sys.executable, "-m", "app.billing.workers", "status"],
             cwd=backend,
@@ -92,7 +92,7 @@ def no_embedded_server(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_without_any_server_they_fail_with_the_command(
+def test_without_any_server_the_rendered_tests_fail_with_the_command_to_run(
     backend: Path, no_embedded_server: str
 ) -> None:
     result = run(
@@ -112,7 +112,7 @@ def test_without_any_server_they_fail_with_the_command(
     assert "skipped" not in result.stdout
 
 
-def test_an_embedded_server_is_enough(backend: Path) -> None:
+def test_the_rendered_tests_pass_with_an_embedded_server(backend: Path) -> None:
     result = run(
         *PYTEST,
         *WITHOUT_ASYNCIO,
@@ -139,7 +139,7 @@ def test_an_embedded_server_is_enough(backend: Path) -> None:
         ),
     ],
 )
-def test_pytest_asyncio_does_not_get_in_the_way(
+def test_the_rendered_tests_pass_with_pytest_asyncio(
     options: list[str], tests: str, backend: Path, server_url: str
 ) -> None:
     result = run(
@@ -154,7 +154,9 @@ def test_pytest_asyncio_does_not_get_in_the_way(
     assert "skipped" not in result.stdout
 
 
-def test_they_warn_of_nothing_where_nobody_is_logged_in(backend: Path) -> None:
+def test_without_a_login_session_the_rendered_tests_print_no_warnings(
+    backend: Path,
+) -> None:
     without = environment()
     without.pop("XDG_RUNTIME_DIR", None)
 

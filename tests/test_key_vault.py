@@ -1,4 +1,4 @@
-"""Secrets out of Azure Key Vault, over real HTTPS to a vault on loopback."""
+"""Secrets from Azure Key Vault, over real HTTPS to a vault on loopback."""
 
 import datetime
 import ipaddress
@@ -57,7 +57,7 @@ def certificate(tmp_path: Path) -> Path:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The managed identity's token endpoint and the vault, as the client sees them."""
+    """The token endpoint of the managed identity, and the vault."""
 
     secrets: dict[str, str] = {}
     port = 0
@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
                 200, {"access_token": "t", "expires_on": "4102444800", "resource": "r"}
             )
         elif "Authorization" not in self.headers:
-            # The client insists that its host is a name below this resource.
+            # The client requires that the vault's host is below this resource.
             challenge = (
                 'Bearer authorization="https://login.example.invalid/tenant", '
                 f'resource="https://0.0.1:{self.port}"'
@@ -129,7 +129,7 @@ def vault(certificate: Path, secrets: dict[str, str]) -> Iterator[dict[str, str]
         server.shutdown()
 
 
-def test_a_secret_that_the_environment_does_not_have_comes_from_the_vault(
+def test_a_secret_that_is_not_in_the_environment_comes_from_the_vault(
     backend: Path, certificate: Path
 ) -> None:
     with vault(certificate, {"A-SECRET": VALUE}) as container:
@@ -138,7 +138,7 @@ def test_a_secret_that_the_environment_does_not_have_comes_from_the_vault(
     assert result.stdout.strip() == VALUE
 
 
-def test_a_secret_in_neither_place_names_both_and_no_value(
+def test_the_error_for_a_missing_secret_names_both_places_and_no_value(
     backend: Path, certificate: Path
 ) -> None:
     with vault(certificate, {"ANOTHER": VALUE}) as container:
@@ -152,7 +152,9 @@ def test_a_secret_in_neither_place_names_both_and_no_value(
     assert "hunter2" not in result.stderr
 
 
-def test_without_the_extra_the_command_is_named(backend: Path, tmp_path: Path) -> None:
+def test_without_the_extra_the_error_names_the_command_that_installs_it(
+    backend: Path, tmp_path: Path
+) -> None:
     (tmp_path / "azure").mkdir()
     (tmp_path / "azure" / "__init__.py").write_text(
         "raise ImportError('not installed')\n"

@@ -1,4 +1,4 @@
-"""What a formatter changes in Python code is told from what a person changes."""
+"""Changes of a formatter in Python code are distinguished from edits of a person."""
 
 import pytest
 from chancy_workers.source import task
@@ -46,7 +46,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))
-def test_a_layout_is_none_of_the_team_s_edits(name: str) -> None:
+def test_a_change_of_layout_is_not_an_edit(name: str) -> None:
     changed = TEXT
     for old, new in LAYOUTS[name].items():
         assert old in changed
@@ -56,7 +56,7 @@ def test_a_layout_is_none_of_the_team_s_edits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(EDITS))
-def test_an_edit_is_more_than_a_layout(name: str) -> None:
+def test_an_edit_is_more_than_a_change_of_layout(name: str) -> None:
     old, new = EDITS[name]
 
     assert not task("layout").differ_in_layout_only(TEXT, TEXT.replace(old, new))

@@ -1,4 +1,4 @@
-"""A matrix of answers gives code that is clean, typed, tested and boots."""
+"""Renders of a matrix of answers pass linters, type checkers and their tests, and boot."""
 
 import json
 import re
@@ -108,7 +108,7 @@ MATRIX: dict[str, dict[str, Any]] = {
         "dashboard_secret": f"ANOTHER-WITH-A-NAME-OF-47-CHARACTERS{'-X' * 5}1",
     },
 }
-# What a team's own linters may find, each for its reason; docs/questions.md names them.
+# A team's strict linters; docs/questions.md lists the rules that are ignored here.
 LINT = """\
 line-length = 88
 
@@ -125,7 +125,7 @@ convention = "google"  # The house document's docstrings say what a function doe
 "**/tests/*.py" = ["S101", "S603", "PLR2004", "D103"]
 """
 WIDTH = 88
-# What has no place to break: the row of a table, a word, the URL of the library.
+# Lines that cannot be broken: the row of a table, a word, the URL of the library.
 UNBREAKABLE = re.compile(r"\|.*\||\s*\S+|chancy-runtime = \{.*\}")
 CONNECTIONS = (
     "SELECT count(*) FROM pg_stat_activity "
@@ -171,7 +171,7 @@ def render(
 
 
 def test_a_team_s_own_linters_find_nothing(render: Render, tmp_path: Path) -> None:
-    """Which are stricter than those of a rendered backend."""
+    """They are stricter than the linters of a rendered backend."""
     config = tmp_path / "ruff.toml"
     config.write_text(LINT)
     run(
@@ -183,12 +183,12 @@ def test_a_team_s_own_linters_find_nothing(render: Render, tmp_path: Path) -> No
     folder = render.root if of_backend else render.root / render.code[0]
     for path in folder.rglob("*"):
         if not path.is_file() or path.suffix in (".pyc", ".log"):
-            continue  # What other tests leave there.
+            continue  # A file that another test left there.
         for line in path.read_text().splitlines():
             assert len(line) <= WIDTH or UNBREAKABLE.fullmatch(line), (path, line)
 
 
-def test_the_code_is_clean(render: Render) -> None:
+def test_ruff_finds_nothing(render: Render) -> None:
     select = (
         ["--select", "E4,E7,E9,F,I,UP,B", "--ignore-noqa"]
         if render.code[0] == "app"
@@ -222,7 +222,7 @@ def test_the_code_is_clean(render: Render) -> None:
 def test_pyright_finds_nothing_in_its_strict_mode(
     rendered: Callable[[str, dict[str, object]], Path], tmp_path: Path
 ) -> None:
-    """In all renders at once, without an override for Chancy: the library has its types."""
+    """In all renders at once, without an override for Chancy: the library has its stubs."""
     renders = [render_of(name, rendered) for name in MATRIX]
     config = tmp_path / "pyright.json"
     environment_folder = Path(sys.executable).parents[1]
@@ -231,7 +231,7 @@ def test_pyright_finds_nothing_in_its_strict_mode(
         "typeCheckingMode": "strict",
         "venvPath": str(environment_folder.parent),
         "venv": environment_folder.name,
-        # The house document has AsyncIterator where pyright wants AsyncGenerator.
+        # The house document uses AsyncIterator, but pyright wants AsyncGenerator.
         "reportDeprecated": False,
         "executionEnvironments": [{"root": str(each.root)} for each in renders],
     }
@@ -240,7 +240,9 @@ def test_pyright_finds_nothing_in_its_strict_mode(
     run(Path(sys.executable).with_name("basedpyright"), "-p", config, cwd=tmp_path)
 
 
-def test_the_code_is_typed(render: Render, mypy_cache: Path, tmp_path: Path) -> None:
+def test_mypy_finds_nothing_in_its_strict_mode(
+    render: Render, mypy_cache: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "mypy.ini"
     config.write_text(MYPY)
     run(
@@ -254,7 +256,7 @@ def test_the_code_is_typed(render: Render, mypy_cache: Path, tmp_path: Path) -> 
     )
 
 
-def test_its_own_tests_pass(render: Render, server_url: str) -> None:
+def test_the_rendered_tests_pass(render: Render, server_url: str) -> None:
     result = run(
         *PYTEST,
         *WITHOUT_ASYNCIO,
@@ -266,7 +268,9 @@ def test_its_own_tests_pass(render: Render, server_url: str) -> None:
     assert "skipped" not in result.stdout
 
 
-def test_it_boots_runs_a_job_and_stops(render: Render, server_url: str) -> None:
+def test_the_service_boots_runs_a_job_and_stops(
+    render: Render, server_url: str
+) -> None:
     with database(server_url) as url:
         migrate(render.root, render.package, url)
         with service(
@@ -281,7 +285,6 @@ def test_it_boots_runs_a_job_and_stops(render: Render, server_url: str) -> None:
             running.stop()
         wait_for(
             lambda: query(url, CONNECTIONS) == [(0,)],
-            timeout=5,
             what="the end of the service's connections",
         )
     if render.jobs:

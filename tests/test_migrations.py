@@ -1,6 +1,7 @@
-"""An answer or a file that a release renames is taken along, rehearsed on a release of its own.
+"""An update keeps an answer and a file that a release renames, shown with a made-up release.
 
-No release needed it yet. CONTRIBUTING.md says how one is written; here is one.
+No real release needed a migration yet. CONTRIBUTING.md explains how to write one; this is an
+example.
 """
 
 from pathlib import Path
@@ -44,7 +45,7 @@ _migrations:
 
 @pytest.fixture(scope="session")
 def template(shared: Shared) -> Path:
-    """The working tree, and a release after it that renames an answer and a module."""
+    """The working tree, and a later release that renames an answer and a module."""
     return shared.folder("renamed/template", make_renamed)
 
 
@@ -68,7 +69,7 @@ def make_renamed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["copier", "chancy-workers"])
-def test_a_renamed_answer_and_a_renamed_module_come_along(
+def test_an_update_keeps_a_renamed_answer_and_a_renamed_module(
     program: str, template: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"

@@ -1,4 +1,4 @@
-"""A service of the oldest release goes on on the tables of the working tree."""
+"""A service of the oldest release still works after the working tree's migrations."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The tests that a service had before its workers pass without a database afterwards too."""
+"""The tests that a service had before its workers still pass without a database."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from chancy_workers.own_tests import that_start_workers
 from .legacy import backend_with
 from .support import PROGRAM, PYTEST, TEMPLATE, commit, copy, run
 
-# A shop as it is written for SQLite: settings, a lifespan with a database, routes, tests.
+# A shop on SQLite: settings, a lifespan with a database, routes, tests.
 SETTINGS = '''\
 """The settings of the shop, from the environment."""
 
@@ -112,7 +112,7 @@ SHOP = {
     "tests/test_orders.py": TEST_ORDERS,
     "tests/test_lifespan.py": TEST_LIFESPAN,
 }
-# The name of the secret is that of the shop's own URL.
+# The secret's name is the variable of the shop's own URL.
 ANSWER = "database_secret=DATABASE-URL"
 SWITCH = 'os.environ["WORKERS_MODE"] = "off"\n'
 SETTINGS_IMPORT = "from app.shop import settings\n"
@@ -142,7 +142,7 @@ def test_a_search_sends_none(client, pushed):
 
 
 def run_tests(root: Path) -> list[str]:
-    """What the shop's own tests print; the last line counts them."""
+    """The output of the shop's own tests; the last line counts them."""
     return run(*PYTEST, "tests", cwd=root, check=False).stdout.splitlines()
 
 
@@ -177,8 +177,8 @@ def test_the_service_s_own_tests_pass_before_and_after_its_workers(
     assert not [line for line in check(root) if "lifespan" in line]
 
 
-def test_a_test_sees_what_the_service_pushed(tmp_path: Path) -> None:
-    """Also tests that do not ask for it pass, by an autouse fixture as in docs/testing.md."""
+def test_a_test_sees_the_jobs_that_the_service_pushed(tmp_path: Path) -> None:
+    """With the autouse fixture of docs/testing.md, tests that do not use it pass, too."""
     (autouse,) = re.findall(
         r"```python\n(import pytest\n.*?autouse=True.*?)```",
         (TEMPLATE / "docs/testing.md").read_text(),
@@ -258,7 +258,7 @@ def test_tests_that_start_workers_are_found(
         ("app/shop/workers/notes.py", "# WORKERS_MODE=off\n", False),
     ],
 )
-def test_none_is_found_where_a_file_switches_the_workers_off(
+def test_no_test_is_reported_if_a_file_switches_the_workers_off(
     name: str, text: str, is_off: bool, tmp_path: Path
 ) -> None:
     tests = {"app/shop/main.py": MAIN, "tests/test_a.py": IMPORT + ENTERS[0]}

@@ -1,4 +1,4 @@
-"""A service keeps its own ways beside the workers: its scheduler, its log, its secrets."""
+"""A service keeps its own scheduler, log and secrets beside the workers."""
 
 import json
 import sys
@@ -135,8 +135,7 @@ def test_apscheduler_runs_its_jobs_beside_the_workers(
         jobs = running.output.count("legacy job")
         wait_for(
             lambda: running.output.count("legacy job") > jobs,
-            timeout=30,
-            what="a legacy job after the one of the workers",
+            what="a legacy job after the workers' job",
         )
         running.stop()
 
@@ -148,10 +147,10 @@ def test_apscheduler_runs_its_jobs_beside_the_workers(
 
 
 @pytest.mark.parametrize("text", [STRUCTLOG, LOGURU], ids=["structlog", "loguru"])
-def test_the_lines_of_the_workers_are_in_the_stream_of_the_service(
+def test_the_workers_log_lines_are_in_the_service_s_own_stream_and_format(
     text: str, tmp_path: Path, database_url: str
 ) -> None:
-    """With the URL from a function of the team's, under the secret's own name."""
+    """The URL comes from the team's function, under the secret's own name."""
     root = backend_with(
         tmp_path / "backend",
         {
@@ -173,13 +172,13 @@ def test_the_lines_of_the_workers_are_in_the_stream_of_the_service(
         running.stop()
 
     lines = running.output.splitlines()
-    for said in ("Started plugin 'Cron'", "send_digest ran: from elsewhere"):
-        (line,) = (line for line in lines if said in line)
+    for message in ("Started plugin 'Cron'", "send_digest ran: from elsewhere"):
+        (line,) = (line for line in lines if message in line)
         record = json.loads(line)
-        assert said in (record.get("event") or record["record"]["message"])
+        assert message in (record.get("event") or record["record"]["message"])
 
 
-def test_a_function_for_secrets_that_is_async_is_refused_in_one_line(
+def test_an_async_function_for_secrets_is_refused_in_one_line(
     tmp_path: Path,
 ) -> None:
     root = backend_with(tmp_path / "backend", {"app/vault.py": SECRETS})
@@ -191,6 +190,6 @@ def test_a_function_for_secrets_that_is_async_is_refused_in_one_line(
     )
 
     with service(root, "app.billing.main:app", {}, wait=False) as running:
-        assert running.process.wait(30) == 3, running.output
+        assert running.process.wait(60) == 3, running.output
 
-    assert "the secret BILLING_DB is a coroutine, not a text" in running.output
+    assert "the secret BILLING_DB is a coroutine, not text" in running.output

@@ -1,4 +1,4 @@
-"""What the pages print works as it is printed: code, commands, answers and edits."""
+"""The code, commands, answers and edits in the pages work as they are printed."""
 
 import ast
 import asyncio
@@ -50,7 +50,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "toml": tomllib.loads,
     "yaml": yaml.safe_load,
 }
-# A command in the text.
+# A command inside a sentence.
 COMMAND = re.compile(r"`(?:uvx --from TEMPLATE )?(chancy-workers [^`]+)`")
 
 
@@ -68,13 +68,13 @@ def blocks(page: str | Path, language: str) -> list[str]:
 
 
 def block(page: str, language: str, containing: str) -> str:
-    """The one block of a page in which a text is."""
+    """The only block of a page that contains a text."""
     (found,) = [code for code in blocks(page, language) if containing in code]
     return found
 
 
 async def execute(code: str, names: dict[str, Any]) -> dict[str, Any]:
-    """Runs Python as it is printed, with await at its top; returns what it defines."""
+    """Runs printed Python with top-level await; returns the names that it defines."""
     compiled = compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     result = eval(compiled, names)
     if inspect.isawaitable(result):
@@ -83,7 +83,7 @@ async def execute(code: str, names: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_each_block_can_be_read(page: Path) -> None:
+def test_each_block_can_be_parsed(page: Path) -> None:
     for language, read in READERS.items():
         for code in blocks(page, language):
             read(code)
@@ -101,7 +101,7 @@ def test_each_block_can_be_read(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_each_command_of_the_program_is_one_that_it_has(page: Path) -> None:
+def test_each_printed_command_of_the_program_exists(page: Path) -> None:
     named = COMMAND.findall(page.read_text())
     for code in blocks(page, "sh"):
         lines = code.replace("\\\n", "").splitlines()
@@ -111,7 +111,7 @@ def test_each_command_of_the_program_is_one_that_it_has(page: Path) -> None:
         words = words[words.index("chancy-workers") + 1 :]
         if len(words) > 1:
             make_parser().parse_args([word for word in words if word != "…"])
-        else:  # The page speaks of the command.
+        else:  # The page only mentions the command.
             with pytest.raises(SystemExit, match="^0$"):
                 make_parser().parse_args([*words, "--help"])
 
@@ -125,14 +125,14 @@ def billing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(code: str, folder: Path, **variables: str) -> str:
-    """Runs a block in one shell until a command fails, with the python of the tests."""
+    """Runs a block in one shell until a command fails, with the tests' own python."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return run(
         "bash", "-ec", code, cwd=folder, env=environment(PATH=path, **variables)
     ).stdout
 
 
-def test_tables_and_jobs_from_a_shell(
+def test_the_commands_for_tables_and_jobs_work(
     billing: Path, server_url: str, database_url: str
 ) -> None:
     """The commands of database.md, pushing.md and operations.md, one after the other."""
@@ -141,7 +141,7 @@ def test_tables_and_jobs_from_a_shell(
     assert create.count(local) == 1
     with database(server_url) as own:
         variables = {SECRET_VARIABLE: database_url}
-        # The second status fails, since migrations are due.
+        # The second status fails, because migrations are missing.
         create = "set +e\n" + create.replace(local, f'"{own}"')
         output = shell(create, billing, **variables)
         assert output.count("chancy: nothing applied") == 1
@@ -194,8 +194,9 @@ class Order(Base):
 async def ship(*, order_id: int) -> None: ...
 
 
-def test_pushes_in_a_transaction(database_url: str) -> None:
-    """Each block of pushing.md commits its row and its job."""
+def test_the_blocks_that_push_in_a_transaction_commit_a_row_and_a_job(
+    database_url: str,
+) -> None:
     engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
     Base.metadata.create_all(engine)
 
@@ -257,10 +258,8 @@ def test_a_job_that_may_run_twice_charges_once(database_url: str) -> None:
     assert charged == [(7, "order-7")]
 
 
-def test_settings_and_plugins_as_they_are_printed(
-    billing: Path, tmp_path: Path
-) -> None:
-    """The service is built with what the pages put into chancy_initialization.py."""
+def test_the_printed_settings_and_plugins_work(billing: Path, tmp_path: Path) -> None:
+    """The service is built with the pages' code for chancy_initialization.py."""
     folder = tmp_path / "backend"
     shutil.copytree(billing, folder)
     file = folder / "app" / "billing" / "workers" / "chancy_initialization.py"
@@ -296,7 +295,7 @@ def versions(diff: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("diff", blocks("docs/wiring.md", "diff"), ids=["in", "router"])
-def test_a_main_py_is_wired_as_it_is_shown(diff: str, tmp_path: Path) -> None:
+def test_a_main_py_is_wired_like_the_printed_diff(diff: str, tmp_path: Path) -> None:
     old, new = versions(diff)
     if "lifespan" in diff:
         imports = (
@@ -317,7 +316,7 @@ def test_a_main_py_is_wired_as_it_is_shown(diff: str, tmp_path: Path) -> None:
     assert (service / "main.py").read_text() == new
 
 
-def test_a_copy_without_trust(tmp_path: Path) -> None:
+def test_the_commands_for_a_copy_without_trust_work(tmp_path: Path) -> None:
     main = "from fastapi import FastAPI\n\napp = FastAPI()\n"
     (tmp_path / "app" / "billing").mkdir(parents=True)
     (tmp_path / "app" / "billing" / "main.py").write_text(main)
@@ -337,7 +336,7 @@ def test_a_copy_without_trust(tmp_path: Path) -> None:
     assert "workers_router(initialize_workers)" in wired
 
 
-def test_workers_in_two_processes(tmp_path: Path) -> None:
+def test_the_answers_for_workers_in_two_processes_work(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "answers.yml").write_text(
         block("docs/running.md", "yaml", "run_workers: both")

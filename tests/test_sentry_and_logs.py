@@ -1,4 +1,4 @@
-"""What a rendered service reports: to Sentry over HTTP, and to its log stream."""
+"""The reports of a rendered service: to Sentry over HTTP, and to its log stream."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .support import (
 )
 
 
-def test_the_rendered_tests_send_nothing_to_the_sentry_of_a_person(
+def test_the_rendered_tests_send_nothing_to_the_user_s_sentry(
     backend: Path, server_url: str
 ) -> None:
     with sentry() as (dsn, events):
@@ -33,7 +33,7 @@ def test_the_rendered_tests_send_nothing_to_the_sentry_of_a_person(
 
 
 @pytest.mark.parametrize("scope", ["backend", "service"])
-def test_every_line_is_in_the_stream_once(
+def test_every_line_is_logged_once(
     scope: str, tmp_path: Path, backend: Path, database_url: str
 ) -> None:
     folder = backend
@@ -61,7 +61,9 @@ def test_every_line_is_in_the_stream_once(
     assert all("INFO" in line for line in lines), running.output
 
 
-def test_the_level_comes_from_the_environment(backend: Path, database_url: str) -> None:
+def test_the_log_level_comes_from_the_environment(
+    backend: Path, database_url: str
+) -> None:
     migrate(backend, "app.billing", database_url)
 
     with service(
@@ -72,10 +74,9 @@ def test_the_level_comes_from_the_environment(backend: Path, database_url: str) 
     ) as running:
         wait_for(
             lambda: query(database_url, "SELECT 1 FROM billing_workers"),
-            timeout=30,
             what="the worker's row",
         )
         running.process.terminate()
-        running.process.wait(35)
+        running.process.wait(60)
 
     assert running.output == ""

@@ -1,4 +1,4 @@
-"""The pages are built as a site that is whole and fetches nothing from elsewhere."""
+"""The pages are built as a site without broken links that fetches nothing from other hosts."""
 
 import functools
 import re
@@ -20,14 +20,14 @@ from .browsers import TIMEOUT, chromium
 from .support import TEMPLATE
 
 SOURCES = ["docs", "runtime/README.md", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-# What a browser fetches for a page, and what a reader follows from it.
+# The elements that a browser fetches for a page, and the links that a reader follows.
 FETCHED = {"script": "src", "img": "src", "link": "href", "iframe": "src"}
 FOLLOWED = {"a": "href"}
 STYLE = re.compile(r"""url\(["']?(?!data:|#)([^"')]+)""")
 
 
 class Page(HTMLParser):
-    """The ids of a page, and what it leads to."""
+    """The ids and the links of a page."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
 
 def build(root: Path) -> "subprocess.CompletedProcess[str]":
-    """Builds the site of a copy of the pages."""
+    """Builds the site from a copy of the pages."""
     for name in [*SOURCES, "zensical.toml", "tools/build_site.py"]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (TEMPLATE / name).is_dir() else shutil.copy
@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_navigation(entry: Any) -> Iterator[str]:
-    """The pages that the navigation names, in its order."""
+    """The pages in the navigation, in its order."""
     if isinstance(entry, str):
         yield entry
     else:
@@ -77,7 +77,7 @@ def in_navigation(entry: Any) -> Iterator[str]:
             yield from in_navigation(each)
 
 
-def test_each_link_leads_to_a_place_of_the_site(site: Path) -> None:
+def test_each_link_leads_to_an_existing_place_of_the_site(site: Path) -> None:
     pages = {file: Page(file) for file in site.rglob("*.html")}
     assert len(pages) > 20
     broken = []
@@ -95,7 +95,7 @@ def test_each_link_leads_to_a_place_of_the_site(site: Path) -> None:
     assert broken == []
 
 
-def test_a_browser_fetches_nothing_from_elsewhere(site: Path) -> None:
+def test_a_browser_fetches_nothing_from_other_hosts(site: Path) -> None:
     fetched = [link for file in site.rglob("*.html") for link in Page(file).fetched]
     styles = [STYLE.findall(file.read_text()) for file in site.rglob("*.css")]
     styles += [STYLE.findall(file.read_text()) for file in site.rglob("*.svg")]
@@ -104,8 +104,8 @@ def test_a_browser_fetches_nothing_from_elsewhere(site: Path) -> None:
     assert elsewhere == []
 
 
-def test_a_phone_shows_the_pages_whole(site: Path) -> None:
-    """None is wider than the screen, and the scripts fetch nothing from elsewhere."""
+def test_the_pages_fit_a_phone_s_screen(site: Path) -> None:
+    """No page is wider than the screen, and scripts fetch nothing from other hosts."""
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(site))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -115,7 +115,7 @@ def test_a_phone_shows_the_pages_whole(site: Path) -> None:
             fetched: list[str] = []
             page.on("request", lambda request: fetched.append(request.url))
             wide = []
-            # The picture, code, long words in tables, and many columns.
+            # Pages with the picture, code, long words in tables, and many columns.
             for place in ("", "wiring/", "questions/", "scaling/"):
                 page.goto(address + place, timeout=TIMEOUT)
                 page.evaluate("scrollTo(500, 0)")
@@ -129,7 +129,7 @@ def test_a_phone_shows_the_pages_whole(site: Path) -> None:
 
 
 def test_each_page_has_one_place_in_the_navigation(site: Path) -> None:
-    """The generator takes a name without a page for an address, and says nothing."""
+    """The generator takes a name without a page for an address, without a message."""
     project = tomllib.loads((TEMPLATE / "zensical.toml").read_text())["project"]
     pages = site.with_name("pages")
 
@@ -139,13 +139,13 @@ def test_each_page_has_one_place_in_the_navigation(site: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("link", "said"),
+    ("link", "message"),
     [
         ("[a](gone.md)", "gone.md is not a file of the site"),
         ("[a](jobs.md#gone)", "anchor does not exist"),
     ],
 )
-def test_a_broken_link_stops_the_build(tmp_path: Path, link: str, said: str) -> None:
+def test_a_broken_link_stops_the_build(tmp_path: Path, link: str, message: str) -> None:
     shutil.copytree(TEMPLATE / "docs", tmp_path / "docs")
     with (tmp_path / "docs" / "trust.md").open("a") as page:
         page.write(f"\n{link}\n")
@@ -153,4 +153,4 @@ def test_a_broken_link_stops_the_build(tmp_path: Path, link: str, said: str) -> 
     result = build(tmp_path)
 
     assert result.returncode == 1
-    assert said in result.stdout + result.stderr
+    assert message in result.stdout + result.stderr

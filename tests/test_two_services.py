@@ -1,4 +1,4 @@
-"""Two services of one backend, rendered side by side, share a database and no more."""
+"""Two services of one backend share a database and nothing else."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A checkout or a template that is not the usual one is updated, or refused in one line."""
+"""Unusual checkouts and templates are updated, or refused in one line."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ def status(root: Path) -> str:
     ).stdout
 
 
-# What makes a checkout unusual: each takes the backend's root and returns where it is then.
+# Functions that make a checkout unusual: each takes the backend's root and returns the new one.
 
 
 def detached(root: Path) -> Path:
@@ -129,7 +129,7 @@ def linked(root: Path) -> Path:
     return root
 
 
-# Several at once: each was seen to work alone as well.
+# Several at once to save time; each was also tested alone.
 CHECKOUTS: dict[str, Sequence[Callable[[Path], Path]]] = {
     "clone": (moved, shallow, detached, in_an_ignored_folder, read_only),
     "worktree-of-submodule": (below_umlauts, submodule, worktree, dirty_elsewhere),
@@ -140,9 +140,7 @@ CHECKOUTS: dict[str, Sequence[Callable[[Path], Path]]] = {
 
 @pytest.mark.parametrize("program", list(UPDATES))
 @pytest.mark.parametrize("name", list(CHECKOUTS))
-def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(
-    name: str, program: str, root: Path
-) -> None:
+def test_an_unusual_checkout_is_updated(name: str, program: str, root: Path) -> None:
     for make in CHECKOUTS[name]:
         root = make(root)
     instance = next(root.rglob(INSTANCE))
@@ -168,7 +166,7 @@ def test_a_checkout_that_is_not_the_usual_one_is_updated_as_well(
 
 
 @pytest.mark.parametrize("program", list(UPDATES))
-def test_a_file_that_the_team_made_a_link_stays_one_and_is_named(
+def test_a_file_that_the_team_replaced_with_a_link_stays_and_is_reported(
     program: str, root: Path
 ) -> None:
     instance = root / BILLING / INSTANCE
@@ -181,7 +179,7 @@ def test_a_file_that_the_team_made_a_link_stays_one_and_is_named(
 
     printed = run(*UPDATES[program], BILLING, cwd=root).stdout
 
-    assert f"{INSTANCE} is a link, and stays one" in printed
+    assert f"{INSTANCE} is a link and stays one" in printed
     assert printed.count(" is a link") == 1
     assert instance.is_symlink()
     after = read_files(root)
@@ -191,7 +189,7 @@ def test_a_file_that_the_team_made_a_link_stays_one_and_is_named(
 
 
 @pytest.mark.parametrize("by", ["attributes", "configuration"])
-def test_a_conflict_in_a_checkout_with_crlf_is_of_its_lines_only(
+def test_a_conflict_in_a_checkout_with_crlf_covers_only_the_changed_lines(
     by: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = root / BILLING / INSTANCE
@@ -212,7 +210,7 @@ def test_a_conflict_in_a_checkout_with_crlf_is_of_its_lines_only(
     assert after.endswith(rest)
 
 
-def test_a_dirty_service_is_refused_by_both(root: Path) -> None:
+def test_both_programs_refuse_a_service_with_uncommitted_changes(root: Path) -> None:
     (root / BILLING / "notes.txt").touch()
     before = status(root)
 
@@ -238,7 +236,7 @@ def assert_is_updated_to_its_folder(service: Path) -> None:
 
 
 @pytest.mark.parametrize("program", list(UPDATES))
-def test_a_service_whose_folder_was_renamed_is_updated_to_the_package_of_now(
+def test_updating_a_service_whose_folder_was_renamed_changes_its_package(
     program: str, root: Path
 ) -> None:
     service = rename(root)
@@ -248,7 +246,7 @@ def test_a_service_whose_folder_was_renamed_is_updated_to_the_package_of_now(
     assert_is_updated_to_its_folder(service)
 
 
-def test_a_renamed_service_of_the_first_release_is_updated_as_well(
+def test_a_renamed_service_of_the_first_release_is_also_updated(
     next_release: Path, tmp_path: Path
 ) -> None:
     root = make_root(tmp_path, next_release, FIRST)
@@ -260,7 +258,7 @@ def test_a_renamed_service_of_the_first_release_is_updated_as_well(
 
 
 def point_to(root: Path, source: str) -> None:
-    """Names another template in the answers."""
+    """Writes another template into the answers."""
     path = root / BILLING / ANSWERS
     lines = path.read_text().splitlines()
     path.write_text(
@@ -273,7 +271,7 @@ def point_to(root: Path, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["../template", "git+file://{folder}/template"])
-def test_a_template_by_a_relative_path_or_a_url_is_found_from_any_folder(
+def test_a_template_given_as_a_relative_path_or_a_url_is_found_from_any_folder(
     source: str, next_release: Path, root: Path
 ) -> None:
     root.with_name("template").symlink_to(next_release)
@@ -293,7 +291,7 @@ def test_a_template_by_a_relative_path_or_a_url_is_found_from_any_folder(
 def lost(
     request: pytest.FixtureRequest, next_release: Path, root: Path, tmp_path: Path
 ) -> tuple[Path, str]:
-    """A service whose template cannot be updated from, and the way out."""
+    """A service with an unusable template, and the way out."""
     elsewhere = tmp_path / "elsewhere"
     mend = "as _src_path"
     if request.param == "archive":
@@ -316,7 +314,7 @@ def lost(
     return root, mend
 
 
-def test_a_template_that_cannot_be_updated_from_is_told_with_the_way_out(
+def test_an_unusable_template_is_reported_with_the_way_out(
     lost: tuple[Path, str],
 ) -> None:
     root, mend = lost
@@ -330,17 +328,17 @@ def test_a_template_that_cannot_be_updated_from_is_told_with_the_way_out(
         result = run(PROGRAM, *command, cwd=root, check=False)
 
         assert result.returncode == 1
-        told = [line for line in (result.stdout + result.stderr).splitlines() if line]
-        (line,) = [line for line in told if mend in line]
+        printed = result.stdout + result.stderr
+        (line,) = [line for line in printed.splitlines() if mend in line]
         assert str(root.with_name("elsewhere")) in line or "Unknown revision" in line
         assert read_files(root) == before
 
 
-def test_a_service_that_a_formatter_laid_out_anew_has_no_conflicts(
+def test_a_service_that_was_reformatted_has_no_conflicts(
     template: Path, tmp_path: Path
 ) -> None:
-    told = "--data=only_registered=false"
-    current = make_root(tmp_path / "new", template, WORKING_TREE, 100, told)
+    option = "--data=only_registered=false"
+    current = make_root(tmp_path / "new", template, WORKING_TREE, 100, option)
     root = make_root(tmp_path / "old", template, FIRST, 100)
 
     printed = run(PROGRAM, "update", cwd=root).stdout
@@ -352,7 +350,7 @@ def test_a_service_that_a_formatter_laid_out_anew_has_no_conflicts(
         assert KEPT.fullmatch(name) or updated.get(name) == fresh.get(name), name
 
 
-def test_what_a_team_wrote_beside_another_layout_is_merged_as_ever(
+def test_edits_in_a_reformatted_file_are_merged_as_usual(
     template: Path, tmp_path: Path
 ) -> None:
     root = make_root(tmp_path, template, FIRST, 100)
@@ -379,7 +377,7 @@ def test_what_a_team_wrote_beside_another_layout_is_merged_as_ever(
     ],
     ids=["module", "job", "answers", "new-job"],
 )
-def test_a_file_that_git_ignores_is_refused_before_anything_is_changed(
+def test_an_update_refuses_a_file_that_git_ignores_before_anything_changes(
     ignored: str, command: list[str], root: Path
 ) -> None:
     path = root / BILLING / ignored
@@ -401,7 +399,7 @@ def test_a_file_that_git_ignores_is_refused_before_anything_is_changed(
         assert path.exists()
 
 
-def test_copier_update_deletes_no_file_that_git_ignores_and_names_new_ones(
+def test_copier_update_does_not_delete_ignored_files_and_reports_new_ones(
     root: Path,
 ) -> None:
     (root / ".gitignore").write_text("*instance*\n*_results*\n")
@@ -414,7 +412,7 @@ def test_copier_update_deletes_no_file_that_git_ignores_and_names_new_ones(
 
     assert refused.returncode == 1
     assert (
-        f"git ignores {instance}, which would be deleted: git add -f" in refused.stderr
+        f"git ignores {instance}, so it would be deleted: git add -f" in refused.stderr
     )
     assert (root / instance).is_file()
 
@@ -427,7 +425,7 @@ def test_copier_update_deletes_no_file_that_git_ignores_and_names_new_ones(
     assert (root / instance).is_file()
 
 
-def test_where_the_repository_itself_has_crlf_only_edits_conflict(root: Path) -> None:
+def test_in_a_repository_with_crlf_only_edited_lines_conflict(root: Path) -> None:
     files = [path for path in (root / BILLING).rglob("*.*") if path.is_file()]
     for path in files:
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
@@ -461,7 +459,7 @@ def has_lf(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("side", ["ours", "theirs"])
-def test_jobs_of_two_branches_are_there_after_a_merge_and_an_update(
+def test_jobs_of_two_branches_exist_after_a_merge_and_an_update(
     side: str, root: Path
 ) -> None:
     branch = run("git", "branch", "--show-current", cwd=root).stdout.strip()
@@ -493,7 +491,7 @@ def test_jobs_of_two_branches_are_there_after_a_merge_and_an_update(
 @pytest.mark.parametrize(
     ("name", "line"), [("_commit", "_commit: 5"), ("_src_path", "_src_path: []")]
 )
-def test_an_answer_of_copier_s_own_that_is_no_text_is_told_in_one_line(
+def test_copier_s_own_answers_that_are_not_texts_are_reported_in_one_line(
     name: str, line: str, root: Path
 ) -> None:
     path = root / BILLING / ANSWERS
@@ -503,7 +501,7 @@ def test_an_answer_of_copier_s_own_that_is_no_text_is_told_in_one_line(
     for command in (["update"], ["check"]):
         printed = run(PROGRAM, *command, cwd=root, check=False).stdout
 
-        assert f"as {name}, which is no text: bring the line back" in printed
+        assert f"as {name}, which is not a text: restore the line" in printed
     assert status(root) == ""
 
 
@@ -517,7 +515,7 @@ def newest_release(next_release: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_pre_release_after_the_newest_release_is_current_and_takes_answers_in(
+def test_a_pre_release_after_the_newest_release_is_current_and_applies_answers(
     newest_release: Path, tmp_path: Path
 ) -> None:
     root = make_root(tmp_path, newest_release, "v100.0.0rc1")
@@ -535,8 +533,8 @@ def test_a_pre_release_after_the_newest_release_is_current_and_takes_answers_in(
     assert answers["_commit"] == "v100.0.0rc1"
 
 
-def test_check_says_from_where_its_commands_run(root: Path) -> None:
-    told = run(PROGRAM, "check", "billing", cwd=root / "app", check=False)
-    assert "are from ..: cd there first" in told.stderr
+def test_check_names_the_folder_from_which_its_commands_run(root: Path) -> None:
+    result = run(PROGRAM, "check", "billing", cwd=root / "app", check=False)
+    assert "are from ..: cd there first" in result.stderr
 
     assert "are from" not in run(PROGRAM, "check", cwd=root, check=False).stderr

@@ -1,4 +1,4 @@
-"""Edits as teams make them, at random, are kept through an update from any release."""
+"""Random edits of teams are kept through an update from any release."""
 
 import math
 import re
@@ -78,7 +78,7 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
     min_size=1,
     max_size=8,
 )
-# Jobs that go, come, move to another queue or get another schedule.
+# Jobs that are removed, added, moved to another queue or get another schedule.
 ANSWERED_JOBS = st.lists(
     st.fixed_dictionaries(
         {"name": JOBS | st.just("archive")},
@@ -104,7 +104,7 @@ ANSWERED_QUEUES = (
     .filter(lambda queues: queues != RENDERED["queues"])
 )
 UNCHANGED: st.SearchStrategy[dict[str, Any]] = st.just({})
-# Each is another one than was rendered.
+# Each answer differs from the rendered one.
 ANSWERS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
@@ -131,12 +131,12 @@ repeat(
 
 @dataclass(frozen=True)
 class Example:
-    """What a team did to its service, and how it was updated.
+    """A team's edits of its service, and the way of updating it.
 
     Args:
-        steps: Functions of edits.py with what they take beside the service.
-        answers: Changed by hand in the answers file.
-        program: `copier` or `chancy-workers`; only that one takes changed answers in.
+        steps: Functions of edits.py, with their arguments beside the service.
+        answers: Changes in the answers file, by hand.
+        program: `copier` or `chancy-workers`; only the latter applies changed answers.
         again: Whether a second update follows.
     """
 
@@ -150,13 +150,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Renders:
-    """Services as the template's releases render them, below a folder."""
+    """Renders of services by the template's releases, shared by the tests."""
 
     template: Path
     shared: Shared
 
     def backend(self, release: str, scope: str, **kept: object) -> Path:
-        """Rendered once; to be copied."""
+        """A backend that is rendered once; tests copy it."""
         return self.shared.folder(
             f"{self.template} {scope} {release} {kept}/backend",
             lambda root: make_backend(root, scope, self.template, release, **kept),
@@ -165,14 +165,14 @@ class Renders:
     def fresh(
         self, release: str, scope: str, answers: dict[str, Any]
     ) -> dict[str, bytes]:
-        """What the working tree makes of these answers to a release."""
+        """The working tree's render of these answers to a release."""
         kept = kept_answers(release)
         if not answers:
             return read_files(self.backend(WORKING_TREE, scope, **kept))
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "backend"
-            told = {**kept, **answers}
-            make_backend(root, scope, self.template, WORKING_TREE, **told)
+            given = {**kept, **answers}
+            make_backend(root, scope, self.template, WORKING_TREE, **given)
             return read_files(root)
 
 
@@ -182,7 +182,7 @@ def renders(template: Path, shared: Shared) -> Renders:
 
 
 def hold(example: Example, renders: Renders, folder: Path) -> None:
-    """Does in a folder what a team did, and holds what becomes of it."""
+    """Repeats a team's edits in a folder, updates it and checks the result."""
     rendered = renders.backend(example.release, example.scope)
     root = Path(shutil.copytree(rendered, folder / "backend"))
     service = root / "app" / "billing"
@@ -203,7 +203,7 @@ def hold(example: Example, renders: Renders, folder: Path) -> None:
     expected = done.expected(folder)
     if example.program == "chancy-workers":
         take_layout(expected, old, team, fresh)
-        # Not in edited modules that stay.
+        # Imports in edited modules that stay are not switched.
         for name in expected:
             if name.endswith(".py") and not OLD_MODULE.search(name):
                 expected[name] = switch_imports(root / name, expected[name])
@@ -228,7 +228,7 @@ def take_layout(
     team: dict[str, bytes],
     fresh: dict[str, bytes],
 ) -> None:
-    """No conflict is expected where the team has only formatted a file."""
+    """Expects the fresh file instead of a conflict if the team only formatted the file."""
     for name in files_with_markers(expected):
         if name in old and name.endswith(".py"):
             if task("layout").differ_in_layout_only(
@@ -243,7 +243,7 @@ def different_files(some: dict[str, bytes], others: dict[str, bytes]) -> list[st
 
 
 def conflicts_of(root: Path) -> list[str]:
-    """The files with a conflict, as git knows them."""
+    """The files with a conflict according to git."""
     return run("git", "diff", "--name-only", "--diff-filter=U", cwd=root).stdout.split()
 
 
@@ -257,12 +257,12 @@ def has_fingerprint(project: Path) -> bool:
 
 
 def update_with_copier(project: Path) -> None:
-    """`copier update`, without the time that a process takes to start."""
+    """Runs `copier update` in this process, which saves the start of another one."""
     run_update(project, defaults=True, overwrite=True, unsafe=True, quiet=True)
 
 
 def update_with_ours(project: Path) -> None:
-    """`chancy-workers update` in the same way."""
+    """Runs `chancy-workers update` in the same way."""
     file = read(project / ".copier-answers.yml")
     assert file is not None
     outcome, _ = renew(file)
@@ -270,21 +270,19 @@ def update_with_ours(project: Path) -> None:
 
 
 def script(example: Example) -> str:
-    """What repeats an example, to be pasted into a file."""
+    """The code that repeats an example, to paste into a file."""
     return SCRIPT.format(example=indent(pformat(example, width=84), " " * 4).strip())
 
 
 def repeat(example: Example) -> None:
-    """Repeats an example in a folder that stays, to be looked at."""
+    """Repeats an example in a folder that stays for inspection."""
     folder = Path(tempfile.mkdtemp(prefix="update-edits-"))
-    print(
-        f"{folder}/backend is what becomes of it; git diff HEAD there shows the update"
-    )
+    print(f"the result is in {folder}/backend; git diff HEAD there shows the update")
     renders = Renders(make_template(folder / "template"), Shared(folder))
     hold(example, renders, folder)
 
 
-# Those between run with --slow; tests/test_updates.py updates from every release.
+# The other releases run with --slow; tests/test_updates.py updates from every release.
 CASES = [
     pytest.param(release, scope, marks=[] if release in ALWAYS else [pytest.mark.slow])
     for release in RELEASES
@@ -293,10 +291,10 @@ CASES = [
 
 
 @pytest.mark.parametrize(("release", "scope"), CASES)
-def test_whatever_a_team_has_edited_is_there_after_an_update(
+def test_every_edit_of_a_team_is_kept_by_an_update(
     release: str, scope: str, renders: Renders, request: pytest.FixtureRequest
 ) -> None:
-    """18 examples in all, always the same; 1,000 new ones with --slow."""
+    """Runs 18 examples in total, always the same; with --slow 1,000 new ones."""
     slow = bool(request.config.getoption("--slow"))
     own = request.config.getoption("--hypothesis-seed") if slow else ""
 

@@ -1,4 +1,4 @@
-"""An update that is stopped at any moment is undone by the one documented command."""
+"""The one documented command undoes an update that is stopped at any moment."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from .shared import Shared
 from .support import COPIER, PROGRAM, TEMPLATE, commit, copy, environment, run, wait_for
 
 UNDO = re.compile(r"git checkout HEAD -- (\S+) && git clean -fd \1(?=`)")
-# Imported by every Python: kills a process at the rename of a certain new file, or fails it.
+# Every Python imports it: kills the process at the rename of a certain file, or fails it.
 AT_RENAME = """\
 import os
 import signal
@@ -38,8 +38,8 @@ def replace(source, target, replace=os.replace):
 
 os.replace = replace
 """
-# Imported by every Python: Copier stays where it has made its folder, so that a signal
-# comes in the middle of its run however busy the machine is.
+# Every Python imports it: Copier waits after it made its folder, so that a signal always
+# arrives in the middle of its run, even on a busy machine.
 IN_COPIER = """\
 import tempfile
 import time
@@ -62,8 +62,8 @@ def rendered_root(next_release: Path, shared: Shared) -> Callable[[str], Path]:
         def make(root: Path) -> None:
             root.mkdir()
             project = root if scope == "backend" else root / "app" / "billing"
-            told = (f"--vcs-ref={WORKING_TREE}", f"--data=scope={scope}")
-            copy(project, *told, cwd=root, template=next_release)
+            options = (f"--vcs-ref={WORKING_TREE}", f"--data=scope={scope}")
+            copy(project, *options, cwd=root, template=next_release)
             commit(root)
 
         return shared.folder(f"{scope}/root", make)
@@ -72,7 +72,7 @@ def rendered_root(next_release: Path, shared: Shared) -> Callable[[str], Path]:
 
 
 class Checkout:
-    """A backend, an update of it, and the command that undoes one."""
+    """A backend, its update, and the command that undoes an update."""
 
     def __init__(self, root: Path, scope: str, program: str) -> None:
         self.root = root
@@ -103,12 +103,12 @@ class Checkout:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # A run in the background of a shell has it ignored, and hands that on.
+            # Shells ignore SIGINT in background jobs, and children inherit that.
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
     def undo(self) -> None:
-        """Types the command; nothing of the update is left then, ignored files included."""
+        """Runs the command; makes sure that nothing of the update is left."""
         (command,) = {
             match[0]
             for match in UNDO.finditer((TEMPLATE / "README.md").read_text())
@@ -144,7 +144,9 @@ BOTH = pytest.mark.parametrize(
 @pytest.mark.parametrize(
     "moments", [2, pytest.param(20, marks=pytest.mark.slow)], ids=str
 )
-def test_at_moments_spread_over_the_whole_run(checkout: Checkout, moments: int) -> None:
+def test_an_update_stopped_at_moments_over_its_whole_run_can_be_undone(
+    checkout: Checkout, moments: int
+) -> None:
     began = time.monotonic()
     process = checkout.start()
     printed, _ = process.communicate(timeout=60)
@@ -168,14 +170,15 @@ def test_at_moments_spread_over_the_whole_run(checkout: Checkout, moments: int) 
 
 
 @BOTH
-def test_once_files_are_written(checkout: Checkout) -> None:
+def test_an_update_stopped_while_it_writes_files_can_be_undone(
+    checkout: Checkout,
+) -> None:
     checkout.edit()
     before = checkout.instance.read_bytes()
     process = checkout.start(AT_RENAME="2", PYTHONPATH=str(at_rename(checkout.scratch)))
     if checkout.command[0] != PROGRAM:
         wait_for(
             lambda: checkout.instance.read_bytes() != before,
-            timeout=60,
             what="the first change",
         )
         os.killpg(process.pid, signal.SIGKILL)
@@ -197,7 +200,7 @@ def at_rename(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "checkout", [("service", "chancy-workers")], ids=["service"], indirect=True
 )
-def test_ctrl_c_ends_with_one_line_and_leaves_no_scratch_folder(
+def test_ctrl_c_prints_one_line_and_leaves_no_scratch_folder(
     checkout: Checkout, tmp_path: Path
 ) -> None:
     folder = tmp_path / "hook"
@@ -206,7 +209,6 @@ def test_ctrl_c_ends_with_one_line_and_leaves_no_scratch_folder(
     process = checkout.start(PYTHONPATH=str(folder))
     wait_for(
         lambda: [*checkout.scratch.glob("chancy-workers-*/copier._main.*")],
-        timeout=60,
         what="the start of Copier",
     )
     os.kill(process.pid, signal.SIGINT)
@@ -222,10 +224,10 @@ def test_ctrl_c_ends_with_one_line_and_leaves_no_scratch_folder(
 @pytest.mark.parametrize(
     "checkout", [("service", "chancy-workers")], ids=["service"], indirect=True
 )
-def test_a_file_that_cannot_be_replaced_takes_all_of_it_back(
+def test_if_a_file_cannot_be_replaced_all_changes_are_undone(
     checkout: Checkout,
 ) -> None:
-    """With a conflict, and after the first file was replaced."""
+    """There is a conflict, and the first file is already replaced."""
     checkout.edit()
     folder = at_rename(checkout.scratch)
 
@@ -233,7 +235,7 @@ def test_a_file_that_cannot_be_replaced_takes_all_of_it_back(
 
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "cannot be replaced (Operation not permitted): mend that" in printed
+    assert "cannot be replaced (Operation not permitted): correct that" in printed
     assert read_files(checkout.root) == checkout.clean
     assert run("git", "status", "--short", "--ignored", cwd=checkout.root).stdout == ""
 
@@ -242,10 +244,10 @@ def test_a_file_that_cannot_be_replaced_takes_all_of_it_back(
 @pytest.mark.parametrize(
     "checkout", [("service", "chancy-workers")], ids=["service"], indirect=True
 )
-def test_what_cannot_be_written_is_told_before_anything_is_changed(
+def test_a_file_that_cannot_be_written_is_reported_before_anything_changes(
     in_the_way: str, checkout: Checkout
 ) -> None:
-    """Also when the file in the way is a team's, and ignored by git."""
+    """The file in the way may be the team's, and git may ignore it."""
     (checkout.root / ".gitignore").write_text("*.new\n")
     checkout.edit()
     folder = checkout.instance.parent

@@ -1,4 +1,4 @@
-"""`chancy-workers update` raises the library with the pattern, or says what to type."""
+"""`chancy-workers update` upgrades the library with the pattern, or prints the command."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ chancy-runtime = {{ git = "{url}", subdirectory = "runtime", tag = "{tag}" }}
 
 @pytest.fixture(scope="session")
 def whole_release(shared: Shared) -> Path:
-    """The template with a next release, and with the library that uv builds from it."""
+    """The template with a next release and with the library, which uv builds from it."""
     return shared.folder(
         "whole release/template", lambda folder: make_next_release(folder, without=())
     )
@@ -56,7 +56,7 @@ def whole_release(shared: Shared) -> Path:
 
 @pytest.fixture
 def root(whole_release: Path, shared: Shared, tmp_path: Path) -> Path:
-    """A backend with one service of the working tree, committed."""
+    """A committed backend with one service of the working tree."""
 
     def make(root: Path) -> None:
         root.mkdir()
@@ -75,7 +75,7 @@ def write_pyproject(root: Path, template: Path) -> None:
     commit_all(root)
 
 
-def test_pyproject_and_lock_are_raised_in_one_change(
+def test_pyproject_and_lock_are_upgraded_in_one_change(
     root: Path, whole_release: Path
 ) -> None:
     write_pyproject(root, whole_release)
@@ -97,7 +97,7 @@ def test_pyproject_and_lock_are_raised_in_one_change(
     assert run("git", "status", "--porcelain", cwd=root).stdout == ""
 
 
-def test_a_direct_reference_is_raised_too(root: Path, whole_release: Path) -> None:
+def test_a_direct_reference_is_also_upgraded(root: Path, whole_release: Path) -> None:
     place = f"git+file://{whole_release}@{WORKING_TREE}#subdirectory=runtime"
     dependency = f'"chancy-runtime[fastapi,sentry] @ {place}"'
     (root / "pyproject.toml").write_text(PYPROJECT.format(dependency=dependency))
@@ -112,7 +112,7 @@ def test_a_direct_reference_is_raised_too(root: Path, whole_release: Path) -> No
 
 
 @pytest.mark.parametrize("way", ["fails", "no-uv", "dirty"])
-def test_where_the_lock_cannot_be_raised_the_line_is_told_and_the_pattern_stays(
+def test_if_locking_fails_the_command_is_printed_and_the_service_is_updated(
     way: str, root: Path, whole_release: Path, tmp_path: Path
 ) -> None:
     write_pyproject(root, whole_release)
@@ -135,14 +135,15 @@ def test_where_the_lock_cannot_be_raised_the_line_is_told_and_the_pattern_stays(
     printed = run(PROGRAM, "update", cwd=root, env=env).stdout
 
     reason = {
-        "fails": "stay as they were, since uv lock failed (",
-        "no-uv": "stay as they were, since uv lock failed (uv is not installed)",
-        "dirty": "pyproject.toml and uv.lock had changes that are not committed",
+        "fails": "were not changed, because uv lock failed (",
+        "no-uv": "were not changed, because uv lock failed (uv is not installed)",
+        "dirty": "pyproject.toml and uv.lock had uncommitted changes and were not",
     }[way]
     assert reason in printed
     assert (
-        f'raise the library yourself: uv add --tag {NEXT} "chancy-runtime[fastapi,sentry] '
-        f'@ git+file://localhost{whole_release}#subdirectory=runtime"' in printed
+        f"upgrade the library yourself: uv add --tag {NEXT} "
+        '"chancy-runtime[fastapi,sentry] @ '
+        f'git+file://localhost{whole_release}#subdirectory=runtime"' in printed
     )
     after = read_files(root)
     for name in ("pyproject.toml", "uv.lock"):
@@ -160,12 +161,12 @@ def test_where_the_lock_cannot_be_raised_the_line_is_told_and_the_pattern_stays(
         ),
         (
             {"requirements.txt": "chancy-runtime==0.4.0\n"},
-            "raise the library: write chancy-runtime[fastapi,sentry] @ git+",
+            "upgrade the library: write chancy-runtime[fastapi,sentry] @ git+",
         ),
     ],
     ids=["uv", "poetry", "pip"],
 )
-def test_where_nothing_can_be_raised_the_line_of_the_tool_is_told(
+def test_if_nothing_can_be_upgraded_the_command_of_the_tool_is_printed(
     files: dict[str, str], line: str, root: Path, whole_release: Path
 ) -> None:
     for name, text in files.items():
@@ -193,13 +194,13 @@ def test_where_nothing_can_be_raised_the_line_of_the_tool_is_told(
         ("/srv/w", "file://localhost/srv/w"),
     ],
 )
-def test_the_place_is_what_was_typed_in_the_form_an_installer_takes(
+def test_the_template_s_url_is_printed_in_the_form_for_installers(
     source: str, url: str
 ) -> None:
     assert url_of(source) == url
 
 
-def test_a_commit_without_a_tag_is_pinned_by_its_whole_hash(
+def test_a_commit_without_a_tag_is_pinned_by_its_full_hash(
     root: Path, whole_release: Path
 ) -> None:
     head = run("git", "rev-parse", "HEAD", cwd=whole_release).stdout.strip()
@@ -225,7 +226,7 @@ def test_the_index_of_the_answers_is_in_the_command(root: Path) -> None:
 
 
 @pytest.mark.parametrize("release", OLDEST_AND_NEWEST)
-def test_a_module_that_was_edited_stays_and_what_replaces_the_edit_is_told(
+def test_an_edited_module_stays_and_the_replacement_of_the_edit_is_printed(
     release: str, template: Path, tmp_path: Path
 ) -> None:
     project = make_backend(tmp_path / "backend", "service", template, release)
@@ -247,12 +248,12 @@ def test_a_module_that_was_edited_stays_and_what_replaces_the_edit_is_told(
         "test_chancy_cron.py"
     ]
     assert "put a subclass of SentryPlugin into plugins=[…], then delete" in printed
-    assert "tests/test_chancy_cron.py was edited, and stays" in printed
-    assert printed.count(" was edited, and stays") == 2
+    assert "tests/test_chancy_cron.py, which stays because you edited it" in printed
+    assert printed.count(", which stays because you edited it") == 2
 
 
 @pytest.mark.parametrize("release", OLDEST_AND_NEWEST)
-def test_what_a_team_adds_to_its_choices_does_not_conflict_with_the_new_imports(
+def test_a_team_s_additions_do_not_conflict_with_the_new_imports(
     release: str, template: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
@@ -286,7 +287,7 @@ def test_what_a_team_adds_to_its_choices_does_not_conflict_with_the_new_imports(
         run("git", "clean", "-fdq", cwd=root)
 
 
-def test_imports_are_switched_also_where_the_file_that_asks_for_a_version_is_gone(
+def test_imports_are_switched_even_if_the_workers_init_file_is_missing(
     template: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
@@ -297,9 +298,9 @@ def test_imports_are_switched_also_where_the_file_that_asks_for_a_version_is_gon
     )
     commit_all(root)
 
-    told = run(PROGRAM, "update", cwd=root, check=False).stdout
+    printed = run(PROGRAM, "update", cwd=root, check=False).stdout
 
     models = (service / "models.py").read_text()
-    assert models == "from chancy_runtime import WorkersError\n", told
-    assert f"{BILLING}/models.py" in told
-    assert "library: uv add" in told
+    assert models == "from chancy_runtime import WorkersError\n", printed
+    assert f"{BILLING}/models.py" in printed
+    assert "library: uv add" in printed

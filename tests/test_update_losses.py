@@ -1,4 +1,4 @@
-"""What makes git leave edits out of an update, or hides them, loses nothing."""
+"""Situations in which git would leave edits out of an update do not lose them."""
 
 import os
 import re
@@ -29,7 +29,7 @@ MODULE = f"{BILLING}/workers/__main__.py"
 
 @pytest.fixture(scope="module")
 def edited(next_release: Path, shared: Shared) -> Path:
-    """A service with edits, one of them in the lines that the next release changes."""
+    """A service with edits, of which one is in lines that the next release changes."""
 
     def make(folder: Path) -> None:
         root = make_root(folder, next_release, WORKING_TREE)
@@ -56,14 +56,14 @@ def write_hook(folder: Path, name: str) -> Path:
 
 
 def configure(folder: Path, section: str, setting: str) -> dict[str, str]:
-    """The environment of a person with one setting of git."""
+    """The environment of a user with one git setting."""
     path = folder / "gitconfig"
     path.write_text(f"[{section}]\n\t{setting}\n")
     return environment(GIT_CONFIG_GLOBAL=str(path))
 
 
 IGNORED = "__main__.py\nconftest.py\n"
-# Each line of a person's configuration hides a committed edit, in files that `hide` writes.
+# A user's configuration; each line hides a committed edit, in files that `hide` writes.
 HIDING = """\
 [core]
 \texcludesFile = {folder}/ignored
@@ -88,12 +88,12 @@ HIDING = """\
 [url "{template}"]
 \tinsteadOf = {url}
 """
-# Where the template is, as the answers say; a person's configuration leads from there.
+# The template's URL in the answers, which the user's configuration redirects.
 URL = "https://git.example.invalid/chancy-workers.git"
 
 
 def hide(folder: Path) -> None:
-    """Writes what a person's configuration may name."""
+    """Writes files that a user's configuration may name."""
     for name, text in {
         "ignored": IGNORED,
         "included": f"[core]\n\texcludesFile = {folder}/ignored\n",
@@ -113,12 +113,12 @@ def delete_conftest(root: Path) -> None:
     commit_all(root)
 
 
-def test_of_a_person_s_git_only_the_way_to_the_template_reaches_chancy_workers(
+def test_chancy_workers_uses_only_the_git_settings_that_reach_the_template(
     root: Path, next_release: Path, tmp_path: Path
 ) -> None:
     hide(tmp_path)
-    told = HIDING.format(folder=tmp_path, template=next_release, url=URL)
-    (tmp_path / "gitconfig").write_text(told)
+    text = HIDING.format(folder=tmp_path, template=next_release, url=URL)
+    (tmp_path / "gitconfig").write_text(text)
     edits.change_answers(root / BILLING, _src_path=URL)
     delete_conftest(root)
     before = (root / MODULE).read_bytes()
@@ -145,7 +145,7 @@ REFUSE: list[str | Path] = [
     TEMPLATE / "tasks" / "refuse_update.py",
     ANSWERS,
 ]
-TAKE_OUT = "would be lost: take that out"
+REMOVE = "would be lost: remove "
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ TAKE_OUT = "would be lost: take that out"
         ({}, "core.bigFileThreshold=1", "for binary in every new repository"),
     ],
 )
-def test_what_a_person_s_git_hides_from_copier_is_named(
+def test_files_that_a_user_s_git_settings_hide_from_copier_are_reported(
     variables: dict[str, str],
     setting: str,
     reason: str,
@@ -204,7 +204,7 @@ def test_what_a_person_s_git_hides_from_copier_is_named(
     assert result.stderr.startswith("nothing is updated: git "), result.stderr
     assert f"{MODULE} " in result.stderr or "__init__.py" in result.stderr
     assert reason.format(folder=tmp_path) in result.stderr
-    assert TAKE_OUT in result.stderr and result.stderr.count("\n") == 1
+    assert REMOVE in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_what_a_person_s_git_hides_from_copier_is_named(
         ("core", "hooksPath = {hooks}"),
     ],
 )
-def test_chancy_workers_goes_without_the_settings_of_a_person(
+def test_chancy_workers_ignores_the_settings_of_a_user(
     section: str, setting: str, root: Path, tmp_path: Path
 ) -> None:
     attributes = tmp_path / "attributes"
@@ -246,15 +246,15 @@ def test_chancy_workers_goes_without_the_settings_of_a_person(
         ("core", "excludesFile = {ignored}", f"git ignores {MODULE} in every new"),
     ],
 )
-def test_copier_alone_refuses_them_before_anything_is_changed(
+def test_copier_alone_refuses_such_settings_before_anything_changes(
     section: str, setting: str, reason: str, root: Path, tmp_path: Path
 ) -> None:
     attributes = tmp_path / "attributes"
     attributes.write_text("*.py binary\n")
     ignored = tmp_path / "ignored"
     ignored.write_text(IGNORED)
-    told = setting.format(attributes=attributes, ignored=ignored)
-    env = configure(tmp_path, section, told)
+    formatted = setting.format(attributes=attributes, ignored=ignored)
+    env = configure(tmp_path, section, formatted)
     before = read_files(root)
 
     result = run(*UPDATES["copier"], BILLING, cwd=root, env=env, check=False)
@@ -264,10 +264,10 @@ def test_copier_alone_refuses_them_before_anything_is_changed(
     assert read_files(root) == before
 
 
-def test_a_hook_that_fails_does_not_stop_what_brings_edited_modules_back(
+def test_edited_modules_are_brought_back_even_if_a_hook_fails(
     next_release: Path, tmp_path: Path
 ) -> None:
-    """Nor does the way in which an editor starts git."""
+    """An editor's variable for git does not prevent it, either."""
     root = make_root(tmp_path, next_release, FIRST)
     module = root / BILLING / "workers" / "chancy_sentry.py"
     module.write_text(f"{module.read_text()}# The team's.\n")
@@ -322,9 +322,9 @@ def sparse(root: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "not-utf-8": (not_utf_8, "__main__.py is no UTF-8 text"),
-    "nul": (with_nul, "__main__.py is no UTF-8 text"),
-    "name": (name_no_utf_8, r"caf\xe9.txt' is no UTF-8"),
+    "not-utf-8": (not_utf_8, "__main__.py is not UTF-8 text"),
+    "nul": (with_nul, "__main__.py is not UTF-8 text"),
+    "name": (name_no_utf_8, r"caf\xe9.txt' is not UTF-8"),
     "linked-folder": (tests_linked, "workers/tests is a link to a folder"),
     "skip-worktree": (skipped, f"git update-index --no-skip-worktree {BILLING}/"),
     "assume-unchanged": (unchanged, "git update-index --no-assume-unchanged"),
@@ -333,14 +333,14 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def contents(root: Path) -> dict[Path, bytes]:
-    """Every file, whatever git makes of it and of its name."""
+    """Every file outside of .git, also files that git does not read or name."""
     files = (path for path in root.rglob("*") if ".git" not in path.parts)
     return {path: path.read_bytes() for path in files if path.is_file()}
 
 
 @pytest.mark.parametrize("program", list(UPDATES))
 @pytest.mark.parametrize("name", list(REFUSED))
-def test_what_would_be_lost_is_refused_by_name(
+def test_an_update_that_would_lose_an_edit_is_refused_with_the_file_s_name(
     name: str, program: str, root: Path
 ) -> None:
     hide, reason = REFUSED[name]
@@ -376,8 +376,8 @@ def link_tests(root: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(next_release: Path, shared: Shared) -> Path:
     def make(root: Path) -> None:
-        told = ("--data=scope=backend", f"--vcs-ref={WORKING_TREE}")
-        copy(root, *told, cwd=root.parent, template=next_release)
+        options = ("--data=scope=backend", f"--vcs-ref={WORKING_TREE}")
+        copy(root, *options, cwd=root.parent, template=next_release)
         commit(root)
 
     return shared.folder("whole/backend", make)
@@ -386,11 +386,11 @@ def whole(next_release: Path, shared: Shared) -> Path:
 @pytest.mark.parametrize(
     ("hide", "reason"),
     [
-        (skip_pyproject, "git does not look at pyproject.toml"),
+        (skip_pyproject, "git does not check pyproject.toml for changes"),
         (link_tests, "tests is a link to a folder"),
     ],
 )
-def test_in_a_backend_what_stands_beside_the_service_is_looked_at(
+def test_in_a_backend_files_beside_the_service_are_also_checked(
     hide: Callable[[Path], None], reason: str, whole: Path, tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(whole, tmp_path / "backend"))
@@ -404,7 +404,9 @@ def test_in_a_backend_what_stands_beside_the_service_is_looked_at(
     assert contents(root) == before
 
 
-def test_a_hidden_file_that_the_update_leaves_alone_is_no_reason(root: Path) -> None:
+def test_a_hidden_file_that_the_update_does_not_change_does_not_stop_it(
+    root: Path,
+) -> None:
     run("git", "update-index", "--skip-worktree", MODULE, cwd=root)
     (root / MODULE).write_text("# Local.\n")
 
@@ -414,7 +416,7 @@ def test_a_hidden_file_that_the_update_leaves_alone_is_no_reason(root: Path) -> 
     assert (root / MODULE).read_text() == "# Local.\n"
 
 
-def test_workers_that_are_all_gone_stop_no_update(root: Path) -> None:
+def test_an_update_succeeds_if_all_workers_were_deleted(root: Path) -> None:
     shutil.rmtree(root / BILLING / "workers")
     commit_all(root)
 
@@ -423,7 +425,7 @@ def test_workers_that_are_all_gone_stop_no_update(root: Path) -> None:
     assert not (root / BILLING / INSTANCE).exists()
 
 
-def test_an_answer_that_cannot_be_rendered_is_told_by_copier_alone_too(
+def test_copier_alone_also_reports_an_answer_that_cannot_be_rendered(
     root: Path,
 ) -> None:
     edits.change_answers(root / BILLING, jobs=[{"name": "late", "queue": "nowhere"}])
@@ -432,11 +434,11 @@ def test_an_answer_that_cannot_be_rendered_is_told_by_copier_alone_too(
 
     result = run(*UPDATES["copier"], BILLING, cwd=root, check=False)
 
-    assert 'names the queue "nowhere", which nobody declared' in result.stderr
+    assert 'names the queue "nowhere", which is not declared' in result.stderr
     assert read_files(root) == before
 
 
-def test_without_git_it_is_told_to_be_installed(root: Path, tmp_path: Path) -> None:
+def test_without_git_the_error_says_to_install_it(root: Path, tmp_path: Path) -> None:
     env = environment(PATH=str(tmp_path))
 
     result = run(PROGRAM, "check", cwd=root, env=env, check=False)
@@ -446,10 +448,10 @@ def test_without_git_it_is_told_to_be_installed(root: Path, tmp_path: Path) -> N
     assert "Traceback" not in result.stderr
 
 
-def test_a_hook_or_an_alias_does_not_lend_its_repository(
+def test_the_repository_of_a_calling_hook_or_alias_is_not_used(
     root: Path, tmp_path: Path
 ) -> None:
-    """In a linked worktree git gives them GIT_DIR, and a commit its index."""
+    """In a linked worktree git sets GIT_DIR for them, and a commit also its index."""
     tree = tmp_path / "tree"
     run("git", "worktree", "add", "--quiet", tree, cwd=root)
     alias = f"alias.renew=!{PROGRAM} update {BILLING}"
@@ -469,7 +471,7 @@ def test_a_hook_or_an_alias_does_not_lend_its_repository(
 
 
 def move_service(root: Path) -> None:
-    """Renames a backend's first service, with every word of it."""
+    """Renames a backend's first service everywhere except in the answers."""
     (root / BILLING).rename(root / "app" / "invoices")
     for name, content in read_files(root).items():
         if name != ANSWERS:
@@ -478,7 +480,7 @@ def move_service(root: Path) -> None:
     commit_all(root)
 
 
-def test_a_backend_s_service_that_was_renamed_is_named_then_updated(
+def test_a_renamed_service_of_a_backend_is_reported_and_then_updated(
     whole: Path, tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(whole, tmp_path / "backend"))
@@ -488,10 +490,10 @@ def test_a_backend_s_service_that_was_renamed_is_named_then_updated(
     for command in ([*COPIER, "update", "--trust", "--defaults"], [PROGRAM, "update"]):
         result = run(*command, cwd=root, check=False)
         assert result.returncode == 1
-        assert "app/billing is not there" in result.stdout + result.stderr
+        assert "app/billing does not exist" in result.stdout + result.stderr
         assert read_files(root) == before
     found = run(PROGRAM, "check", cwd=root, check=False).stdout
-    assert found.count("\n") == 1 and "app/billing is not there: write" in found
+    assert found.count("\n") == 1 and "app/billing does not exist: write" in found
 
     edits.change_answers(root, service="invoices")
     commit_all(root)
@@ -502,7 +504,7 @@ def test_a_backend_s_service_that_was_renamed_is_named_then_updated(
     assert f"_commit: {NEXT}" in (root / ANSWERS).read_text()
 
 
-def test_the_undo_that_is_told_takes_in_an_app_outside_of_the_folder(
+def test_the_printed_undo_command_includes_an_app_outside_of_the_folder(
     next_release: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "backend"
@@ -510,8 +512,8 @@ def test_the_undo_that_is_told_takes_in_an_app_outside_of_the_folder(
     (root / "pyproject.toml").touch()
     app = root / "app" / "api.py"
     app.write_text("from fastapi import FastAPI\n\napp = FastAPI()\n")
-    told = ("--data=main=../api.py", f"--vcs-ref={WORKING_TREE}", "--skip-tasks")
-    copy(BILLING, *told, cwd=root, template=next_release)
+    options = ("--data=main=../api.py", f"--vcs-ref={WORKING_TREE}", "--skip-tasks")
+    copy(BILLING, *options, cwd=root, template=next_release)
     commit(root)
 
     result = run(*UPDATES["copier"], BILLING, cwd=root)

@@ -22,7 +22,7 @@ SERVICES = ("billing", "orders", "shipping", "users")
 
 @pytest.fixture(scope="session")
 def four_services(next_release: Path, shared: Shared) -> Path:
-    """A backend with four services, one of them current already."""
+    """A backend with four services, of which one is already current."""
 
     def make(root: Path) -> None:
         root.mkdir()
@@ -45,13 +45,13 @@ def status(root: Path) -> list[str]:
 
 
 def rows(printed: str) -> dict[str, list[str]]:
-    """The table at the end, by the service."""
+    """The rows of the table at the end, by service."""
     table = printed.split("\n\n")[-1].splitlines()[1:]
     lines = [re.split("  +", line) for line in table if line.startswith("app/")]
     return {name: cells for name, *cells in lines}
 
 
-def test_each_service_is_updated_and_the_table_tells_what_became_of_it(
+def test_each_service_is_updated_and_the_table_shows_its_result(
     root: Path,
 ) -> None:
     conflicting = root / "app" / "orders" / INSTANCE
@@ -84,7 +84,9 @@ def test_each_service_is_updated_and_the_table_tells_what_became_of_it(
     assert "UU app/orders/workers/chancy_instance.py" in status(root)
 
 
-def test_once_all_are_current_nothing_changes_and_the_status_is_0(root: Path) -> None:
+def test_if_all_services_are_current_nothing_changes_and_the_status_is_0(
+    root: Path,
+) -> None:
     run(PROGRAM, "update", cwd=root)
     commit_all(root)
 
@@ -96,7 +98,7 @@ def test_once_all_are_current_nothing_changes_and_the_status_is_0(root: Path) ->
     assert status(root) == []
 
 
-def test_a_conflict_of_an_update_is_one_for_git(root: Path) -> None:
+def test_git_also_knows_the_conflict_of_an_update(root: Path) -> None:
     path = root / "app" / "orders" / INSTANCE
     edits.edit_what_the_next_release_changes(root / "app" / "orders")
     commit_all(root)
@@ -110,7 +112,9 @@ def test_a_conflict_of_an_update_is_one_for_git(root: Path) -> None:
     assert "as the next release" in path.read_text()
 
 
-def test_an_answers_file_that_is_no_yaml_stops_only_its_own_service(root: Path) -> None:
+def test_an_answers_file_that_is_not_yaml_stops_only_its_own_service(
+    root: Path,
+) -> None:
     (root / "app" / "billing" / ".copier-answers.yml").write_text("jobs: [")
     commit_all(root)
 
@@ -119,10 +123,10 @@ def test_an_answers_file_that_is_no_yaml_stops_only_its_own_service(root: Path) 
     assert result.returncode == 1
     assert rows(result.stdout)["app/orders"][-1] == "updated"
     refused = rows(result.stdout)["app/billing/.copier-answers.yml"][-1]
-    assert refused.endswith("what to do with a conflict), and commit")
+    assert refused.endswith("explains conflicts), and commit")
 
 
-def test_what_cannot_be_updated_is_told_in_one_line_and_left(
+def test_a_folder_that_cannot_be_updated_is_reported_in_one_line(
     root: Path, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -130,8 +134,8 @@ def test_what_cannot_be_updated_is_told_in_one_line_and_left(
 
     cases = {
         root / "app" / "nothing": "there is no folder",
-        root / "app": "holds no workers of this template",
-        outside / "app" / "billing": "is in no git repository",
+        root / "app": "has no workers of this template",
+        outside / "app" / "billing": "is not in a git repository",
     }
     for folder, reason in cases.items():
         before = status(root)

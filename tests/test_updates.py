@@ -1,4 +1,4 @@
-"""A service of any release becomes a current one, and what its team wrote is kept."""
+"""A service of any release is updated to the current one, and its team's edits are kept."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ from .updates import KEPT, Update, kept_answers, make_backend, switch_imports
 
 
 def edit_as_a_team_does(service: Path) -> None:
-    """Edits in every kind of file, as many as fit into a service that works."""
+    """Makes edits in every kind of file such that the service still works."""
     edits.change_pool_size(service, 2, 4)
     edits.change_queue(service, 7)
     edits.add_cron_job(service, "tidy_up")
@@ -73,7 +73,7 @@ def updated_from(
 
 
 def cases(*, always: Callable[[str, str], bool]) -> list[Any]:
-    """A release and a scope for each case; those that are not always run, with --slow."""
+    """A release and a scope for each case; some cases run only with --slow."""
     return [
         pytest.param(
             (release, scope),
@@ -97,7 +97,7 @@ def untouched(
     template: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Update:
-    """An update of what nobody has edited."""
+    """An update of a service without edits."""
     release, scope = request.param
     folder = tmp_path_factory.mktemp("untouched")
     return updated_from(release, scope, template, folder, lambda service: None)
@@ -109,7 +109,7 @@ def edited(
     template: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Update:
-    """An update of what a team has worked on."""
+    """An update of a service with a team's edits."""
     release, scope = request.param
     folder = tmp_path_factory.mktemp("edited")
     return updated_from(release, scope, template, folder, edit_as_a_team_does)
@@ -129,13 +129,13 @@ def test_without_edits_an_update_equals_a_fresh_render(untouched: Update) -> Non
             assert untouched.updated[name] == old
 
 
-def test_every_edit_of_the_team_is_there_after_an_update(
+def test_every_edit_of_the_team_is_kept_by_an_update(
     edited: Update, tmp_path: Path
 ) -> None:
     assert edited.updated == edited.expected(tmp_path)
 
 
-def test_edits_beside_what_a_release_changed_do_not_conflict(edited: Update) -> None:
+def test_edits_beside_a_release_s_changes_do_not_conflict(edited: Update) -> None:
     assert "conflict" not in edited.printed
     for name, content in edited.updated.items():
         assert not name.endswith(".rej")
@@ -150,7 +150,7 @@ def test_a_second_update_changes_nothing(edited: Update) -> None:
     assert run("git", "status", "--porcelain", cwd=edited.root).stdout == ""
 
 
-def test_the_updated_service_is_clean_and_typed(
+def test_ruff_and_mypy_find_nothing_in_the_updated_service(
     edited: Update, mypy_cache: Path
 ) -> None:
     package = edited.service.relative_to(edited.root)

@@ -1,4 +1,4 @@
-"""The program that wires, with files, links and folders as they are on a disk."""
+"""The program that wires, with real files, links and folders."""
 
 import os
 import re
@@ -43,7 +43,7 @@ app.include_router(router)
 
 @pytest.fixture(params=[LIFESPAN, ROUTER], ids=["yield", "router"])
 def main_py(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A main.py of the service billing, once for each of the two ways to wire it."""
+    """A main.py of the service billing, for each of the two ways to wire it."""
     return service_with(tmp_path, request.param)
 
 
@@ -67,7 +67,7 @@ def wire(
     preexec_fn: Callable[[], None] | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the program as a person does."""
+    """Runs the program from the command line."""
     return subprocess.run(
         [sys.executable, str(PROGRAM), str(file), "--service=billing", *options],
         env=environment(**variables),
@@ -78,7 +78,7 @@ def wire(
     )
 
 
-def test_the_exit_status_tells_the_four_outcomes_apart(main_py: Path) -> None:
+def test_each_of_the_four_outcomes_has_its_own_exit_status(main_py: Path) -> None:
     assert wire(main_py).returncode == WIRED
     assert wire(main_py).returncode == ALREADY
     main_py.write_text("app = 1\n")
@@ -90,8 +90,8 @@ def test_the_exit_status_tells_the_four_outcomes_apart(main_py: Path) -> None:
 
 def test_check_fails_until_the_file_is_wired(main_py: Path) -> None:
     before = main_py.read_bytes()
-    told = wire(main_py, "--check")
-    assert (told.returncode, told.stdout) == (1, f"{main_py} is not wired.\n")
+    result = wire(main_py, "--check")
+    assert (result.returncode, result.stdout) == (1, f"{main_py} is not wired.\n")
     assert main_py.read_bytes() == before
     wire(main_py)
     assert wire(main_py, "--check").returncode == 0
@@ -100,9 +100,9 @@ def test_check_fails_until_the_file_is_wired(main_py: Path) -> None:
 def test_as_a_task_it_never_fails(main_py: Path) -> None:
     assert wire(main_py, "--task=copy").returncode == 0
     main_py.write_text("def broken(:\n")
-    told = wire(main_py, "--task=copy")
-    assert told.returncode == 0
-    assert "line 1" in told.stdout
+    result = wire(main_py, "--task=copy")
+    assert result.returncode == 0
+    assert "line 1" in result.stdout
     main_py.unlink()
     assert wire(main_py, "--task=copy").returncode == 0
 
@@ -135,11 +135,11 @@ def test_extended_attributes_stay(main_py: Path) -> None:
     assert os.getxattr(main_py, "user.origin") == b"team"
 
 
-def test_a_disk_that_is_full_leaves_the_old_file(main_py: Path) -> None:
+def test_a_full_disk_leaves_the_old_file(main_py: Path) -> None:
     before = main_py.read_bytes()
-    told = wire(main_py, preexec_fn=no_room_for_files)
-    assert told.returncode == LEFT
-    assert "File too large" in told.stdout
+    result = wire(main_py, preexec_fn=no_room_for_files)
+    assert result.returncode == LEFT
+    assert "File too large" in result.stdout
     assert main_py.read_bytes() == before
     assert files_beside(main_py) == ["main.py", "workers"]
 
@@ -148,7 +148,7 @@ def no_room_for_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
 
-def test_a_crash_while_it_writes_leaves_the_old_file(main_py: Path) -> None:
+def test_a_crash_during_the_write_leaves_the_old_file(main_py: Path) -> None:
     before = main_py.read_bytes()
     crash = (
         "import os, runpy, sys\n"
@@ -172,32 +172,32 @@ def make_pipe(file: Path) -> Path:
     [
         (lambda file: file.chmod(0o444), "read-only"),
         (lambda file: (file.unlink(), file.mkdir()), "is a directory"),
-        (lambda file: (file.unlink(), make_pipe(file)), "no regular file"),
+        (lambda file: (file.unlink(), make_pipe(file)), "not a regular file"),
         (lambda file: file.write_bytes(b"# coding: no-such\n"), "cannot be decoded"),
         (lambda file: file.write_bytes(b"x = '\xff'\n"), "cannot be decoded"),
         (lambda file: file.write_text("x = '\0'\n"), "null byte"),
         (lambda file: file.write_text(f"x = {'(' * 5000}{')' * 5000}\n"), "line 1"),
     ],
 )
-def test_what_cannot_be_written_is_told_apart(
+def test_a_file_that_cannot_be_wired_is_reported_with_the_reason(
     main_py: Path, make: Callable[[Path], object], reason: str
 ) -> None:
     make(main_py)
-    told = wire(main_py)
-    assert (told.returncode, told.stderr) == (LEFT, "")
-    assert reason in told.stdout
-    assert "is left as it is" in told.stdout
+    result = wire(main_py)
+    assert (result.returncode, result.stderr) == (LEFT, "")
+    assert reason in result.stdout
+    assert "is left as it is" in result.stdout
 
 
-def test_hard_links_are_not_parted(main_py: Path, tmp_path: Path) -> None:
+def test_hard_links_are_not_separated(main_py: Path, tmp_path: Path) -> None:
     os.link(main_py, tmp_path / "other.py")
-    told = wire(main_py)
-    assert told.returncode == LEFT
-    assert "hard links" in told.stdout
+    result = wire(main_py)
+    assert result.returncode == LEFT
+    assert "hard links" in result.stdout
     assert main_py.stat().st_nlink == 2
 
 
-def test_what_an_editor_saved_meanwhile_stays(main_py: Path) -> None:
+def test_a_change_that_an_editor_saves_during_the_run_stays(main_py: Path) -> None:
     saves = (
         "import os, runpy, sys\n"
         "fsync = os.fsync\n"
@@ -205,38 +205,38 @@ def test_what_an_editor_saved_meanwhile_stays(main_py: Path) -> None:
         f"sys.argv = ['wire', {str(main_py)!r}, '--service=billing']\n"
         f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')\n"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", saves], capture_output=True, text=True, check=False
     )
-    assert told.returncode == LEFT, told.stderr
-    assert "changed meanwhile" in told.stdout
+    assert result.returncode == LEFT, result.stderr
+    assert "another program changed it" in result.stdout
     assert main_py.read_text().endswith("# new")
     assert files_beside(main_py) == ["main.py", "workers"]
 
 
-def test_no_import_is_written_that_would_fail(main_py: Path) -> None:
+def test_nothing_is_written_if_the_import_would_fail(main_py: Path) -> None:
     before = main_py.read_bytes()
     for file in (main_py.parent / "workers").iterdir():
         file.unlink()
     assert wire(main_py, "--diff").returncode == WIRED
-    told = wire(main_py)
-    assert told.returncode == LEFT
-    assert "render the workers first" in told.stdout
+    result = wire(main_py)
+    assert result.returncode == LEFT
+    assert "render the workers first" in result.stdout
     assert main_py.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["missing", "link"])
-def test_a_file_that_is_not_there_is_nothing_to_do(tmp_path: Path, kind: str) -> None:
+def test_for_a_missing_file_there_is_nothing_to_do(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "main.py"
     if kind == "link":
         file.symlink_to("nowhere.py")
-    told = wire(file)
-    assert told.returncode == NOTHING
-    assert f"there is no {file}" in told.stdout
-    assert ("a link to nothing" in told.stdout) == (kind == "link")
+    result = wire(file)
+    assert result.returncode == NOTHING
+    assert f"there is no {file}" in result.stdout
+    assert ("only a broken link" in result.stdout) == (kind == "link")
 
 
-def test_a_file_of_a_submodule_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_in_a_submodule_is_left_alone(tmp_path: Path) -> None:
     inner, outer = tmp_path / "inner", tmp_path / "outer"
     for repository in (inner, outer):
         repository.mkdir()
@@ -248,18 +248,18 @@ def test_a_file_of_a_submodule_is_left_alone(tmp_path: Path) -> None:
     run("git", *allowed, "submodule", "--quiet", "add", inner, "shared", cwd=outer)
     service_with(outer, ROUTER)
 
-    told = wire(outer / "shared" / "main.py", "--package=app.billing")
+    result = wire(outer / "shared" / "main.py", "--package=app.billing")
 
-    assert told.returncode == LEFT
-    assert "in the submodule shared" in told.stdout
-    # The whole backend may be one: then the workers are in it as well.
+    assert result.returncode == LEFT
+    assert "in the submodule shared" in result.stdout
+    # If the whole backend is the submodule, the workers are in it, too.
     service_with(outer / "shared", ROUTER)
     own = (outer / "shared" / "main.py", "--package=app.billing")
     assert wire(*own).returncode == WIRED
 
 
 @pytest.mark.parametrize("length", [40, 79, 200])
-def test_reformatted_lines_are_known_again(main_py: Path, length: int) -> None:
+def test_reformatted_lines_are_recognized(main_py: Path, length: int) -> None:
     wire(main_py)
     run(
         sys.executable,
@@ -279,7 +279,7 @@ def test_reformatted_lines_are_known_again(main_py: Path, length: int) -> None:
 NAMES = {"initialize_workers": "jobs", "workers_router": "router_of_jobs"}
 
 
-def test_another_alias_is_known_again_and_comes_out(main_py: Path) -> None:
+def test_another_alias_is_recognized_and_removed(main_py: Path) -> None:
     before = main_py.read_text()
     wire(main_py)
     text = re.sub(
@@ -315,13 +315,13 @@ def test_another_alias_is_known_again_and_comes_out(main_py: Path) -> None:
         "app.include_router(router)\n",
     ],
 )
-def test_a_wiring_in_other_words_is_kept(tmp_path: Path, words: str) -> None:
+def test_a_wiring_in_another_form_is_kept(tmp_path: Path, words: str) -> None:
     file = service_with(tmp_path, words.format(ROUTER))
     before = file.read_bytes()
     assert wire(file).returncode == ALREADY
-    told = wire(file, "--remove")
-    assert told.returncode == LEFT
-    assert "in words of its own" in told.stdout
+    result = wire(file, "--remove")
+    assert result.returncode == LEFT
+    assert "in another form" in result.stdout
     assert file.read_bytes() == before
 
 
@@ -331,22 +331,24 @@ def test_a_wiring_in_a_module_that_the_file_imports_is_found(tmp_path: Path) -> 
         "from .workers.chancy_initialization import initialize_workers\n"
         "router = initialize_workers()\n"
     )
-    told = wire(file)
-    assert told.returncode == ALREADY
-    assert "startup.py line 2" in told.stdout
+    result = wire(file)
+    assert result.returncode == ALREADY
+    assert "startup.py line 2" in result.stdout
 
 
 def test_comments_on_the_wired_lines_are_not_lost(main_py: Path) -> None:
     wire(main_py)
     text = re.sub(r"(import \w+)$", r"\1  # ours", main_py.read_text(), flags=re.M)
     main_py.write_text(text)
-    told = wire(main_py, "--remove")
-    assert told.returncode == LEFT
-    assert "by hand" in told.stdout
+    result = wire(main_py, "--remove")
+    assert result.returncode == LEFT
+    assert "by hand" in result.stdout
     assert main_py.read_text() == text
 
 
-def test_what_the_team_added_inside_stays_when_the_wiring_goes(tmp_path: Path) -> None:
+def test_the_team_s_lines_inside_the_wiring_stay_when_it_is_removed(
+    tmp_path: Path,
+) -> None:
     file = service_with(tmp_path, LIFESPAN)
     wire(file)
     head = "    async with initialize_workers():\n"
@@ -372,23 +374,23 @@ def test_an_edit_that_cannot_be_proven_is_not_made(main_py: Path) -> None:
         "names['make'] = forgetful\n"
         f"sys.exit(program['main']([{str(main_py)!r}, '--service=billing']))\n"
     )
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", broken], capture_output=True, text=True, check=False
     )
-    assert told.returncode == LEFT, told.stderr
-    assert "could not be proven" in told.stdout
-    assert "please report it" in told.stdout
+    assert result.returncode == LEFT, result.stderr
+    assert "could not prove" in result.stdout
+    assert "please report it" in result.stdout
     assert main_py.read_bytes() == before
 
 
-def test_a_terminal_without_unicode_gets_its_diff(tmp_path: Path) -> None:
+def test_the_diff_is_printed_to_a_terminal_without_unicode(tmp_path: Path) -> None:
     file = service_with(tmp_path, LIFESPAN)
-    told = wire(file, "--diff", PYTHONIOENCODING="ascii")
-    assert told.returncode == WIRED
-    assert "\\u2014" in told.stdout
+    result = wire(file, "--diff", PYTHONIOENCODING="ascii")
+    assert result.returncode == WIRED
+    assert "\\u2014" in result.stdout
 
 
-def test_a_long_file_stays_as_it_is_around_the_edit(main_py: Path) -> None:
+def test_the_rest_of_a_long_file_stays_as_it_is(main_py: Path) -> None:
     head, app, tail = main_py.read_text().partition("app = FastAPI")
     routes = "".join(
         f'\n\n@router.get("/{i}")\ndef route_{i}():\n    return """a\n  {i}"""\n'
@@ -402,13 +404,13 @@ def test_a_long_file_stays_as_it_is_around_the_edit(main_py: Path) -> None:
     assert main_py.read_bytes() == before
 
 
-def test_it_needs_nothing_but_the_standard_library(main_py: Path) -> None:
-    told = run(
+def test_the_program_needs_only_the_standard_library(main_py: Path) -> None:
+    result = run(
         sys.executable, "-I", "-S", PROGRAM, main_py, "--service=billing", cwd=TEMPLATE
     )
-    assert "is wired" in told.stdout
+    assert "is wired" in result.stdout
 
 
-def test_its_help_fits_a_screen() -> None:
-    told = run(sys.executable, PROGRAM, "--help", cwd=TEMPLATE)
-    assert len(told.stdout.splitlines()) < 30
+def test_the_help_fits_on_a_screen() -> None:
+    result = run(sys.executable, PROGRAM, "--help", cwd=TEMPLATE)
+    assert len(result.stdout.splitlines()) < 30

@@ -1,4 +1,4 @@
-"""Any file is wired without a scratch or left alone: files made up, and files broken."""
+"""Any file, generated or broken, is wired without other changes or left alone."""
 
 import ast
 import atexit
@@ -31,18 +31,18 @@ from .wiring_cases import (
 )
 from .wiring_mutations import EXAMPLES, delete, duplicate, many_examples, shift, swap
 
-# The program's word for an edit that it could not prove.
-FAULT = "a fault of this program"
+# The program's message about an edit that it could not prove.
+FAULT = "a bug in this program"
 FORMS = ("yield", "router", "left")
 PLAIN = next(case for case in CASES if case.case == "plain_lifespan")
 
 
 # ---------------------------------------------------------------------------------------
-# Files made up
+# Generated files
 # ---------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Made:
-    """A file, and what has to become of it."""
+    """A generated file and its expected outcome."""
 
     source: bytes
     outcome: str
@@ -59,7 +59,7 @@ class Block:
     form: str
 
     def inside(self, around: str, form: str = "yield") -> "Block":
-        """The block where `around` has BODY, on a line of its own."""
+        """`around` with its line BODY replaced by the block."""
         lines = []
         for line in around.splitlines():
             if line.strip() == "BODY":
@@ -84,7 +84,7 @@ YIELDS = (
     "yield \\\n    {'a': 1}",
     "x = yield",
 )
-# What is awaited in a yield is set-up; the workers start after it.
+# The awaited call is setup, which must run before the workers start.
 AWAITED = "yield {'a': await app.connect()}"
 AROUND = (
     ("try:\n    BODY\nfinally:\n    print('closed')", "yield"),
@@ -171,7 +171,7 @@ APP_STATEMENTS = (
 
 @st.composite
 def lifespans(draw: st.DrawFn) -> Block:
-    """A lifespan function, whole."""
+    """A complete lifespan function."""
     if draw(st.integers(0, 9)) == 0:
         return Block(
             "@asynccontextmanager\nasync def lifespan(app): print(1); yield; print(2)",
@@ -204,7 +204,7 @@ def lifespans(draw: st.DrawFn) -> Block:
 
 
 def mostly_wrapped(choices: tuple[Any, ...]) -> st.SearchStrategy[Any]:
-    """One of the choices, whose second parts are forms: often one that leads to a wrap."""
+    """One of the choices, by their second part more often one that is wrapped."""
     wrapped = [choice for choice in choices if choice[1] == "yield"]
     left = [choice for choice in choices if choice[1] == "left"]
     return st.sampled_from(wrapped * 2 + list(choices) + left * 2)
@@ -216,7 +216,7 @@ def statements() -> st.SearchStrategy[list[str]]:
 
 @st.composite
 def bound_apps(draw: st.DrawFn, arguments: str) -> Block:
-    """The statement that makes the app, and what is done with it."""
+    """The statement that makes the app, and the statements that use it."""
     made = draw(
         st.sampled_from(
             [
@@ -238,7 +238,7 @@ def gaps() -> st.SearchStrategy[str]:
     return st.sampled_from(["\n", "\n\n", "\n\n\n", "\n# --- \n", "\n  \n"])
 
 
-# What the app is given, the form that this leads to, and what it needs before.
+# The arguments of the app, the form of wiring that follows, and code needed before the app.
 GIVEN: tuple[tuple[str, str, str], ...] = (
     ("lifespan=lifespan", "yield", ""),
     ("title='a', lifespan=lifespan", "yield", ""),
@@ -256,7 +256,7 @@ GIVEN: tuple[tuple[str, str, str], ...] = (
 
 @st.composite
 def modules(draw: st.DrawFn) -> tuple[str, str]:
-    """The text of a file with LF and four spaces, and its outcome."""
+    """The text of a file with LF and an indentation of four spaces, and its outcome."""
     lifespan = draw(lifespans())
     arguments, form, before = draw(mostly_wrapped(GIVEN))
     app = draw(bound_apps(arguments))
@@ -283,7 +283,7 @@ def modules(draw: st.DrawFn) -> tuple[str, str]:
 
 
 def outcome(lifespan: Block, given: str) -> str:
-    """How an app is wired that is given something that leads to one form."""
+    """The outcome for a lifespan and the form that the app's arguments lead to."""
     if given == "yield":
         return lifespan.form
     return "router"
@@ -291,7 +291,7 @@ def outcome(lifespan: Block, given: str) -> str:
 
 @st.composite
 def placed(draw: st.DrawFn, made: list[str]) -> list[str]:
-    """The app's parts at module level, in a factory, or partly so."""
+    """The app's parts at module level, in a factory, or in both."""
     match draw(st.sampled_from(["module", "factory", "called", "mixed", "class"])):
         case "module":
             return made
@@ -345,7 +345,7 @@ def import_block(draw: st.DrawFn) -> str:
 
 @st.composite
 def files(draw: st.DrawFn) -> Made:
-    """A file as bytes: a module in one of many formattings."""
+    """A file as bytes: a module with random formatting and encoding."""
     text, outcome = draw(modules())
     text = draw(commented(text))
     text = reindented(text, draw(st.sampled_from(["    ", "  ", "\t", " ", "   "])))
@@ -384,7 +384,7 @@ def commented(draw: st.DrawFn, text: str) -> str:
 
 
 def statement_rows(text: str) -> Iterator[int]:
-    """Rows, from 0, at which a statement starts that has its line to itself."""
+    """Rows, from 0, in which a statement is the first on its line."""
     lines = text.split("\n")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.stmt) and not getattr(node, "decorator_list", []):
@@ -394,7 +394,7 @@ def statement_rows(text: str) -> Iterator[int]:
 
 
 def reindented(text: str, unit: str) -> str:
-    """Another indentation, outside strings and inside them alike."""
+    """The text with another indentation, also inside strings."""
 
     def line(each: str) -> str:
         depth, rest = divmod(len(each) - len(each.lstrip(" ")), 4)
@@ -412,19 +412,19 @@ def folder_for_backends() -> Path:
 
 @cache
 def backend_of(case: Case) -> Backend:
-    """The one backend of a case: its other files are written once for all examples."""
+    """A case's only backend, so that its other files are written once for all examples."""
     return Backend(folder_for_backends() / case.case, case)
 
 
 def backend_with(source: bytes, case: Case = PLAIN) -> Backend:
-    """A backend laid out as a case has it, with these bytes in the file."""
+    """A backend with the layout of a case and these bytes in the file."""
     backend = backend_of(case)
     backend.file.write_bytes(source)
     return backend
 
 
 def hold_promises(backend: Backend) -> int:
-    """Wires a file in every way, and holds what is promised of any; returns the status."""
+    """Wires a file and checks what is promised for every file; returns the status."""
     source, run = backend.bytes, backend.wire()
     wired = backend.bytes
     assert run.status in STATUS.values()
@@ -439,7 +439,7 @@ def hold_promises(backend: Backend) -> int:
     assert backend.bytes == wired
     removed = backend.wire("--remove")
     assert removed.status == WIRED, removed.text
-    # An import of the workers that was there and unused is used, and goes with its use.
+    # An unused import of the workers gets used by the wiring, and is removed with it.
     assert backend.bytes == source or unused_workers(ast.parse(source))
     return WIRED
 
@@ -453,14 +453,14 @@ def longest_yield(source: bytes) -> int:
 
 @many_examples
 @given(files())
-def test_any_file_is_wired_as_its_shape_asks_and_unwired_byte_for_byte(
+def test_any_file_is_wired_according_to_its_shape_and_unwired_byte_for_byte(
     made: Made,
 ) -> None:
     assert hold_promises(backend_with(made.source)) == STATUS[made.outcome]
 
 
 # ---------------------------------------------------------------------------------------
-# Files broken
+# Broken files
 # ---------------------------------------------------------------------------------------
 Mutation = Callable[[list[bytes], random.Random], None]
 
@@ -497,7 +497,7 @@ def wired_source(case: Case) -> bytes:
 
 @st.composite
 def edited_files(draw: st.DrawFn) -> tuple[Case, bytes, list[bytes]]:
-    """A wired file of the corpus, edited by its team, and the new lines without their ends."""
+    """A wired file of the corpus with the team's edits, and the new lines without endings."""
     case = draw(st.sampled_from([case for case in WIRED_CASES if is_plain(case)]))
     lines = wired_source(case).decode().split("\n")
     rows = sorted({row for row in statement_rows("\n".join(lines)) if row})
@@ -512,13 +512,13 @@ def edited_files(draw: st.DrawFn) -> tuple[Case, bytes, list[bytes]]:
 
 
 def is_plain(case: Case) -> bool:
-    """LF and ASCII, so that rows are rows."""
+    """Whether a file has only LF and ASCII, so that splitting it gives Python's rows."""
     return case.source.isascii() and not re.search(rb"[\r\f]", case.source)
 
 
 @settings(many_examples, max_examples=EXAMPLES // 4)
 @given(edited_files())
-def test_what_the_team_adds_to_a_wired_file_stays(
+def test_lines_that_the_team_adds_to_a_wired_file_stay(
     edited: tuple[Case, bytes, list[bytes]],
 ) -> None:
     case, source, new = edited

@@ -1,4 +1,4 @@
-"""Imports of what moved into the library are switched without a scratch, or told."""
+"""Imports of names that moved into the library are switched or reported, nothing else changes."""
 
 import ast
 import re
@@ -21,13 +21,13 @@ FOLDER = Path(__file__).parent / "wiring"
 
 @dataclass(frozen=True)
 class Case:
-    """A file, and what becomes of it."""
+    """A file, and its text after the switch."""
 
     name: str
     source: str
     to: str = ""
     at: str = "app/billing/main.py"
-    told: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     is_sorted: bool = True
 
     @property
@@ -43,7 +43,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def backend(folder: Path, case: Case) -> Path:
-    """A backend after its update, with the file of a case."""
+    """A backend after an update, with the file of a case."""
     for name in ("chancy_initialization", "chancy_instance", "send_digest/worker"):
         path = folder / f"app/billing/workers/{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,11 +62,11 @@ def switch(data: bytes, file: Path) -> Any:
 
 
 @every_case
-def test_a_file_becomes_what_it_has_to(case: Case, tmp_path: Path) -> None:
-    told = switch(case.source.encode(), backend(tmp_path, case))
-    assert (told.data or case.source.encode()).decode() == case.after
-    assert told.problems == case.told
-    assert bool(told.lines) == bool(case.to)
+def test_each_file_has_the_expected_outcome(case: Case, tmp_path: Path) -> None:
+    switched = switch(case.source.encode(), backend(tmp_path, case))
+    assert (switched.data or case.source.encode()).decode() == case.after
+    assert switched.problems == case.problems
+    assert bool(switched.lines) == bool(case.to)
 
 
 @every_case
@@ -81,16 +81,16 @@ def test_a_second_run_changes_nothing(case: Case, tmp_path: Path) -> None:
 
 
 @every_case
-def test_what_is_left_is_found_with_its_lines(case: Case, tmp_path: Path) -> None:
+def test_old_imports_are_found_with_their_lines(case: Case, tmp_path: Path) -> None:
     file = backend(tmp_path, case)
     service = program.service_of(file, "billing", "app.billing", "")
     found = program.find_old_imports(case.source.encode(), service)
-    assert {str(each) for each in found} >= {*case.told}
+    assert {str(each) for each in found} >= {*case.problems}
     lines = case.source.splitlines()
     assert all(
         "workers" in lines[each.line - 1] or ".chancy_" in each.text for each in found
     )
-    assert bool(found) == bool(case.told or case.to)
+    assert bool(found) == bool(case.problems or case.to)
 
 
 @pytest.mark.parametrize(
@@ -103,15 +103,15 @@ def test_what_is_left_is_found_with_its_lines(case: Case, tmp_path: Path) -> Non
     ],
 )
 @every_case
-def test_line_ends_and_encodings_stay(
+def test_line_endings_and_encodings_stay(
     case: Case, newline: str, encoding: str, comment: str, tmp_path: Path
 ) -> None:
     source, after = (
         f"{comment}\n\n{text.strip()}".replace("\n", newline).encode(encoding)
         for text in (case.source, case.after)
     )
-    told = switch(source, backend(tmp_path, case))
-    assert (told.data or source) == after
+    switched = switch(source, backend(tmp_path, case))
+    assert (switched.data or source) == after
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_sorted_imports_stay_sorted(case: Case, tmp_path: Path) -> None:
     file.write_text(case.to)
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache"]
     options = ["--select=I", "--output-format=concise"]
-    said = run(*ruff, *options, file, before, cwd=tmp_path, check=False).stdout
-    assert f"{case.at}:" not in said or "original.py:" in said or not case.is_sorted
+    output = run(*ruff, *options, file, before, cwd=tmp_path, check=False).stdout
+    assert f"{case.at}:" not in output or "original.py:" in output or not case.is_sorted
 
 
 # ---------------------------------------------------------------------------------------
-# Files made up
+# Generated files
 # ---------------------------------------------------------------------------------------
 OLD = {
     "chancy_app": ["Chancy"],
@@ -212,20 +212,20 @@ def files(draw: st.DrawFn) -> bytes:
 
 @many_examples
 @given(files())
-def test_any_file_is_switched_whole_or_told(data: bytes) -> None:
+def test_each_old_import_of_any_file_is_switched_or_reported(data: bytes) -> None:
     file = Path("/backend/app/billing/main.py")
     service = program.Service("billing", file.parent, file)
     found = program.find_old_imports(data, service)
-    told = switch(data, file)
-    assert len(told.lines) + len(told.problems) == len(found)
-    if told.data is None:
-        assert not told.lines
+    switched = switch(data, file)
+    assert len(switched.lines) + len(switched.problems) == len(found)
+    if switched.data is None:
+        assert not switched.lines
         return
-    again = program.switch_imports(told.data, service)
+    again = program.switch_imports(switched.data, service)
     assert again.data is None
-    assert len(again.problems) == len(told.problems)
-    assert comments(told.data) == comments(data)
-    assert loads(told.data) == loads(data)
+    assert len(again.problems) == len(switched.problems)
+    assert comments(switched.data) == comments(data)
+    assert loads(switched.data) == loads(data)
 
 
 @st.composite
@@ -247,11 +247,11 @@ def test_a_broken_file_is_never_damaged_further(broken: tuple[Case, bytes]) -> N
     case, data = broken
     file = Path("/backend", case.at)
     service = program.Service("billing", Path("/backend/app/billing"), file)
-    told = program.switch_imports(data, service)
-    if told.data is not None:
-        assert comments(told.data) == comments(data)
-        assert loads(told.data) == loads(data)
-        assert program.switch_imports(told.data, service).data is None
+    switched = program.switch_imports(data, service)
+    if switched.data is not None:
+        assert comments(switched.data) == comments(data)
+        assert loads(switched.data) == loads(data)
+        assert program.switch_imports(switched.data, service).data is None
 
 
 def test_a_switch_that_cannot_be_proven_is_not_made(
@@ -268,9 +268,9 @@ def test_a_switch_that_cannot_be_proven_is_not_made(
     file = backend(tmp_path, case)
     assert switch(case.source.encode(), file).data
     monkeypatch.setattr(switching, "rebuilt", forgetful)
-    told = switch(case.source.encode(), file)
-    assert told.data is None and told.lines == []
-    assert [each.partition(":")[0] for each in told.problems] == ["3", "4"]
+    switched = switch(case.source.encode(), file)
+    assert switched.data is None and switched.lines == []
+    assert [each.partition(":")[0] for each in switched.problems] == ["3", "4"]
 
 
 def comments(data: bytes) -> list[bytes]:
@@ -281,7 +281,7 @@ TAKEN = {"get_chancy", "initialize_workers", "get_billing_chancy"}
 
 
 def loads(data: bytes) -> list[str]:
-    """The names that a file reads, in their order, but for the new arguments."""
+    """The names that a file reads, in order, without the new arguments."""
     nodes = sorted(
         (node.lineno, node.col_offset, node.id)
         for node in ast.walk(ast.parse(data))
@@ -305,13 +305,13 @@ def options(file: Path, *more: str) -> list[str]:
     return [str(file), "--service=billing", "--package=app.billing", *more]
 
 
-def test_an_update_switches_and_says_so(tmp_path: Path) -> None:
+def test_an_update_switches_imports_and_reports_it(tmp_path: Path) -> None:
     case = case_named("router_and_health")
     file = backend(tmp_path, case)
-    told = run_program(*options(file, "--task=update"))
+    result = run_program(*options(file, "--task=update"))
     assert file.read_text() == case.to
-    assert told.text == (
-        "main.py now imports from chancy_runtime what came from workers/ (line 3, 4).\n"
+    assert result.text == (
+        "main.py now imports from chancy_runtime instead of workers/ (line 3, 4).\n"
     )
     assert run_program(*options(file, "--task=update")).text == ""
     assert run_program(*options(file, "--remove")).status == 0
@@ -322,23 +322,23 @@ def test_an_update_switches_and_says_so(tmp_path: Path) -> None:
 def test_an_update_switches_and_wires(tmp_path: Path) -> None:
     case = case_named("partly")
     file = backend(tmp_path, case)
-    told = run_program(*options(file, "--task=update"))
+    result = run_program(*options(file, "--task=update"))
     text = file.read_text()
     assert "from chancy_runtime import Settings\n" in text
     assert "app.include_router(workers_router(initialize_workers))\n" in text
-    assert "main.py is wired" in told.text
-    assert f"    {file}:{case.told[0]}\n" in told.text
+    assert "main.py is wired" in result.text
+    assert f"    {file}:{case.problems[0]}\n" in result.text
 
 
 def test_a_backend_s_main_is_switched_and_not_wired(tmp_path: Path) -> None:
     case = case_named("partly")
     file = backend(tmp_path, case)
-    told = run_program(*options(file, "--task=switch"))
+    result = run_program(*options(file, "--task=switch"))
     assert file.read_text() == case.to
-    assert "is wired" not in told.text
+    assert "is wired" not in result.text
 
 
-def test_by_hand_it_waits_for_the_update(tmp_path: Path) -> None:
+def test_by_hand_imports_are_switched_only_after_the_update(tmp_path: Path) -> None:
     case = case_named("router_and_health")
     file = backend(tmp_path, case)
     old = file.parent / "workers" / "chancy_router.py"
@@ -353,11 +353,13 @@ def test_by_hand_it_waits_for_the_update(tmp_path: Path) -> None:
     assert file.read_text() == case.to
 
 
-def test_what_cannot_be_switched_is_told_with_file_and_line(tmp_path: Path) -> None:
+def test_an_import_that_cannot_be_switched_is_reported_with_file_and_line(
+    tmp_path: Path,
+) -> None:
     case = case_named("the_module_itself")
     file = backend(tmp_path, case)
-    told = run_program(*options(file))
-    assert told.status == LEFT
-    for line in case.told:
-        assert f"    {file}:{line}\n" in told.text
+    result = run_program(*options(file))
+    assert result.status == LEFT
+    for line in case.problems:
+        assert f"    {file}:{line}\n" in result.text
     assert file.read_text() == case.source

@@ -1,4 +1,4 @@
-"""Services of older releases that are updated to the working tree."""
+"""Services of older releases, and their updates to the working tree."""
 
 import re
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ANSWERS = {
     ],
     "queues": [{"name": "default"}, {"name": "slow", "executor": "thread"}],
 }
-# A backend that was there before; its types are checked, and Chancy has no py.typed.
+# An existing backend whose types are checked; Chancy has no py.typed.
 PYPROJECT = """\
 [tool.mypy]
 strict = true
@@ -33,21 +33,21 @@ explicit_package_bases = true
 module = "chancy.*"
 follow_untyped_imports = true
 """
-# A service of an older release does not get this setting by an update.
+# An update does not give this setting to a service of an older release.
 ENFORCED_FROM = Version("0.7.0")
-# Written once, then the team's.
+# These files are rendered once. After that they belong to the team.
 KEPT = re.compile(
     r".*/((main|worker|test_job_\w+)\.py|workers/(?!tests/)\w+/__init__\.py)"
 )
-# What stays of a job that is out of the answers.
+# Files that stay if a job is removed from the answers.
 OF_A_JOB = re.compile(r".*/workers/((?!tests/)\w+/.*|tests/test_job_\w+\.py)")
 
 
 @dataclass
 class Update:
-    """A service before and after an update, and what a fresh render would be.
+    """A service before and after an update, and a fresh render.
 
-    Every mapping is from the file's name, below the backend's root, to its content.
+    Each mapping has the content of files by their names below the backend's root.
     """
 
     root: Path
@@ -60,7 +60,7 @@ class Update:
     printed: str
 
     def expected(self, folder: Path) -> dict[str, bytes]:
-        """What git itself makes of the team's edits and the release's changes."""
+        """The files after git's own merge of the team's edits with the release."""
         result = dict(self.team)
         for name in self.old.keys() | self.fresh.keys():
             old, team, fresh = (
@@ -84,12 +84,12 @@ class Update:
 
 
 def kept_answers(release: str) -> dict[str, object]:
-    """The answers that a fresh render needs to be like an updated service."""
+    """The answers with which a fresh render equals an updated service."""
     return {"only_registered": Version(release) >= ENFORCED_FROM}
 
 
 def switch_imports(path: Path, content: bytes) -> bytes:
-    """A file of the service with the imports of old modules switched to the library."""
+    """A file of the service with its old imports switched to the library."""
     wiring = task("wire_lifespan")
     place = wiring.service_of(path, "billing", "app.billing", "")
     switched: bytes | None = wiring.switch_imports(content, place).data
@@ -97,7 +97,7 @@ def switch_imports(path: Path, content: bytes) -> bytes:
 
 
 def is_unedited(name: str, old: bytes, team: bytes | None) -> bool:
-    """Whether a team has left a file as it was, or gave it another layout only."""
+    """Whether a team did not edit a file, or changed only its layout."""
     if team is None or team == old:
         return True
     differ_in_layout_only = task("layout").differ_in_layout_only
@@ -105,7 +105,7 @@ def is_unedited(name: str, old: bytes, team: bytes | None) -> bool:
 
 
 def merge(name: str, team: bytes, old: bytes, fresh: bytes, folder: Path) -> bytes:
-    """A merge by git; where it conflicts, one that knows of ends and of new imports."""
+    """git's merge, or if that conflicts a merge that handles added ends and new imports."""
     merged = three_way_merge(team, old, fresh, folder)
     if b"<<<<<<< " not in merged or "/workers/" not in name:
         return merged
@@ -124,7 +124,7 @@ def merge(name: str, team: bytes, old: bytes, fresh: bytes, folder: Path) -> byt
 def make_backend(
     folder: Path, scope: str, template: Path, version: str, **answers: object
 ) -> Path:
-    """Renders a backend, or a service into one that is there; returns its project."""
+    """Renders a backend, or a service into an existing backend; returns the project."""
     project = folder if scope == "backend" else folder / "app" / "billing"
     project.mkdir(parents=True)
     if scope == "service":

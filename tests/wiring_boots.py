@@ -1,10 +1,10 @@
-"""Boots apps for the tests of the wiring, each in a fork of its own.
+"""Boots apps for the tests of the wiring, each in its own fork.
 
-One request a line on standard input, one answer a line on standard output, both JSON. A
-request has `folder` (goes on sys.path), `module`, and `name` (`app`, `server.app`),
-`factory` (a function's name) or `script` (the module itself runs uvicorn). The answer is
-the list of what happened, in order: `["record", text]` for each call of the builtin
-`record`, `["up", state]`, `["failed", message]`, `["raised", traceback]`.
+Each line on standard input is a request and each line on standard output an answer, both as
+JSON. A request has `folder` (added to sys.path), `module`, and `name` (`app`, `server.app`),
+`factory` (a function's name) or `script` (the module itself runs uvicorn). The answer is the
+list of events in order: `["record", text]` for each call of the builtin `record`,
+`["up", state]`, `["failed", message]`, `["raised", traceback]`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ import uvicorn
 Tell = Callable[..., None]
 Message = MutableMapping[str, Any]
 TIMEOUT_SECONDS = 30
-# What the apps import; a fork has it at once.
+# Packages that the apps import; importing them before the fork saves time.
 PRELOADED = (
     "apscheduler.schedulers.asyncio",
     "apscheduler.schedulers.background",
@@ -36,7 +36,7 @@ PRELOADED = (
 
 
 class Tapped:
-    """An ASGI app that tells how its lifespan goes."""
+    """An ASGI app that reports the events of its lifespan."""
 
     def __init__(self, app: Any, tell: Tell) -> None:
         self.app = app
@@ -68,7 +68,7 @@ async def drive(app: Any) -> None:
 
 
 def stop_once_up(tell: Tell) -> None:
-    """Lets the real uvicorn stop when it is up, on a free port, with a tapped app."""
+    """Makes the real uvicorn use a tapped app and a free port, and stop once it is up."""
     load = uvicorn.Config.load
 
     def load_tapped(config: uvicorn.Config) -> None:
@@ -100,10 +100,10 @@ def boot(request: dict[str, Any], tell: Tell) -> None:
 
 
 def child(request: dict[str, Any], to_parent: int) -> None:
-    """The fork's whole life; what it tells arrives even when it ends without a word."""
+    """Runs in the fork; events written before a crash still arrive."""
 
-    def tell(kind: str, what: Any) -> None:
-        line = json.dumps([kind, what], default=repr)
+    def tell(kind: str, value: Any) -> None:
+        line = json.dumps([kind, value], default=repr)
         os.write(to_parent, f"{line}\n".encode())
 
     signal.alarm(TIMEOUT_SECONDS)
@@ -113,7 +113,7 @@ def child(request: dict[str, Any], to_parent: int) -> None:
     try:
         boot(request, tell)
     except SystemExit:
-        pass  # how scripts end, and uvicorn after a failed start
+        pass  # Scripts end this way, and uvicorn after a failed start.
     except BaseException:
         tell("raised", traceback.format_exc())
     finally:
@@ -121,7 +121,7 @@ def child(request: dict[str, Any], to_parent: int) -> None:
 
 
 def answer(request: dict[str, Any]) -> list[Any]:
-    """Forks, and returns what the fork told until its end."""
+    """Forks, and returns the fork's events."""
     from_child, to_parent = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -129,11 +129,11 @@ def answer(request: dict[str, Any]) -> list[Any]:
         child(request, to_parent)
     os.close(to_parent)
     with open(from_child) as lines:
-        told = [json.loads(line) for line in lines]
+        events = [json.loads(line) for line in lines]
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
-        told.append(["killed", os.WTERMSIG(status)])
-    return told
+        events.append(["killed", os.WTERMSIG(status)])
+    return events
 
 
 if __name__ == "__main__":

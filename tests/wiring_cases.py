@@ -1,4 +1,4 @@
-"""The cases of tests/wiring, each with what must become of it, and the program that wires."""
+"""The cases of tests/wiring with their expected outcomes, and the program that wires."""
 
 import ast
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 from chancy_workers.source import task
 
 FOLDER = Path(__file__).parent / "wiring"
-# Exit statuses of the program, run by hand.
+# Exit statuses of the program when run by hand.
 WIRED, ALREADY, LEFT, NOTHING = 0, 3, 4, 5
 STATUS = {"yield": WIRED, "router": WIRED, "already": ALREADY, "left": LEFT}
 FAILURE = "the stub does not start"
@@ -40,49 +40,49 @@ program = task("wire_lifespan")
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of the program ended with, and what it said."""
+    """The exit status of a run of the program, and its output."""
 
     status: int
     text: str
 
 
 def run_program(*argv: str | Path) -> Run:
-    """Runs the program in this process as a command line would."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    """Runs the program in this process with command line arguments."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
             status = program.main([str(each) for each in argv])
         except SystemExit as exit:
             status = exit.code
-    return Run(status, said.getvalue())
+    return Run(status, output.getvalue())
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A file as a team writes it, and what must become of it.
+    """A typical file of a team, and its expected outcome.
 
-    They stand in tests/wiring, in one file for each outcome: a template's repository is checked
-    out for every render, and hundreds of small files are what that costs.
+    tests/wiring has one file of cases for each outcome. Hundreds of small files would slow
+    every render down, because each render checks the template's repository out.
 
     Args:
-        shape: What the file is.
+        shape: A description of the file.
         outcome: `yield`, `router`, `already` or `left`.
-        because: What the message says when the file is left alone.
-        source: Its bytes, in the entry a string and, where that is not UTF-8, its `encoding`.
-        at: Where the file stands in the backend.
-        workers: The service's folder, the one with workers/.
+        because: Words of the message when the file is left alone.
+        source: Its bytes; the entry has a string and, if it is not UTF-8, an `encoding`.
+        at: The file's path in the backend.
+        workers: The service's folder, which has workers/.
         service: The service's name.
         app: --app
         package: --package
-        root: The folder that is on sys.path.
+        root: The folder on sys.path.
         fastapi: The version that uv.lock pins.
-        imports: The import of the service's that the wired file has.
-        library: The import of the library's router that it has, where it has one.
-        name: The app's name in the module (app), or of what has it: server.app.
+        imports: The expected import of the service's workers in the wired file.
+        library: The expected import of the library's router, if the file includes one.
+        name: The app's dotted name in the module, such as app or server.app.
         factory: The function that returns the app.
         script: Whether running the file runs uvicorn.
-        from_3_12: The outcome where Python 3.12 or later runs the program.
-        beside: Files next to it, by their path from the backend's root.
+        from_3_12: The outcome if Python 3.12 or later runs the program.
+        beside: Other files, by their path from the backend's root.
     """
 
     case: str
@@ -112,7 +112,7 @@ class Case:
 
     @property
     def module(self) -> str:
-        """The import path of the file, seen from `root`."""
+        """The import path of the file from `root`."""
         path = PurePosixPath(self.at).relative_to(self.root).with_suffix("")
         return ".".join(path.parts)
 
@@ -140,7 +140,7 @@ class Backend:
     """A backend's folder with the file of one case in it."""
 
     def __init__(self, folder: Path, case: Case, stub: str = STUB) -> None:
-        # Below folders of its own: a look that goes up does not meet those of other tests.
+        # In its own folders, so that a search upwards does not find files of other tests.
         self.folder = folder / "home" / "team" / "backend"
         self.case = case
         self.file = self.folder / case.at
@@ -159,7 +159,7 @@ class Backend:
         path.write_bytes(data)
 
     def _packages(self) -> Iterator[Path]:
-        """The folders below `root` on the way to the file and to the workers."""
+        """The folders between `root` and the file, and between `root` and the workers."""
         root = self.folder / self.case.root
         workers = self.folder / self.case.workers / "workers"
         for leaf in (self.file.parent, workers):
@@ -181,7 +181,7 @@ class Backend:
         return self.file.read_bytes()
 
     def boot_request(self) -> dict[str, Any]:
-        """What tests/wiring_boots.py is asked for."""
+        """A request for tests/wiring_boots.py."""
         return {
             "folder": str((self.folder / self.case.root).resolve()),
             "module": self.case.module,
@@ -201,16 +201,16 @@ def lock_file(version: str) -> str:
 
 
 def lines_of(source: bytes) -> list[bytes]:
-    """The lines as Python counts them, with their ends: LF, CRLF or CR."""
+    """The lines, as Python counts them, with their endings: LF, CRLF or CR."""
     return re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z", source)
 
 
 def difference(old: bytes, new: bytes) -> tuple[list[bytes], int]:
-    """The lines that were added, and the number of those that moved to the right.
+    """The added lines, and the number of lines that were indented further.
 
     Raises:
-        AssertionError: A line is not there any more or not where it was, or what is new
-            has line ends or an indentation that the file had not.
+        AssertionError: A line is missing or in another place, or a new line has a line
+            ending or an indentation that the old file does not have.
     """
     assert old.startswith(BOM_UTF8) == new.startswith(BOM_UTF8)
     old, new = old.removeprefix(BOM_UTF8), new.removeprefix(BOM_UTF8)
@@ -226,7 +226,7 @@ def difference(old: bytes, new: bytes) -> tuple[list[bytes], int]:
             moved += 1
         else:
             added.append(line)
-    assert not rest, f"not there any more, or not in order: {rest[0]!r}"
+    assert not rest, f"missing, or in another place: {rest[0]!r}"
     assert line_ends(new) <= (line_ends(old) or {b"\n"})
     return added, moved
 
@@ -246,7 +246,7 @@ def line_ends(source: bytes) -> set[bytes]:
 
 @contextlib.contextmanager
 def deep_trees() -> Iterator[None]:
-    """Lets the tests walk trees as deep as Python itself reads."""
+    """Lets the tests walk trees that are as deep as Python can parse."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(20_000)
     try:
@@ -262,7 +262,7 @@ def tree(source: bytes) -> str:
 
 @deep_trees()
 def tree_without_wiring(old: bytes, new: bytes) -> str:
-    """The tree of the new file without the imports that the old has not, and their uses."""
+    """The tree of the new file without imports that the old file lacks, and their uses."""
     before, after = ast.parse(old), ast.parse(new)
     had = {*imports_of(before, SERVICE), *imports_of(before, LIBRARY)}
     services, routers = (
@@ -274,12 +274,12 @@ def tree_without_wiring(old: bytes, new: bytes) -> str:
     return ast.dump(Unwired(names, [*services, *routers]).visit(after))
 
 
-# What an import of any service's workers, and of the library's router, names.
+# The modules of any service's workers, and the module of the library's router.
 SERVICE, LIBRARY = r".*\.chancy_\w+", r"\.chancy_runtime\.web"
 
 
 def imports_of(module: ast.Module, of: str) -> dict[str, ast.ImportFrom]:
-    """The imports of what a pattern matches, by their dumps."""
+    """The imports from modules that match a pattern, by their dumps."""
     return {
         ast.dump(node): node
         for node in ast.walk(module)
@@ -292,13 +292,13 @@ def bound_by(imports: Iterable[ast.ImportFrom]) -> set[str]:
 
 
 def unused_workers(module: ast.Module) -> set[str]:
-    """The names of workers that are imported and then not used."""
+    """The names that are imported from workers and not used."""
     used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)}
     return bound_by(imports_of(module, SERVICE).values()) - used
 
 
 class Unwired(ast.NodeTransformer):
-    """Takes the wiring out of a tree."""
+    """Removes the wiring from a tree."""
 
     def __init__(self, names: set[str], imports: list[ast.ImportFrom]) -> None:
         self.names = names

@@ -1,4 +1,4 @@
-"""Changes of source files for tests with files that are made up."""
+"""Random changes of source files, for tests with generated files."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Pushes jobs by a queue's own bulk push, 1,000 in a transaction; prints how many a second.
+"""Pushes jobs by a queue's own bulk push, 1,000 in a transaction; prints jobs per second.
 
 python bulk.py NAME SECONDS [keys]
 """
@@ -97,7 +97,7 @@ async def oban(keys: bool) -> AsyncIterator[Push]:
 
 
 def batches(numbers: Iterator[int], seconds: float) -> Batches:
-    """The arguments of so many jobs as are pushed in so many seconds."""
+    """Yields batches of arguments until the seconds are over."""
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         yield [{"n": next(numbers)} for _ in range(BATCH)]
@@ -114,7 +114,7 @@ async def main(name: str, seconds: float, keys: bool) -> None:
 
 
 def runner(name: str) -> Callable[[Any], None]:
-    """On uvloop where the queue's own commands run on it."""
+    """Returns the function that runs a coroutine, on uvloop if the queue's commands do."""
     if name in ("pgqueuer", "oban"):
         return import_module("uvloop").run  # type: ignore[no-any-return]
     return asyncio.run

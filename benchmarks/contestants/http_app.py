@@ -1,4 +1,4 @@
-"""A FastAPI app with the workers that WORKERS names (none, plain or rendered) in it."""
+"""A FastAPI app that runs the workers which WORKERS names: none, plain or rendered."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Oban for Python, run by its own command: oban start, which finds these workers."""
+"""The workers of Oban for Python; its own command, oban start, runs them."""
 
 import itertools
 import time
@@ -16,14 +16,14 @@ class Noop:
 @worker(queue="default")
 class Probe:
     async def process(self, job: Job) -> None:
-        """Prints how long after its push it started."""
+        """Prints the time from its push to its start."""
         print("probe", time.monotonic() - job.args["sent"], flush=True)
 
 
 @worker(queue="default")
 class Tick:
     async def process(self, job: Job) -> None:
-        """Says so at each hundredth."""
+        """Prints a line at each hundredth run."""
         if next(ticks) % 100 == 0:
             print("tick", flush=True)
 

@@ -1,6 +1,6 @@
-"""pgqueuer, run as its command pgq run does, on uvloop.
+"""pgqueuer, run like its command pgq run does, on uvloop.
 
-The command itself fails with the typer of its own requirements (1.6.0).
+The command itself fails with the typer version that pgqueuer requires (1.6.0).
 """
 
 import itertools
@@ -29,14 +29,14 @@ async def create() -> AsyncIterator[PgQueuer]:
 
     @queue.entrypoint("probe")
     async def probe(job: Job) -> None:
-        """Prints how long after its push it started."""
+        """Prints the time from its push to its start."""
         print("probe", time.monotonic() - float(job.payload or b"0"), flush=True)
 
     ticks = itertools.count(1)
 
     @queue.entrypoint("tick")
     async def tick(job: Job) -> None:
-        """Says so at each hundredth."""
+        """Prints a line at each hundredth run."""
         if next(ticks) % 100 == 0:
             print("tick", flush=True)
 

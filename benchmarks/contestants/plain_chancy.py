@@ -1,4 +1,4 @@
-"""Plain Chancy, tuned by hand: what the rendered workers are compared with first."""
+"""Plain Chancy, tuned by hand, with which the rendered workers are compared first."""
 
 import asyncio
 import itertools
@@ -23,19 +23,19 @@ async def noop() -> None:
 
 @job(queue="default")
 async def probe(*, sent: float) -> None:
-    """Prints how long after its push it started."""
+    """Prints the time from its push to its start."""
     print("probe", time.monotonic() - sent, flush=True)
 
 
 @job(queue="default")
 async def rest() -> None:
-    """Waits as for an answer from the network."""
+    """Waits like for an answer from the network."""
     await asyncio.sleep(0.05)
 
 
 @job(queue="default")
 async def tick() -> None:
-    """Says so at each hundredth."""
+    """Prints a line at each hundredth run."""
     if next(ticks) % 100 == 0:
         print("tick", flush=True)
 
@@ -80,5 +80,5 @@ async def main(command: str, url: str, concurrency: int = 100) -> None:
 
 
 if __name__ == "__main__":
-    # Rows name the jobs plain_chancy.noop, not __main__.noop.
+    # Rows name the jobs plain_chancy.noop and so on, not __main__.noop.
     asyncio.run(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])))

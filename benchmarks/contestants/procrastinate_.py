@@ -1,4 +1,4 @@
-"""procrastinate, run by its own command: procrastinate worker with this file's app."""
+"""The app of procrastinate; its own command, procrastinate worker, runs it."""
 
 import itertools
 import os
@@ -22,13 +22,13 @@ async def noop() -> None:
 
 @app.task(name="probe", queue="default")
 async def probe(sent: float) -> None:
-    """Prints how long after its push it started."""
+    """Prints the time from its push to its start."""
     print("probe", time.monotonic() - sent, flush=True)
 
 
 @app.task(name="tick", queue="default")
 async def tick() -> None:
-    """Says so at each hundredth."""
+    """Prints a line at each hundredth run."""
     if next(ticks) % 100 == 0:
         print("tick", flush=True)
 

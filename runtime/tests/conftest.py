@@ -1,4 +1,4 @@
-"""The library is tested on real servers, through the fixtures that it gives to services."""
+"""The library is tested on real servers, with the fixtures that it has for services."""
 
 import logging
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def service() -> Service:
 
 @pytest.fixture
 def own_server_url() -> Iterator[str]:
-    """An embedded PostgreSQL of the test's own, for roles and other global things."""
+    """An embedded PostgreSQL for this test only, for roles and other global objects."""
     with embedded_server() as url:
         yield url
 
@@ -98,7 +98,7 @@ def url(server: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def site(server_url: str) -> "Iterator[Site]":
-    """Two services with dashboards; what they import costs nothing in other tests."""
+    """Two services with dashboards, imported here so that other tests do not pay for it."""
     from dashboard_service import running_site
 
     with running_site(server_url) as site:

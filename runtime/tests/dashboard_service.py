@@ -42,7 +42,7 @@ BILLING = "/dashboard/billing"
 MAIL = "/dashboard/mail"
 SECRET = "hunter2@example.com"
 USERS = {"ada": Role.OPERATOR, "vera": Role.VIEWER}
-# By method and path of Chancy's: what an outsider, a viewer and an operator get.
+# For each method and path of Chancy, the status for an outsider, a viewer and an operator.
 CLOSED_READ = (401, 404, 404)
 READ = (401, 200, 200)
 CLOSED = (401, 403, 403)
@@ -82,19 +82,19 @@ async def greet(*, name: str, times: int) -> None: ...
 
 
 def user(request: Request) -> str | None:
-    """As most services have it: a dependency that wants a request."""
+    """A dependency that takes a request, as in most services."""
     return request.headers.get("x-user")
 
 
 def who(name: Annotated[str | None, Depends(user)]) -> Any:
-    """The team's own `who`; a name that is neither is an answer that is wrong."""
+    """A team's own `who`; for other names its answer is wrong."""
     if name is None:
         return None
     return Visitor(name, USERS[name]) if name in USERS else True
 
 
 def show_times(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Hides the name in place, as a team may write it."""
+    """Hides the name by changing the given dictionary, as a team may do."""
     if "name" in arguments:
         arguments["name"] = f"of {function.rpartition('.')[2]}"
     return arguments
@@ -136,7 +136,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         async with self.create() as chancy:
             self._running = [chancy]
-            # No worker takes from this queue: its jobs stay as a test wrote them.
+            # No worker serves this queue: its jobs stay as a test wrote them.
             kept = Queue("kept", executor=Chancy.Executor.Async, tags={"nobody"})
             default = Queue("default", executor=Chancy.Executor.Async)
             await declare_queues(chancy, [kept, default])
@@ -159,7 +159,6 @@ def served(app: Callable[[], FastAPI]) -> Iterator[str]:
     try:
         wait_for(
             lambda: server.started or not thread.is_alive(),
-            timeout=30,
             what="the start of uvicorn",
         )
         assert server.started
@@ -183,9 +182,9 @@ class Secrets(dict[str, str]):
 
 
 def app_of(billing: Service, mail: Service, logins: Sequence[PasswordLogin]) -> FastAPI:
-    """The API: billing has a `who` of the team's, mail asks for a password.
+    """The API: billing has the team's own `who`, mail asks for a password.
 
-    `/behind` has both again, as behind a proxy with a prefix, and stands for a replica.
+    `/behind` has both again, as if behind a proxy with a prefix; it serves as a replica.
     """
 
     @asynccontextmanager
@@ -211,7 +210,7 @@ def app_of(billing: Service, mail: Service, logins: Sequence[PasswordLogin]) -> 
 
 
 class Site:
-    """The two services under uvicorn, and what is in their database."""
+    """The two services under uvicorn, and the contents of their database."""
 
     login: PasswordLogin
 
@@ -231,7 +230,7 @@ class Site:
         base: str = BILLING,
         **options: Any,
     ) -> httpx.Response:
-        """Sends a request as the page of the dashboard would send it."""
+        """Sends a request like the page of the dashboard."""
         headers = {"content-type": "application/json"}
         if method != "GET":
             headers["origin"] = self.address
@@ -242,7 +241,7 @@ class Site:
         for name in dropped:
             del headers[name]
         url = f"{self.address}{base}{path}"
-        return httpx.request(method, url, headers=headers, timeout=30, **options)
+        return httpx.request(method, url, headers=headers, timeout=60, **options)
 
     def websocket(self, user: str | None, **options: Any) -> ClientConnection:
         """Opens the WebSocket of live events."""
@@ -255,7 +254,7 @@ class Site:
         return connection
 
     def job(self, prefix: str = "billing_", **columns: Any) -> str:
-        """Adds a job to the queue from which nobody takes; returns its id."""
+        """Adds a job to the queue that no worker serves; returns its id."""
         values = {
             "queue": "kept",
             "func": greet.job.func,
@@ -313,7 +312,7 @@ def of_dashboard(log: pytest.LogCaptureFixture) -> list[str]:
 
 
 def log_in(browser: httpx.Client, password: str, *, base: str = MAIL) -> httpx.Response:
-    """Fills the form in, as a browser would."""
+    """Submits the form like a browser."""
     return browser.post(
         f"{base}/login",
         data={"password": password, "page": "jobs"},
@@ -337,7 +336,7 @@ def routes_of_chancy(service: Service) -> set[tuple[str, str]]:
         elif isinstance(route, WebSocketRoute):
             found.add(("WEBSOCKET", route.path))
         else:
-            # The page, whose files the gate has a list of.
+            # The mount of the page; the gate has a list of its files.
             assert isinstance(route, Mount)
             assert (route.path, route.name) == ("", "ui")
     return found

@@ -1,4 +1,4 @@
-"""A service whose jobs last until they are told to end, one queue for each executor."""
+"""A service whose jobs run until a test ends them, with one queue for each executor."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ from chancy_runtime import (
 
 from harness.recorder import plain_chancy
 
-# Nothing is found by a poll in the time of a test: it has to be told.
+# Longer than a test: workers learn of changes only from notifications.
 _NEVER = 600
 QUEUES = [
     Queue(

@@ -1,4 +1,4 @@
-"""Alembic's autogenerate, on a real database, sees the service's tables and not Chancy's."""
+"""Alembic's autogenerate, on a real database, ignores Chancy's tables and no others."""
 
 import asyncio
 import warnings
@@ -26,26 +26,26 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text
 MODELS = MetaData()
 Table("billing_invoices", MODELS, Column("id", Integer, primary_key=True))
 """
-# A table of Chancy's, as a team's queries may want it.
+# A table of Chancy in a team's models, for its queries.
 MORE_MODELS = """
 Table("billing_jobs", MODELS, Column("id", Integer, primary_key=True), Column("x", Text))
 """
 
 
 class Migrations:
-    """The migrations of a team, as `alembic init` makes them."""
+    """The migrations of a team, as `alembic init` creates them."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self.config = Config(str(folder / "alembic.ini"))
         command.init(self.config, str(folder / "migrations"))
         self.config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-        # With a file, env.py sets up the logs of this whole process anew.
+        # With a file, env.py would configure the logging of this whole process.
         self.config.config_file_name = None
         self.env = folder / "migrations" / "env.py"
 
     def compare(self, models: str, *prefixes: str) -> None:
-        """Names the models, and the prefixes to leave out, if any."""
+        """Writes env.py with the models, and the prefixes to leave out, if any."""
         text = (self.folder / "migrations" / "env.py").read_text()
         names = ", ".join(f'"{prefix}"' for prefix in prefixes)
         include = f", include_object=include_object({names})" if prefixes else ""
@@ -96,7 +96,7 @@ def test_autogenerate_would_drop_them(migrations: Migrations) -> None:
 
 
 @pytest.mark.parametrize(
-    "models", [MODELS, MODELS + MORE_MODELS], ids=["own", "one of Chancy's too"]
+    "models", [MODELS, MODELS + MORE_MODELS], ids=["own", "a table of Chancy too"]
 )
 def test_autogenerate_leaves_them_alone(
     models: str, migrations: Migrations, url: str
@@ -139,6 +139,6 @@ def test_each_table_that_chancy_can_have_is_left_out(url: str) -> None:
 
 @pytest.mark.parametrize("arguments", [(), (None, "orders", "table", False, None)])
 def test_a_call_without_a_prefix_is_refused(arguments: Any) -> None:
-    """The second is Alembic's own, where the function is passed without its call."""
+    """The second are Alembic's arguments, if the function is passed without a call."""
     with pytest.raises(TypeError, match=r'include_object=include_object\("billing_"\)'):
         include_object(*arguments)

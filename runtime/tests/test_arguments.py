@@ -1,4 +1,4 @@
-"""Each argument and attribute of Chancy's classes works, or is refused with what replaces it."""
+"""Each argument and attribute of Chancy's classes works, or its refusal names a replacement."""
 
 import asyncio
 import inspect
@@ -32,7 +32,7 @@ from harness.databases import query
 pytestmark = pytest.mark.anyio
 
 URL = "postgresql://u@127.0.0.1:1/d"
-# By class: the arguments that work, and those that are refused.
+# For each class, the arguments that work and those that are refused.
 ARGUMENTS: dict[type, tuple[str, str]] = {
     chancy.Chancy: (
         "dsn plugins prefix min_connection_pool_size max_connection_pool_size "
@@ -77,7 +77,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize(("kind", "name"), REFUSED)
-def test_what_has_no_effect_is_refused_with_what_replaces_it(
+def test_an_argument_without_effect_is_refused_with_its_replacement(
     kind: type, name: str
 ) -> None:
     app = Chancy(URL)
@@ -96,7 +96,7 @@ def test_what_has_no_effect_is_refused_with_what_replaces_it(
     assert SETTINGS.get(name, "leave it out") in line
 
 
-def test_an_argument_that_chancy_does_not_have_is_python_s_own_error() -> None:
+def test_an_argument_that_chancy_does_not_have_raises_python_s_own_error() -> None:
     app: Any = Chancy(URL)
     untyped: Any = Worker
     for create in (lambda: untyped(app, spam=1), lambda: Chancy(URL, spam=1)):
@@ -105,10 +105,13 @@ def test_an_argument_that_chancy_does_not_have_is_python_s_own_error() -> None:
 
 
 def test_an_attribute_that_has_no_effect_cannot_be_set() -> None:
-    worker = Worker(Chancy(URL))
+    app = Chancy(URL)
+    worker = Worker(app)
 
     with pytest.raises(WorkersError, match="Worker takes no backoff_max here"):
         worker.backoff_max = 5
+    with pytest.raises(WorkersError, match="takes no poll_reconnect_timeout here"):
+        app.poll_reconnect_timeout = 5
 
 
 @asynccontextmanager
@@ -148,16 +151,16 @@ async def test_a_plugin_s_own_interval_comes_before_the_setting() -> None:
     async with working(*plugins, settings=SLOW) as worker:
         for event in events:
             for _ in range(3):
-                assert await worker.hub.wait_for(event, timeout=30), event
+                assert await worker.hub.wait_for(event, timeout=60), event
 
 
-async def test_cron_looks_as_often_as_it_was_told(tables: str) -> None:
+async def test_cron_polls_at_its_interval(tables: str) -> None:
     async with working(Cron(poll_interval=1), settings=SLOW) as worker:
         for key in ("first", "second"):
             job = succeeds.job.with_kwargs(text="hello").with_unique_key(key)
             await Cron.schedule(worker.chancy, "0 0 1 1 *", job)
             query(tables, "UPDATE billing_cron SET next_run = NOW()")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while query(
                     tables, "SELECT 1 FROM billing_cron WHERE last_run IS NULL"
                 ):
@@ -165,7 +168,7 @@ async def test_cron_looks_as_often_as_it_was_told(tables: str) -> None:
 
 
 class Quiet(Leadership):
-    """A team's own, with a hook that does not call the one of the library."""
+    """A plugin of a team, with a hook that does not call the library's hook."""
 
     async def on_worker_started(self, *, worker: Any) -> None: ...
 
@@ -198,7 +201,7 @@ async def test_a_lease_that_ends_before_it_is_renewed_is_refused(
             pass
 
 
-async def test_results_are_collected_as_long_as_the_worker_was_told(
+async def test_results_are_collected_for_the_worker_s_interval(
     tables: str,
 ) -> None:
     def collect_for_an_hour(worker: Worker) -> None:
@@ -207,7 +210,7 @@ async def test_results_are_collected_as_long_as_the_worker_was_told(
     states = "SELECT state FROM billing_jobs"
     async with working(settings=SLOW, change=collect_for_an_hour) as worker:
         await worker.chancy.push(succeeds.job.with_kwargs(text="hello"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while worker.outgoing.empty():
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.5)
@@ -222,14 +225,14 @@ async def test_a_worker_s_id_is_the_one_that_it_starts_with(tables: str) -> None
 
     async with working(settings=SLOW, change=rename) as worker:
         pushed = await worker.chancy.push(succeeds.job.with_kwargs(text="hello"))
-        ended = await worker.chancy.wait_for_job(pushed, timeout=30)
+        ended = await worker.chancy.wait_for_job(pushed, timeout=60)
         assert ended and ended.state == QueuedJob.State.SUCCEEDED
         assert query(tables, "SELECT taken_by FROM billing_jobs") == [("renamed",)]
         assert query(tables, "SELECT worker_id FROM billing_workers") == [("renamed",)]
 
 
 @pytest.mark.usefixtures("tables")
-async def test_a_retry_passes_on_what_it_does_not_retry() -> None:
+async def test_a_retry_raises_errors_that_it_does_not_retry() -> None:
     async with working(settings=SLOW) as worker:
         retry = worker.database_retry("mine")
         with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""What the library takes from Chancy and psycopg beyond what they document."""
+"""The undocumented parts of Chancy and psycopg that the library uses."""
 
 import ast
 import asyncio
@@ -26,7 +26,7 @@ SOURCE = Path(compat.__file__).parent
 WORKER = "chancy.worker:Worker."
 EXECUTOR = "chancy.executors.base:Executor."
 PROCESS = "chancy.executors.process:ProcessExecutor."
-# Names that Chancy could move without a word; only chancy_runtime.compat has them.
+# Names that Chancy could move without notice; only chancy_runtime.compat uses them.
 PRIVATE = [
     f"{WORKER}_maintain_queue",
     f"{WORKER}_maintain_queues",
@@ -85,6 +85,8 @@ SIGNATURES = {
     "chancy.hub:Hub.emit": "self, event, body",
     f"{EXECUTOR}get_function_and_kwargs": "job",
     f"{EXECUTOR}on_job_completed": "self, job, exc, result",
+    "chancy.executors.asyncex:AsyncExecutor._job_wrapper": "self, job",
+    "chancy.executors.thread:ThreadedExecutor.__init__": "self, worker, queue",
     f"{PROCESS}__init__": "self, worker, queue, maximum_jobs_per_worker, mp_context",
     f"{PROCESS}on_initialize_worker": "",
     f"{PROCESS}_handle_timeout": "self, execution_id, time_limit",
@@ -104,7 +106,7 @@ SIGNATURES = {
     "psycopg:AsyncConnection.wait": "self, gen, interval, timeout",
     "psycopg_pool:AsyncConnectionPool.drain": "self",
 }
-# What is overridden, or replaced in an instance, works only as long as it is called.
+# A method that is overridden, or replaced in an instance, works only if Chancy calls it.
 CALLS = {
     f"{WORKER}start": [
         *("_maintain_queues", "_maintain_updates", "_maintain_heartbeat"),
@@ -124,9 +126,13 @@ CALLS = {
     "chancy.executors.base:ConcurrentExecutor.stop": ["_shutdown_blocking"],
     f"{PROCESS}__init__": ["_mp_context", "_maximum_jobs_per_worker", "_create_pool"],
     f"{PROCESS}push": ["job_wrapper", "submit", "_handle_timeout"],
+    "chancy.executors.asyncex:AsyncExecutor.push": ["on_job_starting", "_job_wrapper"],
+    "chancy.executors.thread:ThreadedExecutor.push": [
+        *("on_job_starting", "pool", "submit", "job_wrapper", "_on_job_completed"),
+    ],
     "chancy.plugin:Plugin.sleep": ["wakeup_signal"],
     "chancy.plugins.recovery:Recovery.run": ["recover", "poll_interval"],
-    # This one is replaced.
+    # This method is replaced.
     "chancy.plugins.pruner:Pruner.run": [
         *("poll_interval", "sleep", "wait_for_leader", "prune", "notify", "cleanup"),
     ],
@@ -138,7 +144,7 @@ CALLS = {
         for name in (f"{prefix}push", f"{prefix}push_many")
     },
 }
-# Words on the wire, and who says or hears them.
+# Names of events, and the functions that emit or receive them.
 EVENTS = {
     "worker.announced": f"{WORKER}announce_worker",
     "queue.pushed": f"{WORKER}start",
@@ -159,7 +165,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("path", PRIVATE)
-def test_a_private_name_is_where_it_was(path: str) -> None:
+def test_a_private_name_still_exists(path: str) -> None:
     assert callable(found(path))
 
 
@@ -172,21 +178,21 @@ def instance_of(kind: type) -> object:
     ("kind", "name"),
     [(kind, name) for kind, names in OF_AN_INSTANCE.items() for name in names],
 )
-def test_an_attribute_is_where_it_was(kind: type, name: str) -> None:
+def test_an_attribute_still_exists(kind: type, name: str) -> None:
     value = getattr(instance_of(kind), name, None)
 
     assert isinstance(value, OF_AN_INSTANCE[kind][name]), f"{kind.__name__}.{name}"
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
-def test_arguments_are_what_they_were(path: str) -> None:
+def test_arguments_have_not_changed(path: str) -> None:
     assert ", ".join(inspect.signature(found(path)).parameters) == SIGNATURES[path]
 
 
 @pytest.mark.parametrize(
     ("path", "name"), [(path, name) for path, names in CALLS.items() for name in names]
 )
-def test_what_is_overridden_is_called(path: str, name: str) -> None:
+def test_overridden_methods_are_called(path: str, name: str) -> None:
     assert name in uses(path), f"{path} no longer uses {name}"
 
 
@@ -262,7 +268,7 @@ def test_the_pool_logs_its_name_and_the_error(caplog: pytest.LogCaptureFixture) 
     ), args
 
 
-def test_the_pool_takes_what_it_is_given() -> None:
+def test_the_pool_accepts_its_arguments() -> None:
     taken = inspect.signature(AsyncConnectionPool.__init__).parameters
     assert {
         *("connection_class", "min_size", "max_size", "name", "open", "check"),

@@ -1,6 +1,6 @@
-"""Faults of plain Chancy that the library mends: one that is gone lets its piece go.
+"""Faults of plain Chancy that the library fixes; if one is gone, its fix can go too.
 
-Nothing of the library runs here but the servers of its tests.
+Nothing of the library runs here except the servers of its tests.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ EAGER = Queue("default", executor=Chancy.Executor.Async, eager_polling=True)
 
 
 def mended(piece: str) -> str:
-    return f"Chancy {version('chancy')} mends this: take out {piece}"
+    return f"Chancy {version('chancy')} has fixed this: remove {piece}"
 
 
 class Untravelled(Exception):
@@ -100,9 +100,9 @@ async def working(
 
 
 async def happens(
-    condition: Callable[[], bool | Awaitable[bool]], *, within: float = 8
+    condition: Callable[[], bool | Awaitable[bool]], *, within: float = 60
 ) -> bool:
-    """Whether the condition holds before the time is over."""
+    """Whether the condition becomes true in time."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         result = condition()
@@ -169,13 +169,15 @@ def test_a_poll_that_loses_its_connection_fails_running_jobs(database_url: str) 
             reference = await worker.chancy.push(job("nap", kwargs={"seconds": 60}))
             id = reference.identifier
             assert await happens(lambda: state(database_url, id) == "running")
-            failed = await happens(
-                lambda: (
-                    kill_connections(database_url)
-                    and state(database_url, id) == "failed"
-                ),
-                within=15,
-            )
+            failed = False
+            for _ in range(30):
+                kill_connections(database_url)
+                # The result has to be saved before the next one.
+                failed = await happens(
+                    lambda: state(database_url, id) == "failed", within=2
+                )
+                if failed:
+                    break
             assert failed, mended("chancy_runtime.execution.feeder.Feeder")
 
     asyncio.run(run())
@@ -205,7 +207,7 @@ def test_a_row_with_an_unknown_limit_ends_its_queue(database_url: str) -> None:
     asyncio.run(run())
 
 
-def test_a_queue_row_that_cannot_be_read_ends_the_taking_of_all(
+def test_a_queue_row_that_cannot_be_read_stops_all_queues(
     database_url: str,
 ) -> None:
     async def run() -> None:
@@ -218,7 +220,7 @@ def test_a_queue_row_that_cannot_be_read_ends_the_taking_of_all(
 
 
 class Grumpy(Plugin):
-    """A plugin whose hook raises."""
+    """A plugin whose hook raises an error."""
 
     @staticmethod
     def get_identifier() -> str:
@@ -235,7 +237,7 @@ class Grumpy(Plugin):
         ("panic", [], "BaseException of chancy_runtime.execution.executors._Contained"),
     ],
 )
-def test_what_leaves_a_job_running_for_good(
+def test_two_faults_leave_a_job_running_for_ever(
     name: str, plugins: list[type[Plugin]], piece: str, database_url: str
 ) -> None:
     async def run() -> None:
@@ -389,7 +391,7 @@ def test_system_exit_in_a_job_ends_the_process(database_url: str) -> None:
     pytest.fail(mended("chancy_runtime.execution.executors._Contained"))
 
 
-def test_an_error_that_cannot_travel_fails_the_neighbours(database_url: str) -> None:
+def test_an_error_that_cannot_be_pickled_fails_other_jobs(database_url: str) -> None:
     async def run() -> None:
         queue = Queue("default", executor=Chancy.Executor.Process, concurrency=2)
         async with working(database_url, queue=queue) as worker:
@@ -399,9 +401,7 @@ def test_an_error_that_cannot_travel_fails_the_neighbours(database_url: str) -> 
             id = neighbour.identifier
             assert await happens(lambda: state(database_url, id) == "running")
             await worker.chancy.push(job("raise_untravelled"))
-            failed = await happens(
-                lambda: state(database_url, id) == "failed", within=20
-            )
+            failed = await happens(lambda: state(database_url, id) == "failed")
             assert failed, mended(
                 "chancy_runtime.execution.children.Children"
                 " and chancy_runtime.execution.executors._can_travel"

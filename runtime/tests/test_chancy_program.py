@@ -17,13 +17,13 @@ CREATE = "app.billing.workers.chancy_initialization.create_chancy"
 
 
 def program(
-    backend: Recorder, url: str, *arguments: str
+    folder: Path, url: str, *arguments: str, app: str = CREATE
 ) -> subprocess.CompletedProcess[str]:
     return run(
         Path(sys.executable).with_name("chancy"),
-        *("--app", CREATE, *arguments),
-        cwd=backend.folder,
-        env=environment(WORKERS_DATABASE_URL=url, PYTHONPATH=str(backend.folder)),
+        *("--app", app, *arguments),
+        cwd=folder,
+        env=environment(WORKERS_DATABASE_URL=url, PYTHONPATH=str(folder)),
         check=False,
         timeout=60,
     )
@@ -38,7 +38,7 @@ def test_its_worker_is_refused_in_one_line_before_it_takes_a_job(
         "VALUES (gen_random_uuid(), 'default', 'builtins.print')",
     )
 
-    result = program(backend, url, "worker", "start")
+    result = program(backend.folder, url, "worker", "start")
 
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
@@ -48,9 +48,41 @@ def test_its_worker_is_refused_in_one_line_before_it_takes_a_job(
     assert query(url, "SELECT * FROM billing_workers") == []
 
 
+QUICK_START = """
+import os
+
+from chancy_runtime import Chancy, job
+
+@job()
+def hello_world(*, name: str) -> None:
+    print(f"Hello, {name}!")
+
+chancy = Chancy(os.environ["WORKERS_DATABASE_URL"])
+"""
+
+
+def test_so_it_is_without_a_plugin_of_the_library(
+    database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "worker.py").write_text(QUICK_START)
+    push = ("queue", "push", "worker.hello_world", "--kwargs", '{"name": "Ada"}')
+    for command in (("misc", "migrate"), ("queue", "declare", "default"), push):
+        result = program(tmp_path, database_url, *command, app="worker.chancy")
+        assert result.returncode == 0, result.stderr
+
+    result = program(tmp_path, database_url, "worker", "start", app="worker.chancy")
+
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "Chancy of chancy_runtime does not run in Chancy's own Worker" in line
+    assert query(database_url, "SELECT state FROM chancy_jobs") == [("pending",)]
+
+
 @pytest.mark.anyio
 @pytest.mark.usefixtures("tables")
-async def test_so_it_is_in_a_program_of_one_s_own(database_url: str) -> None:
+async def test_chancy_s_worker_is_refused_in_an_own_program_too(
+    database_url: str,
+) -> None:
     async with create_chancy() as ours:
         with pytest.raises(WorkersError, match="does not run in Chancy's own Worker"):
             await chancy.Worker(ours, register_signal_handlers=False).start()
@@ -71,10 +103,8 @@ def test_its_other_commands_work(backend: Recorder, url: str) -> None:
         ("queue", "push", job, "--kwargs", kwargs),
         ("queue", "list"),
     ):
-        result = program(backend, url, *command)
+        result = program(backend.folder, url, *command)
         assert result.returncode == 0, result.stderr
     with backend.service(url) as running:
-        wait_for(
-            lambda: backend.executions["by hand"], timeout=30, what="the pushed job"
-        )
+        wait_for(lambda: backend.executions["by hand"], what="the pushed job")
         running.stop()

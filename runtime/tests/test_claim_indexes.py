@@ -1,4 +1,4 @@
-"""The library's indexes come by `migrate`, while the queues go on."""
+"""`migrate` builds the library's indexes while the queues stay in use."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ INSERT = "INSERT INTO billing_jobs (id, queue, func) VALUES (gen_random_uuid(), 
 
 @pytest.fixture
 def without_indexes(tables: str) -> str:
-    """A database with the tables as an older release made them, and a job in them."""
+    """A database with the tables of an older release, and a job in them."""
     for name in NAMES:
         query(tables, f"DROP INDEX {name}")
     query(
@@ -79,7 +79,7 @@ async def test_status_shows_the_indexes_and_migrate_builds_them(
     ) == [(1,)]
 
 
-async def test_workers_on_tables_without_them_work_and_say_once_what_to_run(
+async def test_workers_on_tables_without_indexes_work_and_log_once_what_to_run(
     without_indexes: str,
     service: Service,
     caplog: pytest.LogCaptureFixture,
@@ -87,7 +87,7 @@ async def test_workers_on_tables_without_them_work_and_say_once_what_to_run(
     with caplog.at_level(logging.WARNING):
         async with service.running() as chancy:
             job = await chancy.push(succeeds.job.with_kwargs(text="hello"))
-            done = await chancy.wait_for_job(job, timeout=30)
+            done = await chancy.wait_for_job(job, timeout=60)
             assert done and done.state == done.State.SUCCEEDED
 
     lines = [line for line in caplog.messages if "the library's indexes" in line]
@@ -95,7 +95,7 @@ async def test_workers_on_tables_without_them_work_and_say_once_what_to_run(
     assert ".workers migrate, then start the workers again" in lines[0]
 
 
-async def test_a_start_with_them_says_nothing(
+async def test_a_start_with_the_indexes_logs_nothing(
     tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -123,7 +123,7 @@ async def test_an_unfinished_index_is_built_again(
     await migrate(create_chancy())
 
     assert sorted(valid_indexes(without_indexes)) == sorted(NAMES)
-    # One that somebody dropped is due again.
+    # A dropped index is due again.
     query(without_indexes, f"DROP INDEX {NAMES[1]}")
     assert (await library())["due"] == [1]
     await migrate(create_chancy())
@@ -134,18 +134,18 @@ async def test_a_live_queue_goes_on_while_an_open_transaction_delays_the_build(
     without_indexes: str,
 ) -> None:
     (name,) = query(without_indexes, "SELECT current_database()")[0]
-    query(without_indexes, f"ALTER DATABASE {name} SET statement_timeout = '300ms'")
-    query(without_indexes, f"ALTER DATABASE {name} SET lock_timeout = '300ms'")
+    query(without_indexes, f"ALTER DATABASE {name} SET statement_timeout = '3s'")
+    query(without_indexes, f"ALTER DATABASE {name} SET lock_timeout = '3s'")
     waits = "SELECT 1 FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted"
     async with open_transaction(without_indexes):
         builds = [asyncio.create_task(migrate(create_chancy())) for _ in range(2)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not query(without_indexes, waits):
                 await asyncio.sleep(0.05)
         query(without_indexes, INSERT)
         query(without_indexes, "UPDATE billing_jobs SET state = 'running'")
-        # Longer than the time-outs of the database.
-        await asyncio.sleep(0.5)
+        # Longer than the timeouts of the database.
+        await asyncio.sleep(3.5)
         assert not any(build.done() for build in builds)
     await asyncio.gather(*builds)
 
@@ -166,7 +166,7 @@ async def test_a_transaction_that_does_not_end_is_named(
         error.value
     )
     assert f"SELECT pg_terminate_backend({pid}), and run migrate" in str(error.value)
-    # The tables were migrated before, and the next one repairs what this one left.
+    # The tables were migrated before, and the next migrate repairs the unfinished index.
     assert (await library())["due"] == [1]
     await migrate(create_chancy())
     assert (await library())["due"] == []
@@ -201,7 +201,7 @@ async def test_a_later_version_s_indexes_are_left_alone(
 
     assert valid_indexes(tables) == [NAMES[1]]
     assert (await library())["text"] == (
-        "chancy_runtime: v1 to v2 applied by a later version, since this one knows v1"
+        "chancy_runtime: v1 to v2 applied by a later version (this one has v1)"
     )
     assert "indexes" not in caplog.text
 
@@ -218,8 +218,8 @@ async def test_the_same_index_of_a_later_chancy_is_noticed(tables: str) -> None:
     )
 
 
-async def test_chancy_has_no_index_of_its_own_for_claims(database_url: str) -> None:
-    """A later one may bring it: then the library's go, and its claim with them."""
+async def test_chancy_has_no_index_for_claims(database_url: str) -> None:
+    """If a later one has it, the library's indexes and its claim can be removed."""
     async with create_chancy() as chancy:
         await chancy.migrate()
 
@@ -236,7 +236,7 @@ async def test_chancy_has_no_index_of_its_own_for_claims(database_url: str) -> N
     ]
 
 
-async def test_plain_chancy_goes_on_with_the_same_tables(
+async def test_plain_chancy_works_on_the_same_tables(
     chancy: Chancy, tables: str, run_job: RunJob
 ) -> None:
     await chancy.migrate()

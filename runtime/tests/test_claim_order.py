@@ -1,4 +1,4 @@
-"""Jobs come in Chancy's order, each once, also beside plain Chancy on the same tables."""
+"""Jobs are taken in Chancy's order, each once, even beside plain Chancy on the same tables."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from harness.databases import database, query
 from harness.recorder import make_tables, plain_chancy
 
 QUEUE = Queue("default", executor=Chancy.Executor.Async)
-# A row: priority, state, attempts, then when it was pushed and scheduled, in minutes.
+# A row: priority, state, attempts, and the minutes at which it was pushed and scheduled.
 ROWS = st.lists(
     st.tuples(
         st.sampled_from([0, 0, 5, -5, None]),
@@ -45,7 +45,7 @@ SELECT gen_random_uuid(), 'default', 'a.b', 0, NOW() - INTERVAL '1 day',
     NOW() - CASE i %% 2 WHEN %s THEN INTERVAL '1 day' ELSE random() * INTERVAL '1 hour' END
 FROM generate_series(1, %s) i
 """
-# As in the claim that is left for tables without the indexes, which is Chancy's own.
+# Like the claim for tables without the indexes, which is Chancy's own statement.
 IN_ORDER = """
 SELECT id FROM billing_jobs
 WHERE queue = 'default' AND (state = 'pending' OR state = 'retrying')
@@ -132,7 +132,7 @@ def test_more_overdue_jobs_than_are_sorted_go_by_when_they_fell_due(url: str) ->
 
 
 def test_jobs_that_others_hold_are_passed_over(url: str) -> None:
-    """However many they hold: no claim comes back empty while a job is free."""
+    """However many they hold, no claim is empty while a job is free."""
 
     async def claim() -> None:
         held = claims._SORTED + 100
@@ -182,7 +182,7 @@ def test_no_job_is_taken_twice_by_many_of_both_kinds(url: str) -> None:
 def test_a_claim_keeps_the_plan_that_does_not_depend_on_statistics(
     pipeline: bool, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a libpq that sends statements together, and with an older one."""
+    """With a libpq that can send statements together, and with an older libpq."""
     if not pipeline:
         monkeypatch.setattr(psycopg.capabilities, "has_pipeline", lambda: False)
 

@@ -1,4 +1,4 @@
-"""Jobs that are taken in one statement are those that Chancy takes, as Chancy has them."""
+"""Jobs that are taken in one statement equal those that Chancy takes."""
 
 import asyncio
 import dataclasses
@@ -52,7 +52,7 @@ async def rows(app: Chancy) -> list[DictRow]:
 
 
 async def take(worker: Worker, up_to: int) -> list[QueuedJob]:
-    """Inserts two jobs and takes so many."""
+    """Inserts two jobs and takes up to `up_to`."""
     async with autocommit(worker.chancy.pool) as connection:
         await connection.execute(INSERT)
         return await worker.fetch_jobs(QUEUE, connection, up_to=up_to)
@@ -68,8 +68,8 @@ def test_the_next_jobs_are_those_that_chancy_would_take() -> None:
             "up_to": "maximum_jobs_to_fetch",
             "worker": "worker_id",
             "{jobs} j": "{jobs}",
-            # A rate limit counts in a window of its own time.
-            "COALESCE(%(now)s::timestamptz, NOW())": "NOW()",
+            # The time at which a job starts, not that at which the claim began to wait.
+            "COALESCE(%(now)s::timestamptz, clock_timestamp())": "NOW()",
         }
         words = " ".join(found[1].split())
         for ours, theirs in names.items():
@@ -85,7 +85,7 @@ def test_the_next_jobs_are_those_that_chancy_would_take() -> None:
     assert choice(claims._TAKE) == choice(theirs), chancy.Worker.fetch_jobs
 
 
-async def test_a_row_becomes_the_job_that_chancy_makes_of_it(worker: Worker) -> None:
+async def test_a_row_becomes_the_same_job_as_in_chancy(worker: Worker) -> None:
     taken = await take(worker, up_to=9)
 
     unpacked = [QueuedJob.unpack(row) for row in await rows(worker.chancy)]
@@ -95,7 +95,7 @@ async def test_a_row_becomes_the_job_that_chancy_makes_of_it(worker: Worker) -> 
     assert [set(vars(job)) for job in taken] == [set(vars(job)) for job in unpacked]
 
 
-async def test_a_job_that_succeeds_becomes_what_chancy_makes_of_it(
+async def test_a_job_that_succeeds_changes_like_in_chancy(
     worker: Worker,
 ) -> None:
     job, _ = await take(worker, up_to=2)
@@ -119,7 +119,7 @@ async def test_a_queue_takes_more_jobs_than_one_claim_holds(worker: Worker) -> N
             "gen_random_uuid(), 'default', 'asyncio.sleep', '{\"delay\": 600}' "
             "FROM generate_series(1, 1200)"
         )
-    async with worker, asyncio.timeout(30):
+    async with worker, asyncio.timeout(60):
         while (
             running := sum(row["state"] == "running" for row in await rows(app))
         ) < 1100:

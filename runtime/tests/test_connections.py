@@ -1,4 +1,4 @@
-"""A query that is cancelled ends at once, and nothing of its connection reaches the log."""
+"""A cancelled query ends at once, and its connection leaves no line in the log."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,9 +58,9 @@ async def test_a_cancelled_query_leaves_no_line_in_the_log(
     work: Callable[[Pool], Awaitable[None]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # What the pool says of lost connections, the library keeps out of the log itself.
+    # The library itself filters the pool's lines about lost connections out of the log.
     caplog.set_level(logging.ERROR, "psycopg.pool")
-    # Whether psycopg meets the end of a dropped connection is up to the server, so often.
+    # It depends on the server whether psycopg sees the end of the connection, so try often.
     for _ in range(8):
         number = 0
         while await cancelled(work(pool), number):

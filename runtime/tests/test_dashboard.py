@@ -38,7 +38,7 @@ NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 def answer(site: Site, user: str | None, method: str, path: str, id: str) -> int:
-    """The status that a user gets at a route of Chancy's."""
+    """The status that a user gets at a route of Chancy."""
     path = path.format(id=id, name="kept", prefix="jobs")
     if method == "WEBSOCKET":
         try:
@@ -53,7 +53,7 @@ def answer(site: Site, user: str | None, method: str, path: str, id: str) -> int
 
 
 @pytest.mark.parametrize(("number", "user"), [(0, None), (1, "vera"), (2, "ada")])
-def test_each_route_is_closed_but_for_what_the_role_may_do(
+def test_each_route_is_closed_except_those_of_the_role(
     site: Site, number: int, user: str | None, app_log: pytest.LogCaptureFixture
 ) -> None:
     workflow = asyncio.run(new_workflow(site.billing))
@@ -104,7 +104,7 @@ def test_an_outsider_gets_no_file_and_no_page(site: Site) -> None:
             assert "script" not in refused.text
 
 
-def test_an_answer_that_is_not_a_visitor_is_nobody_and_is_said_once(
+def test_an_answer_that_is_not_a_visitor_is_refused_and_logged_once(
     site: Site, app_log: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
@@ -121,7 +121,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_is_in_no_frame(site: Site) ->
         assert f'<base href="{base}/">' in page.text
         assert "//" not in page.text.replace("<!doctype", "")
         module, script = re.findall("<script[^>]*>", page.text)
-        # A module runs when the page is parsed, after the script.
+        # The page's module runs when the page is parsed, after the gate's script.
         assert ("module" in module, script) == (True, '<script src="./gate.js">')
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'; script-src 'self';" in policy
@@ -146,7 +146,7 @@ def test_a_path_that_is_not_listed_is_closed(site: Site, path: str) -> None:
     assert site("GET", path, "ada").status_code == 404
 
 
-def test_what_a_browser_sends_as_a_token_opens_nothing(site: Site) -> None:
+def test_a_token_from_a_browser_opens_nothing(site: Site) -> None:
     token = {"authorization": "Bearer x"}
     assert site("GET", "/api/v1/jobs", headers=token).status_code == 401
     assert site("GET", "/api/v1/jobs?token=x", "vera", headers=token).status_code == 200
@@ -176,7 +176,7 @@ def test_a_foreign_page_changes_nothing(
     assert site.queue("kept")["state"] == "active"
     assert of_dashboard(app_log) == [
         "WARNING dashboard: ada (operator): POST api/v1/queues/kept/pause: "
-        "refused: This came from another site, and was refused."
+        "refused: The request came from another site, so it was refused."
     ]
 
 
@@ -218,7 +218,12 @@ def test_links_and_proxies_work(site: Site) -> None:
             "Queues are declared in",
         ),
         ("PATCH", "queues/kept", {"concurrency": 1}, "Queues are declared in"),
-        ("PUT", "queues/kept", {"state": "paused"}, "The dashboard does not do this."),
+        (
+            "PUT",
+            "queues/kept",
+            {"state": "paused"},
+            "The dashboard does not allow this.",
+        ),
         ("POST", "queues", {"name": "new", "executor": "os.system"}, "Queues are decl"),
         ("DELETE", "queues/kept", None, "Queues are not deleted here"),
         ("DELETE", "queues/kept?purge_jobs=false", None, "Queues are not deleted here"),
@@ -238,7 +243,7 @@ def test_links_and_proxies_work(site: Site) -> None:
         ),
         ("POST", "queues/nothing/pause", {}, "there is no such queue"),
         ("POST", f"jobs/{NOBODY}/retry", None, "there is no such job"),
-        ("POST", "jobs/1/retry", None, "The dashboard does not do this."),
+        ("POST", "jobs/1/retry", None, "The dashboard does not allow this."),
         ("POST", "jobs", {"ids": ["x" * 70_000]}, "The body has more than"),
     ],
 )
@@ -341,7 +346,7 @@ def test_each_service_has_its_own_functions(site: Site) -> None:
 
 
 def hear(events: ClientConnection, name: str) -> dict[str, Any]:
-    """Waits for an event of that name; returns its parts."""
+    """Waits for an event with this name; returns its parts."""
     while (heard := json.loads(events.recv(30)))["event"] != name:
         pass
     return dict(heard["data"])
@@ -361,7 +366,9 @@ def test_a_foreign_page_hears_nothing(site: Site, origin: str | None) -> None:
     assert refusal.value.response.status_code == 403
 
 
-def test_a_viewer_hears_events_without_what_may_repeat_an_argument(site: Site) -> None:
+def test_a_viewer_gets_events_without_parts_that_may_repeat_an_argument(
+    site: Site,
+) -> None:
     with site.websocket("vera") as events:
         notify(site, "billing.greeted", name=SECRET)
         notify(site, "queue.pushed", q="kept", name=SECRET, more={"q": SECRET})
@@ -386,7 +393,7 @@ def test_events_end_with_the_visit(site: Site, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("has_started", [True, False])
-def test_without_a_worker_in_the_process_there_is_one_sentence(
+def test_without_a_worker_in_the_process_it_shows_one_sentence(
     site: Site, has_started: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKERS_MODE", "push")
@@ -424,7 +431,7 @@ def test_nobody_is_a_visitor_without_a_name_and_a_role(
     assert is_visitor(answer) is expected
 
 
-def test_a_failure_of_the_database_is_told_without_its_words(
+def test_a_database_error_is_shown_without_its_message(
     site: Site, app_log: pytest.LogCaptureFixture
 ) -> None:
     query(site.url, "ALTER TABLE billing_workflows RENAME TO billing_other")
@@ -439,7 +446,7 @@ def test_a_failure_of_the_database_is_told_without_its_words(
 
 @pytest.mark.parametrize("path", ["", "/", "dashboard", "/dashboard/", "/{service}"])
 def test_a_path_that_a_dashboard_cannot_have_is_refused(path: str) -> None:
-    with pytest.raises(WorkersError, match="write it as in /dashboard/billing"):
+    with pytest.raises(WorkersError, match="write it like /dashboard/billing"):
         dashboard_router(
             Service("", "x_").get_chancy, who=dashboard_service.who, path=path
         )
@@ -459,7 +466,7 @@ def test_a_path_that_a_dashboard_cannot_have_is_refused(path: str) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_asked_for_is_told_as_that(
+def test_invalid_parameters_are_named(
     site: Site, parameters: dict[str, str], app_log: pytest.LogCaptureFixture
 ) -> None:
     answer = site("GET", "/api/v1/jobs", "vera", params=parameters)

@@ -1,4 +1,4 @@
-"""What the gate takes from Chancy's dashboard: each thing that moved fails by its name."""
+"""The parts of Chancy's dashboard that the gate uses; a test fails by name if one moves."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ from harness.recorder import plain_chancy
 
 API = "chancy.plugins.api"
 PAGE = files(API) / "dist"
-# Chancy's routes that the gate answers itself: the page asks for them.
+# Chancy's routes that the page requests and the gate answers itself.
 OWN = [("POST", "/api/v1/logout"), ("WEBSOCKET", "/api/v1/ws")]
 
 
@@ -86,20 +86,20 @@ def test_each_page_is_listed_and_each_file_can_be_read() -> None:
         assert reading.FILES.fullmatch(name), name
 
 
-def test_the_page_has_what_the_gate_changes_in_it() -> None:
+def test_the_page_has_the_parts_that_the_gate_changes() -> None:
     page = (PAGE / "index.html").read_text(encoding="utf-8")
     assert page.count('<base href="/">') == page.count("  </head>") == 1
     assert "//" not in reading._ELSEWHERE.sub("", page)
 
 
-def test_the_page_sends_what_the_gate_wants_of_a_change() -> None:
+def test_the_page_sends_changes_in_the_form_that_the_gate_accepts() -> None:
     text = text_of_the_page()
     assert re.search(r'"Content-Type":\s*[`"]application/json[`"]', text)
     assert re.search(r"/api/v1/logout[`\"],\s*\{method:\s*[`\"]POST[`\"]", text)
 
 
 def test_each_event_that_is_shown_is_one_of_chancy() -> None:
-    said: set[str] = set()
+    used: set[str] = set()
     for path in (
         *("chancy.worker:Worker.start", "chancy.worker:Worker._maintain_queues"),
         *("chancy.worker:Worker._maintain_queue", "chancy.worker:Worker._stop"),
@@ -111,9 +111,9 @@ def test_each_event_that_is_shown_is_one_of_chancy() -> None:
         "chancy.plugins.leadership:Leadership.run",
         "chancy.plugins.workflow:WorkflowPlugin.on_jobs_updated_in_transaction",
     ):
-        said |= uses(path)
-    # Made of two parts there.
-    assert _PARTS.keys() - said == {"workflow.created", "workflow.updated"}
+        used |= uses(path)
+    # Chancy builds these names from two parts.
+    assert _PARTS.keys() - used == {"workflow.created", "workflow.updated"}
 
 
 def test_the_extra_brings_what_chancy_needs_for_its_dashboard() -> None:
@@ -129,7 +129,7 @@ def test_the_extra_brings_what_chancy_needs_for_its_dashboard() -> None:
         assert any(each.startswith(name) for each in brought), name
 
 
-def test_what_is_off_is_not_imported_and_what_is_missing_is_named() -> None:
+def test_an_unused_dashboard_is_not_imported_and_a_missing_package_is_named() -> None:
     code = (
         "import sys, chancy_runtime.web\n"
         "assert not {'itsdangerous', 'chancy.plugins.api'} & "
@@ -140,7 +140,7 @@ def test_what_is_off_is_not_imported_and_what_is_missing_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == (
         "ImportError: chancy_runtime.dashboard needs itsdangerous: install "
-        "chancy-runtime[dashboard], or take the dashboard out"
+        "chancy-runtime[dashboard], or remove the dashboard"
     )
 
 

@@ -1,4 +1,4 @@
-"""The dashboard shows of a job what the team shows, and nothing that may repeat the rest."""
+"""The dashboard shows only the arguments that the team shows, and nothing that may repeat others."""
 
 import asyncio
 import json
@@ -67,7 +67,7 @@ def test_no_answer_repeats_a_hidden_argument(site: Site) -> None:
     assert answers["jobs?pagination=true"].json()["items"][0]["func"] == greet.job.func
 
 
-def test_a_job_without_hidden_arguments_is_shown_as_it_is(site: Site) -> None:
+def test_a_job_without_hidden_arguments_is_shown_completely(site: Site) -> None:
     errors = [{"attempt": 1, "traceback": TRACEBACK}]
     id = site.job(
         state="failed",
@@ -153,7 +153,7 @@ def hidden(hide_arguments: Any, kwargs: Any) -> dict[str, Any]:
         lambda function, arguments: {}[arguments["name"]],
     ],
 )
-def test_what_cannot_be_decided_is_hidden(
+def test_all_arguments_are_hidden_if_hide_arguments_fails(
     hide_arguments: Any, app_log: pytest.LogCaptureFixture
 ) -> None:
     job = hidden(hide_arguments, {"name": SECRET})
@@ -164,5 +164,5 @@ def test_what_cannot_be_decided_is_hidden(
 
 
 @pytest.mark.parametrize("kwargs", [[SECRET], SECRET])
-def test_arguments_that_are_none_are_not_shown(kwargs: Any) -> None:
+def test_arguments_that_are_not_a_dictionary_are_not_shown(kwargs: Any) -> None:
     assert SECRET not in json.dumps(hidden(lambda _function, given: given, kwargs))

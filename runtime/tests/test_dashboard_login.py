@@ -43,7 +43,7 @@ def browser(site: Site) -> Iterator[httpx.Client]:
 
 
 def on_replica(site: Site, browser: httpx.Client) -> int:
-    """What another process of the service answers to the same browser."""
+    """The answer of another process of the service to the same browser."""
     cookie = browser.cookies.get(passwords.COOKIE)
     headers = {"cookie": f"{passwords.COOKIE}={cookie}"}
     return httpx.get(f"{site.address}{REPLICA}{JOBS}", headers=headers).status_code
@@ -109,10 +109,10 @@ def test_a_session_holds_on_every_replica_until_the_log_out(
     ]
 
 
-def test_who_did_what_is_also_in_a_log_that_takes_no_info(
+def test_changes_are_logged_even_if_the_log_drops_info(
     browser: httpx.Client, site: Site, app_log: pytest.LogCaptureFixture
 ) -> None:
-    """As in a service that configures no logging: Python drops INFO there."""
+    """Without configured logging, Python drops INFO."""
     app_log.set_level(logging.WARNING, logger="app")
     log_in(browser, OPERATOR_PASSWORD)
     assert change(browser, "queues/kept/resume") == 200
@@ -210,10 +210,8 @@ def test_an_outsider_takes_one_connection_of_the_workers_at_a_time(site: Site) -
             "SELECT count(*) FROM pg_locks WHERE NOT granted "
             "AND relation = 'mail_dashboard_sessions'::regclass"
         )
-        wait_for(
-            lambda: query(site.url, waiting) != [(0,)], timeout=30, what="a request"
-        )
-        # This one came later, and is answered.
+        wait_for(lambda: query(site.url, waiting) != [(0,)], what="a request")
+        # This request came later, but is answered.
         assert httpx.get(f"{site.address}{MAIL}/").status_code == 401
         assert query(site.url, waiting) == [(1,)]
         lock.rollback()
@@ -319,10 +317,10 @@ def test_viewers_cannot_have_the_password_of_operators(
     assert [*site.login._read(site.mail.get_chancy())] == ["operator"]
 
 
-def test_a_login_is_of_one_dashboard() -> None:
+def test_two_dashboards_cannot_share_a_login() -> None:
     login = password_login("operator", str)
     dashboard_router(Service("", "billing_").get_chancy, who=login)
-    with pytest.raises(WorkersError, match="call it once for each"):
+    with pytest.raises(WorkersError, match="once for each"):
         dashboard_router(Service("", "mail_").get_chancy, who=login)
 
 

@@ -1,4 +1,4 @@
-"""A claim costs the same, whatever stands in its way; counted in buffers, not in time."""
+"""A claim costs the same, whatever rows precede its jobs; counted in buffers, not in time."""
 
 import re
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ TYPES = {
     **{"queue": "text", "up_to": "int", "worker": "text", "now": "timestamptz"},
     "sorted": "int",
 }
-# What 10 jobs cost in an empty table is 150. A claim that reads 100,000 rows costs 2,000.
+# 10 jobs cost 150 buffers in an empty table. A claim that reads 100,000 rows costs 2,000.
 MOST = 400
-# Those that fell due after their push are sorted, at most 1,000 of them.
+# Jobs that fell due after their push are sorted, at most 1,000 of them.
 MOST_WITH_A_SORT = MOST + claims._SORTED + 100
-# Ids are as those of Chancy: in the order of the pushes.
+# Like Chancy's ids, these are in the order of the pushes.
 FILL = """
 INSERT INTO billing_jobs (id, func, kwargs, max_attempts, queue, state, attempts,
     priority, created_at, scheduled_at)
@@ -42,11 +42,11 @@ EARLIER = "NOW() - random() * INTERVAL '1 day'"
 
 @dataclass(frozen=True)
 class Shape:
-    """What stands in the way of a claim.
+    """The rows that a claim has to pass.
 
     Args:
         columns: queue, state, attempts, priority, created_at and scheduled_at of a row.
-        due: The same of jobs behind these rows that a claim should find.
+        due: The same columns of jobs behind these rows that a claim should find.
     """
 
     columns: str
@@ -56,7 +56,7 @@ class Shape:
 
 SHAPES = {
     "waiting": Shape(f"'waiting', 'pending', 0, 0, {LONG_AGO}, {LONG_AGO}"),
-    # Scheduled for later, or to be tried again later, in front of a few that are due.
+    # Jobs that are scheduled for later or retried later, in front of a few due jobs.
     "later": Shape(
         f"'later', CASE i % 2 WHEN 0 THEN 'pending' ELSE 'retrying' END, 0, 0, {LONG_AGO}, "
         f"{LATER}",
@@ -79,7 +79,7 @@ SHAPES = {
         f"'finished', 'pending', 0, 0, {LONG_AGO}, {LONG_AGO}",
     ),
 }
-# In this order: how a claim was planned, and when the statistics were taken.
+# How a claim was planned, and when the statistics were collected.
 PLANS = (
     "generic, from before the fill",
     *("generic, analysed when empty", "custom, analysed when empty"),
@@ -92,14 +92,14 @@ PLANS = (
     params=[100_000, pytest.param(1_000_000, marks=pytest.mark.slow)],
 )
 def depth(request: pytest.FixtureRequest) -> int:
-    """How many rows stand in the way."""
+    """The number of rows that a claim has to pass."""
     rows: int = request.param
     return rows
 
 
 @pytest.fixture(scope="module")
 def url(server_url: str, depth: int) -> Iterator[str]:
-    """A database with the tables, in which nothing cleans up and no statistics are taken."""
+    """A database with the tables, without autovacuum and its statistics."""
     with database(server_url) as url:
         make_tables(url)
         with psycopg.connect(url, autocommit=True) as connection:
@@ -141,7 +141,7 @@ def plan(
 
 
 def prepare(connection: Connection[TupleRow], text: Any) -> None:
-    """Prepares a statement as psycopg does."""
+    """Prepares a statement like psycopg."""
     names = [*TYPES]
     numbered = re.sub(
         r"%\((\w+)\)s",
@@ -161,13 +161,13 @@ def as_claims_are_planned(connection: Connection[TupleRow]) -> Iterator[None]:
 def buffers(
     connection: Connection[TupleRow], queue: str, up_to: int = UP_TO
 ) -> tuple[int, int]:
-    """Claims; returns how many jobs it took, and the buffers that it touched."""
+    """Claims jobs; returns their number, and the buffers that the claim touched."""
     claim = f"claim('{queue}', {up_to}, 'worker', NULL, {claims._SORTED})"
     return explained(connection, f"EXECUTE {claim}")
 
 
 def explained(connection: Connection[TupleRow], text: str) -> tuple[int, int]:
-    """Runs a statement; returns how many rows came, and the buffers that it touched."""
+    """Runs a statement; returns its number of rows, and the buffers that it touched."""
     explain: Any = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}"
     row = connection.execute(explain).fetchone()
     assert row
@@ -178,7 +178,7 @@ def explained(connection: Connection[TupleRow], text: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_claim_costs_the_same_whatever_stands_in_its_way(
+def test_a_claim_costs_the_same_whatever_rows_it_has_to_pass(
     shape: str, plan: str, planned_when_empty: Connection[TupleRow]
 ) -> None:
     connection = planned_when_empty
@@ -194,7 +194,7 @@ def test_a_claim_costs_the_same_whatever_stands_in_its_way(
 def test_giving_jobs_back_reads_those_that_run(
     plan: str, planned_when_empty: Connection[TupleRow]
 ) -> None:
-    """PostgreSQL 18 would find them without the queues; older ones read an index whole."""
+    """PostgreSQL 18 would find them without the queues; older versions read a whole index."""
     connection = planned_when_empty
     text = statement(claims._GIVE_BACK, "billing_").decode()
     give_back = text.replace("%(queues)s", "'{waiting,later,spread}'")
@@ -202,7 +202,7 @@ def test_giving_jobs_back_reads_those_that_run(
     give_back = give_back.replace("%(running)s", "'{}'").replace("%(age)s", "NULL")
     with as_claims_are_planned(connection):
         buffers(connection, "waiting")
-        # Not as claims are planned: this one runs in a heartbeat and at the stop.
+        # Not planned like a claim: this statement runs in a heartbeat and at the stop.
         connection.execute("RESET ALL")
         given, touched = explained(connection, give_back)
 
@@ -229,7 +229,7 @@ def test_a_dead_row_behind_an_open_transaction_costs_a_bounded_part_of_a_claim(
             taken, touched = buffers(connection, shape)
         assert taken == UP_TO
         assert touched <= most + 1.1 * looks * dead
-    # The first claim after the end of the transaction marks what is dead.
+    # The first claim after the end of the transaction marks the dead rows.
     for _ in range(2):
         with as_claims_are_planned(connection):
             taken, touched = buffers(connection, shape)
@@ -238,7 +238,7 @@ def test_a_dead_row_behind_an_open_transaction_costs_a_bounded_part_of_a_claim(
     assert touched <= most + looks * dead / 50
 
 
-def test_reading_what_waits_touches_a_bounded_part_of_it(
+def test_reading_depths_touches_a_bounded_part_of_the_waiting_jobs(
     plan: str, planned_when_empty: Connection[TupleRow]
 ) -> None:
     connection = planned_when_empty

@@ -1,4 +1,4 @@
-"""What waits is counted as it is, and at a cost that has a bound."""
+"""Waiting jobs are counted correctly, at a bounded cost."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from harness.databases import query
 
 pytestmark = pytest.mark.anyio
 
-# Jobs of all states, in three queues, of which nobody declared any.
+# Jobs of all states, in three queues that are not declared.
 FILL = """
 INSERT INTO billing_jobs (id, queue, func, kwargs, state, attempts, max_attempts, priority,
     created_at, scheduled_at)
@@ -22,7 +22,7 @@ SELECT (lpad(to_hex(i), 12, '0') || '7' || substr(md5(i::text), 1, 19))::uuid,
     NOW() + (i * 37 % 4001 - 2000) * INTERVAL '1 second'
 FROM generate_series(1, 2000) AS i
 """
-# The same, of each job by itself.
+# The same numbers, computed from each single job.
 PLAIN = """
 SELECT queue,
     count(*) FILTER (WHERE scheduled_at <= NOW()),
@@ -36,7 +36,7 @@ GROUP BY queue ORDER BY queue
 
 
 async def read(url: str) -> tuple[list[Depth], list[Depth]]:
-    """What the library reads, and what one that looks at each job does."""
+    """The depths that the library reads, and those of a query that reads every job."""
     async with await psycopg.AsyncConnection.connect(url) as connection:
         found = await read_depths(connection, "billing_")
         assert found is not None

@@ -14,7 +14,7 @@ from harness.databases import query
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a difficult name, of a person who has settings for another server."""
+    """A folder with a difficult name, for a user with settings for another server."""
     monkeypatch.setenv("PGPORT", "9")
     monkeypatch.setenv("PGDATA", "/nowhere")
     monkeypatch.setenv("HOME", "/nowhere")
@@ -47,7 +47,7 @@ def test_several_run_at_once_each_in_its_folder_and_leave_nothing(
 
 
 @pytest.mark.parametrize("name", ["x" * 100, "a, b"])
-def test_where_a_path_cannot_have_the_socket_it_is_elsewhere(
+def test_the_socket_is_elsewhere_if_the_path_cannot_have_it(
     name: str, folder: Path
 ) -> None:
     deep = folder / name

@@ -1,4 +1,4 @@
-"""The public face of the library: its names, its version, and what an older one says."""
+"""The public face of the library: its names, its version, and the error of an older version."""
 
 import subprocess
 import sys
@@ -10,11 +10,11 @@ import pytest
 from chancy_runtime import cli, testing, web
 
 ROOT = Path(__file__).parents[2]
-# Chancy's own, passed on.
+# Chancy's own names, re-exported.
 OF_CHANCY = {"Job", "Limit", "Queue", "QueuedJob", "Reference", "job", "__version__"}
 
 
-def test_each_name_is_there_and_says_what_it_promises() -> None:
+def test_each_public_name_has_a_docstring() -> None:
     for module in (chancy_runtime, web, testing, cli):
         names = getattr(module, "__all__", ["main"])
         for name in names:
@@ -24,7 +24,7 @@ def test_each_name_is_there_and_says_what_it_promises() -> None:
 
 
 def test_nothing_else_is_public() -> None:
-    """What is no submodule and has no underscore is listed."""
+    """All names without an underscore, except submodules, are in __all__."""
     public = {name for name in vars(chancy_runtime) if not name.startswith("_")}
     submodules = {name for name in public if f"chancy_runtime.{name}" in sys.modules}
 
@@ -62,7 +62,7 @@ def test_an_older_library_says_so_in_one_line() -> None:
     assert "uv lock --upgrade-package chancy-runtime" in line
 
 
-def test_a_library_that_is_new_enough_says_nothing() -> None:
+def test_a_library_that_is_new_enough_raises_nothing() -> None:
     chancy_runtime.require_version("0.5")
     chancy_runtime.require_version(chancy_runtime.__version__)
 
@@ -72,7 +72,7 @@ def test_under_pytest_an_older_library_is_a_failed_import() -> None:
         chancy_runtime.require_version("99")
 
 
-def test_a_name_of_a_later_version_says_what_to_raise() -> None:
+def test_the_error_for_a_name_of_a_later_version_names_the_upgrade() -> None:
     result = in_a_process("from chancy_runtime import Teleport\n")
 
     last = result.stderr.splitlines()[-1]

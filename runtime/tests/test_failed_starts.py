@@ -1,4 +1,4 @@
-"""A database that is not as it should be ends the start with one line within 15 s."""
+"""A problem with the database ends the start with one line within 15 s."""
 
 import socket
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def server() -> Iterator[Cluster]:
 
 @pytest.fixture
 def role(server: Cluster) -> str:
-    """A role that is no superuser."""
+    """A role that is not a superuser."""
     name = f"role_{uuid4().hex}"
     query(server.url(), f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
     return name
@@ -38,7 +38,7 @@ def role(server: Cluster) -> str:
 
 @pytest.fixture
 def owner(url: str, role: str) -> str:
-    """The URL for a role that owns the database and its tables, and is no superuser."""
+    """The URL for a role that owns the database and its tables but is not a superuser."""
     query(url, f'ALTER DATABASE "{url.rpartition("/")[2]}" OWNER TO {role}')
     for (table,) in query(
         url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
@@ -49,7 +49,7 @@ def owner(url: str, role: str) -> str:
 
 @contextmanager
 def password_required(server: Cluster, role: str) -> Iterator[None]:
-    """The server believes nobody who says to be this role."""
+    """The server asks for the password of this role."""
     access = server.data / "pg_hba.conf"
     before = access.read_text()
     access.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{before}")
@@ -70,7 +70,9 @@ def test_the_database_is_down(backend: Recorder) -> None:
 
     assert f"cannot connect to the database at 127.0.0.1:{port}/billing (" in line
     assert "Connection refused" in line
-    assert line.endswith("start it, or point WORKERS_DATABASE_URL at one that answers")
+    assert line.endswith(
+        "start it, or point WORKERS_DATABASE_URL at a server that answers"
+    )
 
 
 def test_the_password_is_wrong(server: Cluster, role: str, backend: Recorder) -> None:
@@ -145,7 +147,10 @@ def test_the_user_may_not_write(
     line = line_of_failed_start(backend, url.replace("postgres@", f"{role}@"))
 
     assert "permission denied for table billing_workers" in line
-    assert "connect as the owner of the tables, or as a role with what migrate" in line
+    assert (
+        "connect as the owner of the tables, or as a role with the rights that migrate"
+        in line
+    )
 
 
 # --- the database is silent ---------------------------------------------------------------
@@ -153,7 +158,7 @@ def test_the_user_may_not_write(
 
 @contextmanager
 def silent_server() -> Iterator[int]:
-    """A server that accepts and never answers; yields its port."""
+    """A server that accepts connections and never answers; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -185,9 +190,9 @@ def test_the_server_goes_silent_after_the_login(
 
 
 def test_sigterm_ends_a_start_that_waits(backend: Recorder) -> None:
-    """uvicorn waits for the end of the start, which connect_timeout bounds to 5 s."""
+    """uvicorn waits for the end of the start, which connect_timeout limits to 5 s."""
     with silent_server() as port:
-        start = FailedStart(backend, f"postgresql://u@127.0.0.1:{port}/d", within=8)
+        start = FailedStart(backend, f"postgresql://u@127.0.0.1:{port}/d")
         with start:
             start.running.process.terminate()
 
@@ -252,7 +257,7 @@ LATE = {
 
 @pytest.fixture
 def with_expired_worker(url: str) -> str:
-    """A row that the first heartbeat deletes, and so waits for while it is locked."""
+    """A row that the first heartbeat deletes; it waits while the row is locked."""
     query(
         url,
         "INSERT INTO billing_workers (worker_id, tags, queues, last_seen, expires_at) "
@@ -288,7 +293,7 @@ def test_the_database_is_silent_while_the_service(
         FailedStart(
             backend,
             url.replace(str(server.port), str(silent.port)),
-            # Of a transaction that cannot be rolled back.
+            # psycopg's warning for a transaction that cannot be rolled back.
             routine=("WARNING psycopg: error ignored in rollback",),
         ) as start,
     ):

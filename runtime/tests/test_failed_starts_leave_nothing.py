@@ -1,4 +1,4 @@
-"""A start that is cancelled, wherever it is, leaves no connection, task or thread behind."""
+"""A start that is cancelled at any point leaves no connection, task or thread behind."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def start_and_stop(number: int) -> bool:
-    """Starts the workers, cancelled at a suspension; whether it was reached."""
+    """Starts the workers, cancelled at a suspension; returns whether it was reached."""
     stack = initialize_workers()
     if await cancelled(stack.__aenter__(), number):
         return True
@@ -24,14 +24,14 @@ async def start_and_stop(number: int) -> bool:
 
 
 def running() -> set[asyncio.Task[Any] | threading.Thread]:
-    """The tasks, and the threads that watch workers: those of other tests' services too."""
+    """The tasks, and the watchdog threads of all services, even those of other tests."""
     threads = threading.enumerate()
     watching = {each for each in threads if each.name == "workers-watchdog"}
     return asyncio.all_tasks() | watching
 
 
 def left_over(url: str, before: set[asyncio.Task[Any] | threading.Thread]) -> list[str]:
-    """What a start left behind: connections, tasks and threads."""
+    """The connections, tasks and threads that a start left behind."""
     return [
         *([f"{number} connections"] if (number := connections_to(url)) else []),
         *(repr(each) for each in running() - before),
@@ -41,7 +41,7 @@ def left_over(url: str, before: set[asyncio.Task[Any] | threading.Thread]) -> li
 async def nothing_is_left(
     url: str, before: set[asyncio.Task[Any] | threading.Thread]
 ) -> list[str]:
-    """What is still left after ten seconds."""
+    """The same, after waiting up to ten seconds for their end."""
     for _ in range(500):
         if not (left := left_over(url, before)):
             return []

@@ -55,7 +55,7 @@ async def test_sentry_has_each_failure_once(chancy: Chancy) -> None:
         events.append(event)
 
     with sentry_sdk.isolation_scope():
-        # Without what drops a second event of one exception: the line must not make one.
+        # Without Sentry's deduplication: the log line itself must not become a second event.
         sentry_sdk.init(
             "http://key@127.0.0.1:9/1",
             before_send=keep,

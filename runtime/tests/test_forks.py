@@ -1,4 +1,4 @@
-"""A program that tests start as a fork is what it is in a process of its own."""
+"""A program that tests start as a fork behaves like one in a process of its own."""
 
 import json
 import os
@@ -13,13 +13,13 @@ import pytest
 from harness.commands import environment, run, start, wait_for
 from harness.forks import FORKS, Fork
 
-# What ends in "workers" starts as the commands of a service do.
+# A module whose name ends in "workers" starts like the commands of a service.
 COMMAND = (sys.executable, "-m", "shop.workers")
 PROGRAM = """\
 import json, os, signal, sys
 
-told = [__name__, __spec__.name, sys.argv, sys.path[0], os.getcwd(), sys.stdin.read()]
-print(json.dumps([*told, sorted(os.environ.items())]))
+context = [__name__, __spec__.name, sys.argv, sys.path[0], os.getcwd(), sys.stdin.read()]
+print(json.dumps([*context, sorted(os.environ.items())]))
 print("to the other stream", file=sys.stderr)
 if sys.argv[1:] == ["wait"]:
     print("waits", flush=True)
@@ -44,18 +44,18 @@ def forks(request: pytest.FixtureRequest) -> Iterator[bool]:
     FORKS.on = was
 
 
-def test_it_sees_and_says_the_same(folder: Path, forks: bool) -> None:
+def test_it_has_the_same_environment_and_output(folder: Path, forks: bool) -> None:
     env = environment(TEA="é")
 
     ended = run(*COMMAND, "a b", cwd=folder, env=env, check=False)
 
     main = str(folder / "shop" / "workers" / "__main__.py")
-    *told, seen = json.loads(ended.stdout)
-    assert told == [
+    *context, seen = json.loads(ended.stdout)
+    assert context == [
         *("__main__", "shop.workers.__main__", [main, "a b"]),
         *(str(folder), str(folder), ""),
     ]
-    # Sentry's SDK adds its own where another test has set it up in this process.
+    # Sentry's SDK adds variables of its own if another test has set it up in this process.
     of_sentry = {"SUBPROCESS_BAGGAGE", "SUBPROCESS_SENTRY_TRACE"}
     assert {name: value for name, value in seen if name not in of_sentry} == env
     assert (ended.returncode, ended.stderr) == (7, "to the other stream\n")
@@ -69,7 +69,7 @@ def test_an_error_is_a_traceback_and_the_status_1(folder: Path, forks: bool) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_is_told_as_subprocess_tells_it(
+def test_a_signal_has_the_status_of_subprocess(
     number: int, folder: Path, forks: bool
 ) -> None:
     log = folder / "log"
@@ -78,7 +78,7 @@ def test_a_signal_is_told_as_subprocess_tells_it(
         process = start(
             [*COMMAND, "wait"], folder, environment(), session=True, **where
         )
-    wait_for(lambda: "waits" in log.read_text(), timeout=60, what="the program")
+    wait_for(lambda: "waits" in log.read_text(), what="the program")
 
     assert process.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):
@@ -89,7 +89,9 @@ def test_a_signal_is_told_as_subprocess_tells_it(
     assert process.wait(60) == -number == process.returncode
 
 
-def test_what_changes_python_itself_is_no_fork(folder: Path) -> None:
+def test_a_program_is_not_forked_if_its_environment_changes_python(
+    folder: Path,
+) -> None:
     with (folder / "log").open("wb") as stream:
         process = start(
             COMMAND,
@@ -111,7 +113,7 @@ def test_what_changes_python_itself_is_no_fork(folder: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_what_chancy_workers_runs_as_python_ends_as_python_does(
+def test_python_in_a_fork_of_chancy_workers_ends_like_python(
     command: list[str], tmp_path: Path
 ) -> None:
     forked, plain = (

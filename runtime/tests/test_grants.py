@@ -1,4 +1,4 @@
-"""Roles with what `migrate --print-grants` prints push and work, and can do nothing else."""
+"""Roles with the rights of `migrate --print-grants` can push and work, and nothing else."""
 
 import asyncio
 import logging
@@ -63,7 +63,7 @@ def app_of(url: str, user: str | None = None, **options: Any) -> Chancy:
 
 
 def print_grants(url: str, workers: Commands) -> Ended:
-    # The other plugins are those of each service.
+    # The other plugins are in each service.
     return workers("migrate", "--print-grants", url=url, plugins=plugins()[4:])
 
 
@@ -75,7 +75,7 @@ def server_with_roles() -> Iterator[str]:
 
 @pytest.fixture
 def url(server_with_roles: str, workers: Commands) -> Iterator[str]:
-    """A database with the tables, one of the service itself, and the two roles."""
+    """A database with the tables, a table of the service, and the two roles."""
     with database(server_with_roles) as url:
         asyncio.run(migrate(app_of(url)))
         query(url, "CREATE TABLE orders (id int)")
@@ -91,7 +91,7 @@ def url(server_with_roles: str, workers: Commands) -> Iterator[str]:
 
 
 def refused(url: str, user: str, *statements: str) -> list[str]:
-    """Those of the statements that a role may not run."""
+    """The statements that a role may not run."""
     found = []
     as_user = url_of(url, str(conninfo_to_dict(url)["dbname"]), user)
     with psycopg.connect(as_user, autocommit=True) as connection:
@@ -209,7 +209,7 @@ def test_a_worker_works_and_can_do_nothing_else(
     assert refused(url, WORKER, *statements) == statements
 
 
-def test_a_pusher_s_metrics_show_what_waits(url: str) -> None:
+def test_a_pusher_s_metrics_show_waiting_jobs(url: str) -> None:
     async def scrape() -> bytes:
         app = app_of(url, PUSHER, mode="push")
         plugin = PrometheusPlugin(service="billing")
@@ -252,7 +252,7 @@ def test_a_worker_s_role_serves_the_commands(
     assert (done.status, done.errors) == (0, "")
 
 
-def test_a_command_that_a_role_may_not_run_names_one_that_may(
+def test_a_command_that_a_role_may_not_run_names_a_role_that_may(
     url: str, workers: Commands
 ) -> None:
     as_pusher = url_of(url, str(conninfo_to_dict(url)["dbname"]), PUSHER)
@@ -261,7 +261,9 @@ def test_a_command_that_a_role_may_not_run_names_one_that_may(
 
     assert done.status == 1
     assert "permission denied for table billing_workers" in done.errors
-    assert "or as a role with what migrate --print-grants prints" in done.errors
+    assert (
+        "or as a role with the rights that migrate --print-grants prints" in done.errors
+    )
 
 
 def test_neither_can_migrate_or_be_mistaken_for_the_other(url: str) -> None:

@@ -1,4 +1,4 @@
-"""One variable says what a process does with the workers."""
+"""One variable sets whether a process runs the workers, only pushes, or neither."""
 
 from collections.abc import Iterator
 
@@ -45,7 +45,7 @@ def test_another_value_is_named_with_what_to_write(
 
     assert str(error.value) == (
         f"WORKERS_MODE is {value!r}, which is not a mode: set it to run, push or off, "
-        "or unset it for what the service chose"
+        "or unset it for the service's own mode"
     )
 
 

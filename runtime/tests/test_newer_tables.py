@@ -1,10 +1,10 @@
-"""In a rollout the tables are migrated first, and old processes go on on new tables."""
+"""In a rollout the tables are migrated first; old processes keep working on new tables."""
 
 from harness.databases import query, tables
 from harness.recorder import Recorder, make_tables
 from harness.services import alarms
 
-# So many that each connection of the pool has prepared what it is asked.
+# Enough that each connection of the pool has prepared its statements.
 JOBS = 40
 
 

@@ -1,4 +1,4 @@
-"""Where WORKERS_MODE is off, a start touches no database, and a test can see what is pushed."""
+"""If WORKERS_MODE is off, a start touches no database, and a test can see pushed jobs."""
 
 import functools
 import socket
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.anyio
 
 JOB = succeeds.job.with_kwargs(text="hello")
 SENTENCE = (
-    "WORKERS_MODE is off and no database is used: set it to run or push, or let the test "
-    "record what is pushed with the fixture pushed of chancy_runtime.testing"
+    "WORKERS_MODE is off, so no database is used: set it to run or push, or let the test "
+    "record pushed jobs with the fixture pushed of chancy_runtime.testing"
 )
 
 
@@ -72,7 +72,7 @@ STARTS = [
 
 
 @pytest.mark.parametrize("start", STARTS, ids=["one", "may wait for it", "two workers"])
-async def test_a_start_asks_no_database_and_is_over_at_once(
+async def test_a_start_queries_no_database_and_ends_at_once(
     untouched: None, start: Callable[[], AbstractAsyncContextManager[None]]
 ) -> None:
     async with start():
@@ -104,7 +104,7 @@ def test_a_start_needs_no_url_and_fetches_no_secret(
 
 
 @pytest.mark.parametrize("name", ["WORKERS_DATABASE_URL", "DATABASE_URL"])
-def test_a_url_that_is_there_is_still_the_one_of_the_service_s_own_pool(
+def test_a_url_that_is_set_is_still_used_for_the_service_s_own_pool(
     off: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "postgres://localhost/orders")
@@ -115,7 +115,7 @@ def test_a_url_that_is_there_is_still_the_one_of_the_service_s_own_pool(
 
 
 def test_an_app_is_not_ready_while_its_workers_are_off(untouched: None) -> None:
-    """Set by mistake where requests arrive, it has to be seen."""
+    """If it is set by mistake in production, the probe must show it."""
     app = FastAPI()
     app.include_router(health_router(get_chancy))
     app.include_router(workers_router(initialize_workers))
@@ -159,7 +159,7 @@ async def sync_push_many_ex(chancy: Chancy, jobs: list[Any]) -> list[Reference]:
     return chancy.sync_push_many_ex(FAKE_CURSOR, jobs)
 
 
-# Where the service has no database, its tests have no cursor of one either.
+# If the service has no database, its tests have no real cursor either.
 FAKE_CURSOR: Any = object()
 PUSHES: dict[str, Callable[[Chancy, list[Any]], Awaitable[list[Reference]]]] = {
     "push": lambda chancy, jobs: push_each(chancy.push, jobs),
@@ -176,7 +176,9 @@ JOBS = [JOB, JOB.with_queue("mail").with_unique_key("once"), succeeds]
 
 
 @pytest.mark.parametrize("way", list(PUSHES))
-async def test_a_push_raises_one_sentence(untouched: None, way: str) -> None:
+async def test_a_push_raises_an_error_with_the_way_out(
+    untouched: None, way: str
+) -> None:
     async with initialize_workers():
         with pytest.raises(WorkersError) as error:
             await PUSHES[way](get_chancy(), JOBS)
@@ -184,7 +186,7 @@ async def test_a_push_raises_one_sentence(untouched: None, way: str) -> None:
     assert str(error.value) == SENTENCE
 
 
-async def test_what_else_needs_the_database_raises_it_too(untouched: None) -> None:
+async def test_other_uses_of_the_database_raise_the_same_error(untouched: None) -> None:
     async with initialize_workers():
         for call in (
             get_chancy().get_all_queues(),
@@ -214,7 +216,7 @@ async def test_each_push_is_recorded(
 def test_pushes_of_the_app_s_own_thread_are_recorded(
     untouched: None, pushed: list[Job]
 ) -> None:
-    """In tests that are not asynchronous, of routes that are and of those that are not."""
+    """In synchronous tests of asynchronous and of synchronous routes."""
     app = FastAPI()
     app.include_router(workers_router(initialize_workers))
 
@@ -272,5 +274,5 @@ async def test_nothing_that_is_recorded_reaches_workers_that_run(
 
 
 async def test_a_job_is_run_or_recorded(pushed: list[Job], run_job: RunJob) -> None:
-    with pytest.raises(pytest.fail.Exception, match="a test uses run_job or pushed"):
+    with pytest.raises(pytest.fail.Exception, match="use either run_job or pushed"):
         await run_job(JOB)

@@ -1,4 +1,4 @@
-"""What is seen and done from a shell, beside running workers."""
+"""The commands that show and change jobs and queues, beside running workers."""
 
 import argparse
 import asyncio
@@ -49,7 +49,7 @@ FAILURE = '[{"attempt": 0, "traceback": "Traceback (most recent call last):\\n' 
 
 
 def add(url: str, **columns: object) -> str:
-    """Adds a job as if it had come to its state; returns its id."""
+    """Adds a job in a state; returns its id."""
     values = {
         "func": "operated_service.succeeds",
         "queue": "async",
@@ -77,12 +77,12 @@ def job(url: str, id: str, columns: str = "state") -> tuple[Any, ...]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 
 
-# --- what is shown -------------------------------------------------------------------
+# --- listings ------------------------------------------------------------------------
 
 
 def test_jobs_are_filtered_and_counted(migrated_url: str, workers: Commands) -> None:
@@ -123,7 +123,7 @@ def test_a_failed_job_is_shown_with_its_error_and_times_in_utc(
     assert head.split()[:2] == ["ID", "STATE"] and "DUE" not in head
     assert head.index("ERROR") == line.index("RuntimeError")
     assert line.startswith(id) and "2026-01-02T02:04:05Z" in line
-    # What could change what the terminal shows is written out.
+    # Control characters for the terminal are escaped.
     assert line.endswith("RuntimeError: no\\x1b[2J money")
     in_full = workers("jobs", id, url=migrated_url).output
     assert '  File "billing.py", line 1, in run\n' in in_full
@@ -135,7 +135,7 @@ def test_a_failed_job_is_shown_with_its_error_and_times_in_utc(
     )
 
 
-def test_queues_tell_what_waits_for_how_long(
+def test_queues_show_how_many_jobs_wait_and_for_how_long(
     migrated_url: str, workers: Commands
 ) -> None:
     query(
@@ -185,7 +185,7 @@ def test_queues_tell_what_waits_for_how_long(
 async def test_a_job_waits_from_its_push_and_not_from_the_start_of_the_process(
     tables: str, workers: Commands
 ) -> None:
-    """The time in a job is that of its decorator where nobody set one."""
+    """By default, scheduled_at is the time at which the decorator ran."""
     decorated = succeeds.job.with_scheduled_at(datetime.now(UTC) - timedelta(hours=5))
     async with plain_chancy(tables) as chancy:
         await chancy.push(decorated)
@@ -197,7 +197,7 @@ async def test_a_job_waits_from_its_push_and_not_from_the_start_of_the_process(
     assert queue["oldest_due_seconds"] < 600
 
 
-def test_tables_without_the_indexes_say_what_is_not_counted(
+def test_on_tables_without_the_indexes_it_says_which_jobs_are_not_counted(
     migrated_url: str, workers: Commands
 ) -> None:
     query(migrated_url, "DROP INDEX billing_runtime_jobs_later")
@@ -234,7 +234,7 @@ def test_no_listing_reads_a_deep_queue_to_its_end(
     assert counts == [most] * 15
     text = workers("queues", url=migrated_url).output
     assert text.count(f"{most}+") == 15
-    # Statistics by which it would be quickest to read the table from its start.
+    # With these statistics the planner would read the table from its start.
     query(migrated_url, "UPDATE billing_jobs SET state = 'failed'")
     query(migrated_url, "ANALYZE billing_jobs")
     query(migrated_url, "UPDATE billing_jobs SET state = 'succeeded'")
@@ -283,7 +283,7 @@ def buffers(url: str, query: bytes, values: dict[str, Any]) -> int:
     ],
 )
 def test_jobs_are_found_by_an_index(typed: str, deep_url: str) -> None:
-    """To read the table is 1,500 buffers; to walk along an index of it, 80,000."""
+    """Reading the table takes 1,500 buffers; walking along one of its indexes, 80,000."""
     parser = argparse.ArgumentParser()
     filters.add_filters(parser, states=listings._STATES, usual="all", limit=50)
     arguments = parser.parse_args(typed.split())
@@ -396,7 +396,7 @@ def test_jobs_are_retried_by_a_filter_up_to_the_limit(
     assert job(migrated_url, waiting) == ("pending",)
 
 
-def test_of_several_with_one_unique_key_the_newest_runs_again(
+def test_of_several_jobs_with_one_unique_key_the_newest_runs_again(
     migrated_url: str, workers: Commands
 ) -> None:
     ids = sorted(
@@ -447,7 +447,7 @@ def test_two_retries_at_once_are_one(
     retried = [json.loads(each.stdout) for each in ended]
     assert sorted(each["retried"] for each in retried) == [[], [id]]
     (left,) = [left["reason"] for each in retried for left in each["left"]]
-    assert left == "it has changed meanwhile"
+    assert left == "it has changed since it was found"
 
 
 def test_a_key_that_is_pushed_at_the_same_time_is_not_an_error(
@@ -504,16 +504,16 @@ def test_jobs_that_wait_are_cancelled_and_ended_ones_stay(
 
 
 @pytest.mark.parametrize(
-    ("slow", "says"),
+    ("slow", "expected"),
     [
         (waits, "is interrupted at its next await"),
-        (waits_in_a_thread, "runs to its end, since a thread cannot be interrupted"),
+        (waits_in_a_thread, "runs to its end, because a thread cannot be interrupted"),
         (waits_in_a_process, "is interrupted"),
     ],
 )
-async def test_a_running_job_is_cancelled_as_its_executor_can(
+async def test_a_running_job_is_cancelled_if_its_executor_can(
     slow: Any,
-    says: str,
+    expected: str,
     tables: str,
     workers: Commands,
     tmp_path: Path,
@@ -533,27 +533,27 @@ async def test_a_running_job_is_cancelled_as_its_executor_can(
                 await until(lambda: worker.cancelled)
                 end_of_threads.set()
             await until(lambda: not any(map(len, executor.values())))
-        # The slot is free, and what the job returned is not saved.
+        # The slot is free, and the job's result is not saved.
         next_id = str((await worker.chancy.push(succeeds)).identifier)
         await until(lambda: job(tables, next_id) == ("succeeded",))
         await worker.flush()
 
     assert (ended.status, ended.errors) == (0, "")
     assert ended.output.startswith(
-        f"cancelled 1 job\n1 of them was running, and {says}"
+        f"cancelled 1 job\n1 of them was running, and {expected}"
     )
     state, attempts, errors = job(tables, id, "state, attempts, errors")
     assert (state, attempts) == ("failed", 0)
     assert [each["traceback"] for each in errors] == ["cancelled by the command cancel"]
-    told = [each for each in caplog.records if id in each.getMessage()]
-    assert [each for each in told if each.levelno > logging.INFO] == []
+    records = [each for each in caplog.records if id in each.getMessage()]
+    assert [each for each in records if each.levelno > logging.INFO] == []
     assert events == []
     assert worker.cancelled == set()
 
 
 @asynccontextmanager
 async def sentry(events: list[object]) -> AsyncIterator[None]:
-    """Keeps what would be sent to Sentry in the block."""
+    """Collects the events that the block would send to Sentry."""
 
     def keep(event: Any, _hint: Any) -> None:
         events.append(event)
@@ -580,14 +580,14 @@ def test_a_job_that_ends_while_it_is_cancelled_stays_as_it_ended(
         ended = cancelled.result()
 
     assert (ended.status, ended.output) == (1, "cancelled 0 jobs\n")
-    assert ended.errors == f"left {id} alone: it has changed meanwhile\n"
+    assert ended.errors == f"left {id} alone: it has changed since it was found\n"
     assert job(migrated_url, id) == ("succeeded",)
 
 
 # --- purge ---------------------------------------------------------------------------
 
 
-def test_purge_deletes_what_is_done_and_nothing_that_runs(
+def test_purge_deletes_ended_jobs_and_no_running_ones(
     migrated_url: str, workers: Commands
 ) -> None:
     ids = {
@@ -632,7 +632,7 @@ def test_purge_asks_first(
     refused = workers("purge", "--queue", "async", url=migrated_url)
     assert (refused.status, refused.output) == (1, "")
     assert "Delete 3 jobs (2 failed, 1 succeeded) of billing_* at " in refused.errors
-    assert "nothing was deleted, since the answer was not yes" in refused.errors
+    assert "nothing was deleted, because the answer was not yes" in refused.errors
 
     answer("yes")
     purged = workers("purge", "--queue", "async", url=migrated_url)
@@ -693,7 +693,9 @@ def test_a_pause_may_end_by_itself_on_the_clock_of_the_server(
     assert paused.json == {"paused": ["async"], "resume_at": resume_at}
 
 
-def test_workers_are_told_of_each_change(migrated_url: str, workers: Commands) -> None:
+def test_workers_are_notified_of_each_change(
+    migrated_url: str, workers: Commands
+) -> None:
     query(migrated_url, "INSERT INTO billing_queues (name) VALUES ('async')")
     failed, waiting = add(migrated_url, state="failed"), add(migrated_url)
     with psycopg.connect(migrated_url, autocommit=True) as connection:
@@ -705,12 +707,12 @@ def test_workers_are_told_of_each_change(migrated_url: str, workers: Commands) -
             "resume async",
         ):
             assert workers(*command.split(), url=migrated_url).status == 0
-        told = [
+        notified = [
             json.loads(each.payload)
-            for each in connection.notifies(timeout=30, stop_after=4)
+            for each in connection.notifies(timeout=60, stop_after=4)
         ]
 
-    assert told == [
+    assert notified == [
         {"t": "queue.pushed", "q": "async"},
         {"t": "job.cancelled", "j": waiting},
         {"t": "queue.paused", "q": "async"},
@@ -740,11 +742,11 @@ def test_an_unknown_queue_is_named_and_no_other_is_changed(
     ]
 
 
-# --- what is wrong -------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         ("retry", "say which jobs: by their ids, or with --state, --queue"),
         ("cancel --state failed", "invalid choice: 'failed'"),
@@ -762,12 +764,12 @@ def test_an_unknown_queue_is_named_and_no_other_is_changed(
     ],
 )
 def test_bad_usage_has_the_status_2(
-    arguments: str, says: str, workers: Commands
+    arguments: str, expected: str, workers: Commands
 ) -> None:
     ended = workers(*arguments.split(), url="postgresql://127.0.0.1:1/nowhere")
 
     assert ended.status == 2
-    assert says in " ".join(ended.errors.split())
+    assert expected in " ".join(ended.errors.split())
 
 
 COMMANDS = (
@@ -777,7 +779,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_tables_that_are_not_there_are_one_line(
+def test_missing_tables_are_one_line(
     command: str, database_url: str, workers: Commands
 ) -> None:
     ended = workers(*command.split(), url=database_url)
@@ -817,10 +819,10 @@ def test_a_statement_that_takes_too_long_says_what_to_do(
     assert "name fewer jobs with --queue, --state or --limit" in line
 
 
-def test_a_reader_that_goes_ends_the_program_without_a_traceback(
+def test_a_closed_pipe_ends_the_program_without_a_traceback(
     migrated_url: str, backend: Recorder
 ) -> None:
-    """The service is as an older release rendered it."""
+    """With the service of an older release."""
     for _ in range(2):
         add(migrated_url)
     command = [sys.executable, "-m", "app.billing.workers", "jobs"]

@@ -5,7 +5,9 @@ from typing import Any
 
 import billing_service
 import pytest
-from chancy.executors import asyncex
+from chancy import Reference
+from chancy.executors import asyncex, process, thread
+from chancy.executors.base import Executor
 from chancy_runtime import (
     AsyncExecutor,
     Chancy,
@@ -90,29 +92,117 @@ async def test_each_job_of_a_queue_succeeds_and_not_only_the_first(
         assert ended.state == QueuedJob.State.SUCCEEDED, ended.errors
 
 
-class OnChancys(asyncex.AsyncExecutor):
+class OnChancysAsync(asyncex.AsyncExecutor):
     """An executor that a team derived from Chancy's class."""
 
+    async def _job_wrapper(self, job: QueuedJob) -> None:
+        wrapped.append(job.func)
+        await super()._job_wrapper(job)
 
-async def test_one_without_the_protection_is_named_with_what_to_derive_from(
+
+class OnChancysThreads(thread.ThreadedExecutor):
+    """The same for threads."""
+
+    @classmethod
+    def get_function_and_kwargs(
+        cls, job: QueuedJob
+    ) -> tuple[Callable[..., Any], dict[str, Any]]:
+        return leaves_sync, {}
+
+
+class OnChancysProcesses(process.ProcessExecutor):
+    """The same for child processes."""
+
+    @classmethod
+    def get_function_and_kwargs(
+        cls, job: QueuedJob
+    ) -> tuple[Callable[..., Any], dict[str, Any]]:
+        return with_database(*super().get_function_and_kwargs(job))
+
+
+class OnExecutor(Executor):
+    """An executor that a team derived from Chancy's base class."""
+
+    async def push(self, job: QueuedJob) -> None:
+        await self.on_job_completed(job=job)
+
+    async def stop(self) -> None: ...
+
+    async def cancel(self, ref: Reference) -> None: ...
+
+    def get_running_jobs(self) -> list[QueuedJob]:
+        return []
+
+    def get_default_concurrency(self) -> int:
+        return 1
+
+    def __len__(self) -> int:
+        return 0
+
+
+wrapped: list[str] = []
+
+
+@job(queue="own")
+async def leaves() -> None:
+    raise SystemExit(3)
+
+
+@job(queue="own")
+def leaves_sync(**_: str) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [
+        ("OnChancysAsync", leaves),
+        ("OnChancysThreads", leaves_sync),
+        ("OnChancysProcesses", leaves_sync),
+    ],
+)
+async def test_one_that_is_derived_from_chancys_has_the_protection(
+    kind: str,
+    function: Any,
+    tables: str,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = Queue("own", executor=f"{__name__}.{kind}", eager_polling=True)
+    monkeypatch.setattr(billing_service, "QUEUES", [own])
+
+    async with service.running() as running:
+        ended = await running.wait_for_job(await running.push(function), timeout=60)
+
+    assert ended
+    assert "JobExit: the job raised SystemExit" in ended.errors[0]["traceback"]
+    assert not [text for text in caplog.messages if "not derived from" in text]
+    assert wrapped == [f"{__name__}.leaves"] * (kind == "OnChancysAsync")
+    wrapped.clear()
+
+
+async def test_an_unprotected_executor_is_named_with_the_classes_to_derive_from(
     tables: str,
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     own = Queue("own", executor=f"{__name__}.InjectingAsync")
-    foreign = Queue("foreign", executor=f"{__name__}.OnChancys", eager_polling=True)
+    foreign = Queue("foreign", executor=f"{__name__}.OnExecutor", eager_polling=True)
     monkeypatch.setattr(billing_service, "QUEUES", [own, foreign])
 
     async with service.running() as running:
         pushed = await running.push(
             billing_service.succeeds.job.with_kwargs(text="hello").with_queue("foreign")
         )
-        ended = await running.wait_for_job(pushed, timeout=30)
+        ended = await running.wait_for_job(pushed, timeout=60)
 
     assert ended and ended.state == QueuedJob.State.SUCCEEDED
     (line,) = [text for text in caplog.messages if "not derived from" in text]
-    assert line.startswith(f"the queue foreign runs its jobs with {__name__}.OnChancys")
+    assert line.startswith(
+        f"the queue foreign runs its jobs with {__name__}.OnExecutor"
+    )
     assert "Derive it from AsyncExecutor" in line
 
 

@@ -1,6 +1,7 @@
 """Workers in a process of their own: the command `run`, its exit status, logs and tags."""
 
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.commands import wait_for
+from harness.commands import run, wait_for
 from harness.databases import query
 from harness.probes import readiness, wait_until_ready
 from harness.recorder import (
@@ -51,7 +52,7 @@ ONE_WORKER = "        async with Worker(chancy, register_signal_handlers=False):
 FAILING_JOB = RECORDING_JOB.replace(
     "    await asyncio.sleep(seconds)\n", '    raise RuntimeError("no digest")\n'
 )
-# A job that stops the Workers, which nobody but a signal should.
+# A job that stops the Workers, which only a signal should do.
 STOPPING_JOB = RECORDING_JOB.replace(
     "    await asyncio.sleep(seconds)\n",
     """    from app.billing.workers.chancy_instance import get_chancy
@@ -69,7 +70,7 @@ def url(migrated_url: str) -> str:
 
 @pytest.fixture(scope="module")
 def of_both(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    """A backend that runs a light queue in the API, and a heavy one apart."""
+    """A backend that runs a light queue in the API, and a heavy queue in its own process."""
     both = recorder(tmp_path_factory.mktemp("both") / "backend", QUEUES=QUEUES)
     both.edit(INITIALIZATION, ONE_WORKER, TWO_WORKERS)
     return both
@@ -84,7 +85,7 @@ def workers(url: str) -> list[tuple[Any, ...]]:
     return query(url, "SELECT worker_id FROM billing_workers")
 
 
-def test_what_an_api_pushes_runs_in_the_process_of_the_workers(
+def test_jobs_of_an_api_run_in_the_process_of_the_workers(
     url: str, tmp_path: Path
 ) -> None:
     backend = recorder(tmp_path / "backend")
@@ -102,7 +103,6 @@ def test_what_an_api_pushes_runs_in_the_process_of_the_workers(
             wait_until_ready(own)
             wait_for(
                 lambda: api.request(f"/jobs/{id}")["state"] == "succeeded",
-                timeout=10,
                 what="the job",
             )
             assert own.request("/health/live") == {"status": "live"}
@@ -151,7 +151,7 @@ def test_light_jobs_run_in_the_api_and_heavy_ones_apart(
             wait_until_executed(both, "heavy")
             own.stop()
         push(url, "heavy again", queue="heavy")
-        # Whichever process a Worker is for, its tags choose it.
+        # --tags selects a Worker by its tags, whichever process it is for.
         with both.apart().service(url, "--tags", "heavy,light") as own:
             wait_until_executed(both, "heavy again")
             wait_until_ready(own)
@@ -172,7 +172,7 @@ def test_light_jobs_run_in_the_api_and_heavy_ones_apart(
         (
             None,
             "every Worker of app.billing.workers is for the API: name the tags of those "
-            "that run here with --tags, which takes light, or give one the process own",
+            "that run here with --tags, which takes light, or give a Worker process='own'",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_process_without_workers_does_not_start(
     with both.apart().service(
         url, *(["--tags", tags] if tags else []), wait=False
     ) as own:
-        assert own.process.wait(30) == 1
+        assert own.process.wait(60) == 1
     assert f"{line}\n" in own.output and "Traceback" not in own.output
     assert workers(url) == []
 
@@ -202,7 +202,7 @@ def test_an_unknown_tag_also_ends_a_process_that_started_without_its_database(
     both.add_import("from chancy_runtime import join_when_database_is_there")
 
     with both.apart().service(url, "--tags", "heavy,other", wait=False) as own:
-        assert own.process.wait(30) == 1
+        assert own.process.wait(60) == 1
     assert "no Worker of app.billing.workers has the tag other" in own.output
     assert "Traceback" not in own.output
     assert workers(url) == []
@@ -222,7 +222,7 @@ def test_a_port_in_use_ends_the_start(backend: Recorder, url: str) -> None:
     with backend.apart().service(url) as first:
         port = first.address.rpartition(":")[2]
         with backend.apart().service(url, "--port", port, wait=False) as second:
-            assert second.process.wait(30) == 1
+            assert second.process.wait(60) == 1
         first.stop()
     assert "already in use" in second.output
     assert workers(url) == []
@@ -236,9 +236,9 @@ def test_workers_that_end_by_themselves_end_the_process(
     with backend.service(url) as own:
         wait_until_ready(own)
         push(url, "stop")
-        assert own.process.wait(30) == 1
+        assert own.process.wait(60) == 1
 
-    assert "the workers have stopped and nobody asked them to" in own.output
+    assert "the workers have stopped without a signal" in own.output
 
 
 def test_results_that_cannot_be_saved_at_the_stop_give_the_status_1(
@@ -252,7 +252,7 @@ def test_results_that_cannot_be_saved_at_the_stop_give_the_status_1(
             wait_until_ready(own)
             server.stop()
             own.process.terminate()
-            assert own.process.wait(30) == 1
+            assert own.process.wait(60) == 1
             server.start()
     assert "the database did not take the worker's last results" in own.output
 
@@ -268,7 +268,7 @@ def test_logs_and_sentry_are_set_up_as_in_the_api(url: str, tmp_path: Path) -> N
                 wait_until_ready(running)
                 push(url, each.process)
                 wait_until_executed(backend, each.process)
-                wait_for(lambda: len(events) == len(sent), timeout=10, what="the event")
+                wait_for(lambda: len(events) == len(sent), what="the event")
                 running.stop()
             (line,) = [x for x in running.output.splitlines() if "no digest" in x]
             assert " ERROR app.billing.workers.jobs: " in line and "\\n" in line
@@ -289,7 +289,7 @@ def test_metrics_are_served_where_the_service_has_the_plugin(
 
     with backend.service(url) as own:
         wait_until_ready(own)
-        with urllib.request.urlopen(f"{own.address}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{own.address}/metrics", timeout=60) as answer:
             assert b"chancy_" in answer.read()
         own.stop()
 
@@ -306,7 +306,7 @@ def test_a_changed_file_starts_them_again(url: str, tmp_path: Path) -> None:
         wait_until_ready(own)
         first = pid()
         worker.write_text(worker.read_text().replace("{note}\\n", "new {note}\\n"))
-        wait_for(lambda: pid() != first, timeout=20, what="the second start")
+        wait_for(lambda: pid() != first, what="the second start")
         push(url, "job")
         wait_until_executed(backend, "new job")
         own.stop()
@@ -347,10 +347,13 @@ def as_v0_6_rendered_it(backend: Recorder) -> None:
     ("change", "line"),
     [
         (without_uvicorn, "needs uvicorn: uv add fastapi uvicorn"),
-        (as_v0_6_rendered_it, "does not pass to main(): run chancy-workers update"),
+        (
+            as_v0_6_rendered_it,
+            "does not pass them to main(): run chancy-workers update",
+        ),
     ],
 )
-def test_what_is_missing_is_named_in_one_line(
+def test_a_missing_part_is_named_in_one_line(
     change: Callable[[Recorder], None], line: str, backend: Recorder, tmp_path: Path
 ) -> None:
     backend = backend.copy(tmp_path / "backend")
@@ -359,5 +362,87 @@ def test_what_is_missing_is_named_in_one_line(
     result = command(backend, "postgresql://u@127.0.0.1:1/d")
 
     assert result.returncode == 1
-    (told,) = result.stderr.splitlines()
-    assert told.startswith("python -m app.billing.workers: run ") and line in told
+    (message,) = result.stderr.splitlines()
+    assert message.startswith("python -m app.billing.workers: run ") and line in message
+
+
+PROGRAM = """
+import builtins
+from contextlib import asynccontextmanager
+
+from chancy_runtime import WorkersError
+from chancy_runtime.cli import main
+
+
+@asynccontextmanager
+async def initialize_workers():
+    raise WorkersError(f"the app is {builtins.app}")
+    yield
+
+
+main(
+    print,
+    __package__,
+    initialize_workers=initialize_workers,
+    get_chancy=print,
+    app_module="app.billing.main",
+)
+"""
+ELSEWHERE = (
+    "which is in app/billing: the API is started there and has the workers as workers"
+)
+
+
+@pytest.mark.parametrize(
+    ("folder", "package", "imports", "line"),
+    [
+        (".", "app.billing.workers", "from . import config", "app is app.billing.main"),
+        ("app", "billing.workers", "import billing.config", "app is billing.main"),
+        ("app/billing", "workers", "import config, workers", "app is main"),
+        (
+            ".",
+            "app.billing.workers",
+            "import workers.jobs",
+            f"app.billing.main imports workers, {ELSEWHERE}, and here they are "
+            "app.billing.workers. Run this command there too: cd app/billing && python -m "
+            "workers run",
+        ),
+        (".", "app.billing.workers", "import config", f"imports config, {ELSEWHERE}"),
+        (
+            ".",
+            "app.billing.workers",
+            "import billing.config",
+            "there too: cd app && python -m billing.workers run",
+        ),
+        (
+            "app/billing",
+            "workers",
+            "from . import config",
+            "run this command in the folder that has app/, as python -m "
+            "app.billing.workers run",
+        ),
+        (".", "app.billing.workers", "import other", "No module named 'other'"),
+    ],
+)
+def test_the_app_is_imported_as_the_api_imports_it_or_the_right_start_is_named(
+    folder: str, package: str, imports: str, line: str, tmp_path: Path
+) -> None:
+    for name, text in {
+        "main.py": f"import builtins\nbuiltins.app = __name__\n{imports}",
+        "config.py": "",
+        "workers/__init__.py": "",
+        "workers/__main__.py": PROGRAM,
+    }.items():
+        path = tmp_path / "app" / "billing" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    result = run(
+        *(sys.executable, "-m", package, "run", "--port", "0"),
+        cwd=tmp_path / folder,
+        check=False,
+    )
+
+    assert result.returncode == 1 and line in result.stderr
+    refused = not line.startswith(("app is ", "No module"))
+    assert ("Traceback" in result.stderr) is not refused

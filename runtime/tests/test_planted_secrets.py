@@ -1,4 +1,4 @@
-"""What a team does not want to read elsewhere stays where the team put it."""
+"""Secrets stay where the team put them."""
 
 import asyncio
 import json
@@ -83,7 +83,7 @@ def fails_in_process(*, secret: str) -> None:
 
 
 class BadHook(Plugin):
-    """A plugin of the team's with a bug."""
+    """A plugin of the team with a bug."""
 
     @staticmethod
     def get_identifier() -> str:
@@ -158,7 +158,7 @@ async def bad_rows(url: str) -> None:
 
 
 async def run_everything(url: str, server: Cluster) -> list[str]:
-    """Runs jobs of each kind and an outage; returns what the routes answer."""
+    """Runs jobs of each kind, then an outage; returns the answers of the routes."""
     answers = []
     async with working(url) as app:
         web = FastAPI()
@@ -229,7 +229,7 @@ def test_secrets_are_where_the_team_put_them_and_nowhere_else(
             sentry_sdk.init(dsn="")
     printed = capfd.readouterr()
 
-    # The text of an exception is what its job has to say.
+    # Only the text of an exception may be there: it is the job's own message.
     for text in (*caplog.messages, caplog.text, printed.out, printed.err):
         assert found_in(text) <= {EXCEPTION}
     assert found_in("".join(answers)) == set()
@@ -242,13 +242,13 @@ def test_secrets_are_where_the_team_put_them_and_nowhere_else(
     for event in events:
         for frame in frames_of(event):
             of_the_team = frame.get("module") == HERE
-            # The frame of a thread may still have its exception.
+            # The frame of a thread may still hold its exception.
             allowed = SECRETS - {PASSWORD} if of_the_team else {EXCEPTION}
             leaked = found_in(json.dumps(frame.get("vars", {}), default=str)) - allowed
             assert not leaked, (frame.get("module"), frame["function"], leaked)
             frame.pop("vars", None)
         assert found_in(json.dumps(event, default=str)) <= {EXCEPTION}
-    # What is passed to a job is in its row, and what it raises; a result is nowhere.
+    # The row has a job's arguments and the errors that it raised, but not its result.
     for table in tables(url):
         rows = query(url, f"SELECT * FROM {table}")
         held = found_in(str(rows))

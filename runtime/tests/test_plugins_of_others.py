@@ -1,4 +1,4 @@
-"""Plugins and tasks that a team writes as Chancy documents them."""
+"""Plugins and tasks of a team, written as Chancy documents them."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ class Base(Plugin):
 async def working(
     *plugins: Plugin, before: Callable[[Chancy], None] = lambda _: None, **options: Any
 ) -> AsyncIterator[Worker]:
-    """A Worker of the service with further plugins, listed before the service's own."""
+    """A Worker of the service with more plugins, listed before the service's own."""
     chancy = create_chancy()
     own = dict(chancy.plugins)
     chancy.plugins.clear()
@@ -48,7 +48,7 @@ async def working(
 
 async def run(worker: Worker, job: Any, **kwargs: Any) -> QueuedJob:
     pushed = await worker.chancy.push(job.job.with_kwargs(**kwargs))
-    ended = await worker.chancy.wait_for_job(pushed, timeout=30)
+    ended = await worker.chancy.wait_for_job(pushed, timeout=60)
     assert ended is not None
     return ended
 
@@ -70,6 +70,7 @@ class WithoutSuper(Base):
         self.ran = asyncio.Event()
 
     async def run(self, worker: Any, chancy: Any) -> None:
+        await self.sleep(1)
         self.ran.set()
 
 
@@ -77,7 +78,7 @@ class WithoutSuper(Base):
 async def test_a_plugin_that_does_not_call_super_runs() -> None:
     plugin = WithoutSuper()
     async with working(plugin) as worker:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await plugin.ran.wait()
         assert await find_problems(lambda: worker.chancy) == []
 
@@ -121,18 +122,56 @@ async def test_a_hook_that_is_set_on_the_plugin_itself_is_called() -> None:
     assert seen == ["succeeded"]
 
 
+class BadUpdate(Base):
+    """A plugin whose hook for saved results raises."""
+
+    @staticmethod
+    def get_identifier() -> str:
+        return "bad"
+
+    async def on_job_updated(self, *, worker: Any, job: QueuedJob) -> None:
+        raise RuntimeError("after the result was saved")
+
+
+class Counting(Base):
+    """A plugin that counts saved results."""
+
+    saved = 0
+
+    async def on_job_updated(self, *, worker: Any, job: QueuedJob) -> None:
+        self.saved += 1
+
+
 @pytest.mark.usefixtures("tables")
-async def test_a_task_of_a_team_that_raises_is_reported_as_dead() -> None:
+async def test_a_plugin_that_raises_after_a_result_was_saved_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plugin = Counting()
+    async with working(BadUpdate(), plugin) as worker:
+        for _ in range(2):
+            await run(worker, succeeds, text="hello")
+        await worker.flush()
+        assert await find_problems(lambda: worker.chancy) == []
+
+    assert plugin.saved == 2
+    assert caplog.text.count("BadUpdate.on_job_updated failed for the job") == 2
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_team_s_task_that_raises_is_reported_as_dead() -> None:
     async def mine() -> None:
         raise RuntimeError("this task always fails")
 
     async with working() as worker:
         await worker.manager.add("mine", mine())
         assert "mine is down" in await find_problems(lambda: worker.chancy)
+        # The team starts it again itself.
+        worker.manager.add("mine", asyncio.sleep(3600))
+        assert await find_problems(lambda: worker.chancy) == []
 
 
 def namesake(identifier: str, fails_first: bool) -> "type[Base]":
-    """A plugin class `Namesake`, which counts how many of its runs go on."""
+    """A plugin class `Namesake` that counts its runs in progress."""
 
     class Namesake(Base):
         running = 0
@@ -160,31 +199,44 @@ def namesake(identifier: str, fails_first: bool) -> "type[Base]":
 async def test_the_one_of_two_plugins_of_a_name_that_failed_runs_again() -> None:
     kinds: list[Any] = [namesake("one", False), namesake("two", True)]
     async with working(*(kind() for kind in kinds)):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not kinds[1].running:
                 await asyncio.sleep(0.05)
         assert [kind.running for kind in kinds] == [1, 1]
 
 
 class BadStop(Base):
-    """A plugin whose hook at the stop raises."""
+    """A plugin whose hook at the stop does not end well."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
 
     async def on_worker_stopped(self, *, worker: Any) -> None:
-        raise RuntimeError("at the stop")
+        if self.how == "raises":
+            raise RuntimeError("at the stop")
+        task = asyncio.create_task(asyncio.Event().wait())
+        if self.how == "waits for a cancelled task":
+            task.cancel()
+        await task
 
 
-async def test_a_plugin_that_raises_at_the_stop_keeps_nothing_from_the_others(
-    tables: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "how", ["raises", "waits for ever", "waits for a cancelled task"]
+)
+async def test_a_plugin_that_fails_at_the_stop_does_not_affect_the_others(
+    how: str, tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        async with working(BadStop()) as worker:
-            async with asyncio.timeout(10):
+        async with working(BadStop(how)) as worker:
+            async with asyncio.timeout(60):
                 await worker.is_leader.wait()
             await worker.chancy.push(billing_service.sleeps)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not any(map(len, worker.executors.values())):
                     await asyncio.sleep(0.02)
-            worker.shutdown_timeout = 0
+            async with asyncio.timeout(30):
+                await worker.stop(timeout=0)
 
     assert "BadStop.on_worker_stopped failed" in caplog.text
     with psycopg.connect(tables) as connection:
@@ -215,8 +267,15 @@ async def test_a_plugin_that_sleeps_first_is_not_woken_by_a_start() -> None:
 
 @pytest.mark.usefixtures("tables")
 async def test_a_stop_may_come_twice_or_without_a_start(service: Service) -> None:
-    async with create_chancy() as chancy:
-        assert await Worker(chancy, register_signal_handlers=False).stop() is True
+    chancy = create_chancy()
+    for _ in range(2):  # Also on a Chancy that nobody has entered.
+        worker = Worker(chancy, register_signal_handlers=False)
+        events: list[object] = []
+        worker.hub.on("worker.stopped", events.append)
+        assert all(await asyncio.gather(worker.stop(), worker.stop()))
+        assert len(events) == 1
+        await chancy.pool.open()
+    await chancy.pool.close()
     async with working() as worker:
         assert await worker.stop() is True
         assert await worker.stop() is True

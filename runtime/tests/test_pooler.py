@@ -1,4 +1,4 @@
-"""A transaction pooler is refused, a session pooler is not; the sum of connections is told."""
+"""A transaction pooler is refused, a session pooler is not; too many connections are logged."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from harness.starts import PASSWORD, line_of_failed_start
 pytestmark = pytest.mark.xdist_group("pooler")
 
 SESSION_POOLER = "postgresql://postgres.<project>:<password>@<name>.pooler.supabase.com:5432/postgres"
-# Nothing in this file may leave the machine, whatever name is in the URL.
+# No connection of this file may leave the machine, whatever host is in the URL.
 NOWHERE = "hostaddr=127.0.0.1"
 
 
@@ -50,7 +50,6 @@ def test_the_transaction_port_of_supabase_is_refused_before_anything_connects(
     line = line_of_failed_start(
         backend,
         f"postgresql://postgres.abc:{PASSWORD}@{hosts}/postgres?{address}",
-        within=4,
     )
 
     assert (
@@ -83,7 +82,7 @@ def traffic(url: str) -> Iterator[None]:
 
 
 def answers(*urls: str) -> list[str]:
-    """What the check of the database says about each URL; asked at the same time."""
+    """The result of check_database() for each URL; all checks run at the same time."""
 
     async def check(url: str) -> str:
         try:
@@ -99,7 +98,7 @@ def answers(*urls: str) -> list[str]:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_any_other_transaction_pooler_is_refused_by_what_it_does(
+def test_any_other_transaction_pooler_is_recognized_by_its_behaviour(
     busy: bool, server: Cluster
 ) -> None:
     with ExitStack() as poolers:
@@ -116,11 +115,14 @@ def test_any_other_transaction_pooler_is_refused_by_what_it_does(
                 urls.append(pooler.url())
                 if busy:
                     poolers.enter_context(traffic(pooler.url()))
-        said = answers(*urls)
+        results = answers(*urls)
 
-    assert len(said) == len(urls)
-    for line in said:
-        assert "does not deliver notifications, as a transaction pooler" in line
+    assert len(results) == len(urls)
+    for line in results:
+        assert (
+            "does not deliver notifications, so it is probably a transaction pooler"
+            in line
+        )
         assert f"PgBouncer: pool_mode = session; Supabase: {SESSION_POOLER}" in line
 
 
@@ -144,7 +146,6 @@ def test_a_service_that_starts_without_its_database_joins_a_pooler_that_keeps_se
     ):
         wait_for(
             lambda: "does not deliver notifications" in running.output,
-            timeout=15,
             what="the refusal",
         )
         problems = {"status": "not ready", "problems": ["the workers have not started"]}
@@ -175,11 +176,12 @@ def test_the_check_is_never_wrong_about_sessions(
     server: Cluster,
 ) -> None:
     with pgbouncer(server, default_pool_size=100) as pooler:
-        urls = [server.url(), pooler.url()] * 20
+        urls = [server.url(), pooler.url()] * 2
         with traffic(pooler.url()):
-            said = answers(*urls)
+            # One after the other: at the same time, they would delay each other.
+            results = [line for _ in range(10) for line in answers(*urls)]
 
-    assert said == ["accepted"] * len(urls)
+    assert results == ["accepted"] * 40
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_a_session_pooler_that_is_too_small_is_named(
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[..., list[str]]:
-    """What a process with so many Workers is warned of; nothing connects."""
+    """The warnings for a process with a number of Workers; nothing connects."""
 
     def see(url: str, settings: Settings | None = None, workers: int = 1) -> list[str]:
         warn_about_connections(
@@ -233,12 +235,12 @@ POOLER = (
         ("DB.ABCDEF.SUPABASE.CO.", "DB.ABCDEF.SUPABASE.CO.:5432/postgres"),
     ],
 )
-def test_a_direct_host_of_supabase_is_warned_of(
+def test_a_direct_host_of_supabase_gets_a_warning(
     host: str, named: str, warnings: Callable[..., list[str]]
 ) -> None:
     assert warnings(f"postgresql://postgres:{PASSWORD}@{host}/postgres") == [
-        f"{named} is Supabase's direct host, which is IPv6 only unless the "
-        "project pays for IPv4: where there is no IPv6, use the session pooler, "
+        f"{named} is Supabase's direct host, which has only IPv6 unless the "
+        "project pays for IPv4: if the workers cannot use IPv6, use the session pooler, "
         f"{SESSION_POOLER}"
     ]
 
@@ -265,7 +267,7 @@ def test_more_connections_than_the_pooler_has_are_warned_of_with_the_sum(
     warnings: Callable[..., list[str]],
 ) -> None:
     assert warnings(POOLER, settings, workers) == [
-        f"{total} connections, and the pooler has 15: raise its pool size and the "
+        f"{total} connections, but the pooler has 15: raise its pool size and the "
         "setting pooler_connections, or lower CHANCY_MAX_POOL_SIZE"
     ]
 
@@ -285,7 +287,7 @@ def test_more_connections_than_the_pooler_has_are_warned_of_with_the_sum(
         ("postgresql://u@localhost/d?options=-c%20search_path%3Dx", Settings()),
     ],
 )
-def test_nothing_is_warned_of_where_it_fits_or_is_not_known(
+def test_there_is_no_warning_if_the_connections_fit_or_are_unknown(
     url: str, settings: Settings, warnings: Callable[..., list[str]]
 ) -> None:
     assert warnings(url, settings) == []

@@ -1,4 +1,4 @@
-"""Old jobs go in short transactions, whose cost is not that of the rows that stay."""
+"""Old jobs are deleted in short transactions; rows that stay do not add to their cost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,6 +16,7 @@ from psycopg.rows import DictRow, dict_row
 
 from harness.databases import query
 from harness.recorder import plain_chancy
+from harness.starts import lock
 
 pytestmark = pytest.mark.anyio
 
@@ -40,12 +41,12 @@ def insert(
 
 
 def states(url: str) -> dict[str, int]:
-    """How many jobs there are in each state."""
+    """The number of jobs in each state."""
     return dict(query(url, "SELECT state, count(*) FROM billing_jobs GROUP BY state"))
 
 
 class Explaining(AsyncCursor[DictRow]):
-    """Writes down how many buffers each statement of the library touches."""
+    """Records the number of buffers that each statement of the library touches."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,7 +73,7 @@ async def explaining(url: str) -> AsyncIterator[Explaining]:
 async def pieces(
     pruner: Pruner, app: Chancy, cursor: AsyncCursor[DictRow]
 ) -> list[int]:
-    """How many jobs each piece of the table lost."""
+    """The number of deleted jobs for each piece of the table."""
     removed = [await pruner.prune(app, cursor)]
     while not pruner.is_at_the_start:
         removed.append(await pruner.prune(app, cursor))
@@ -102,13 +103,52 @@ async def test_a_batch_costs_no_more_where_more_rows_stay(
     assert states(tables) == {"succeeded": stay}
 
 
+async def announce(worker: Worker, url: str) -> None:
+    async with explaining(url) as cursor, cursor.connection.transaction():
+        await worker.announce_worker(cursor.connection)
+
+
+async def test_a_heartbeat_does_not_wait_for_a_lock_on_the_jobs(tables: str) -> None:
+    worker = Worker(plain_chancy(tables), register_signal_handlers=False)
+    worker.claims_are_in_doubt()
+
+    with lock(tables, "LOCK TABLE billing_jobs IN SHARE MODE"):
+        async with asyncio.timeout(60):
+            await announce(worker, tables)
+
+    assert query(tables, "SELECT worker_id FROM billing_workers") == [
+        (worker.worker_id,)
+    ]
+
+
+async def test_nothing_is_rescued_while_heartbeats_may_be_late(tables: str) -> None:
+    """A lock on the workers' table keeps those of all, and their jobs go on."""
+    insert(tables, 1, state="running")
+    app = plain_chancy(tables)
+    worker = Worker(app, register_signal_handlers=False)
+
+    async def rescued() -> int:
+        async with explaining(tables) as cursor, cursor.connection.transaction():
+            return await Recovery.recover(worker, app, cursor)
+
+    await announce(worker, tables)
+    query(tables, "UPDATE billing_workers SET last_seen = NOW() - INTERVAL '1 day'")
+    worker.last_heartbeat -= 60
+    app.monitor.calm_since = -1e9
+    assert await rescued() == 0
+    await announce(worker, tables)
+    assert await rescued() == 0
+    app.monitor.calm_since = -1e9
+    assert await rescued() == 1
+
+
 @STAY
 @pytest.mark.parametrize("lost", [30, 1100])
 async def test_a_rescue_costs_no_more_where_more_rows_stay(
     tables: str, stay: int, lost: int
 ) -> None:
     most = min(lost, maintenance.MOST_ROWS)
-    # As many as the server's statistics know of, while most of them are gone again.
+    # The server's statistics count all of them, but most are gone again.
     insert(tables, 30_000, state="running")
     query(tables, "ANALYZE billing_jobs")
     query(tables, "UPDATE billing_jobs SET state = 'failed'")
@@ -118,6 +158,7 @@ async def test_a_rescue_costs_no_more_where_more_rows_stay(
     app = plain_chancy(tables)
     app.monitor.calm_since = -1e9
     worker = Worker(app, register_signal_handlers=False)
+    await announce(worker, tables)
     async with explaining(tables) as cursor, cursor.connection.transaction():
         assert await Recovery.recover(worker, app, cursor) == most
         goes_on = app.plugins["chancy.recovery"].wakeup_signal.is_set()
@@ -165,7 +206,7 @@ async def test_a_job_that_is_about_to_run_again_is_left_without_waiting(
         await other.execute(
             "UPDATE billing_jobs SET state = 'retrying' WHERE queue = 'queue 1'"
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             removed = await pieces(Pruner(), plain_chancy(tables), cursor)
         await other.commit()
 
@@ -212,7 +253,7 @@ async def test_a_pruner_of_a_service_s_own_is_asked_once_in_a_poll(
         return app
 
     monkeypatch.setattr(billing_service, "create_chancy", with_own)
-    async with service.running(), asyncio.timeout(30):
+    async with service.running(), asyncio.timeout(60):
         while states(tables):
             await asyncio.sleep(0.1)
 

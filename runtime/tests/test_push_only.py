@@ -69,7 +69,7 @@ async def test_its_pool_grows_to_four_connections(api: str) -> None:
     assert query(api, "SELECT count(*) FROM billing_jobs") == [(200,)]
 
 
-async def test_a_pool_that_is_smaller_stays_so(api: str) -> None:
+async def test_a_smaller_pool_stays_small(api: str) -> None:
     chancy = plain_chancy(api, min_connection_pool_size=1, max_connection_pool_size=2)
 
     assert chancy.max_connection_pool_size == 2
@@ -121,12 +121,12 @@ async def test_a_service_chooses_run_or_push(mode: Any) -> None:
         plain_chancy("postgresql://u@127.0.0.1:1/d", mode=mode)
 
     assert str(error.value) == (
-        f"mode is {mode!r}, and takes run or push: correct it in app.billing.workers"
+        f"mode is {mode!r}, but must be run or push: correct it in app.billing.workers"
     )
 
 
 async def test_a_worker_is_for_the_api_or_the_process_of_the_workers() -> None:
     chancy = plain_chancy("postgresql://u@127.0.0.1:1/d")
 
-    with pytest.raises(WorkersError, match="process of a Worker is 'web', and takes"):
+    with pytest.raises(WorkersError, match="process of a Worker is 'web', but must"):
         Worker(chancy, process="web")

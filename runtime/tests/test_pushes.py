@@ -1,4 +1,4 @@
-"""A batch that is pushed in one statement leaves what Chancy leaves that sends one by one."""
+"""A batch pushed in one statement leaves the same rows as Chancy's single statements."""
 
 import asyncio
 import enum
@@ -32,7 +32,7 @@ from harness.starts import until_locked
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STATES = ["pending", "running", "retrying", "succeeded", "failed"]
 KEYS = st.none() | st.sampled_from(["", "a", "b", "B", "ä", "\x1f", "{,}"])
-# No NUL and no lone surrogate, which PostgreSQL refuses.
+# Without NUL and lone surrogates, which PostgreSQL refuses.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 VALUES = st.none() | st.booleans() | st.integers() | TEXTS | st.lists(TEXTS, max_size=2)
 DICTS = st.dictionaries(TEXTS, VALUES, max_size=3)
@@ -53,7 +53,7 @@ JOBS = st.builds(
 
 
 class Tables:
-    """The example's tables, which a batch of jobs is pushed into, again and again."""
+    """The example's tables, into which batches of jobs are pushed, again and again."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -99,7 +99,7 @@ class Tables:
             await connection.close()
 
     def outcome(self, push: Callable[[], list[Reference]]) -> dict[str, Any]:
-        """What a push leaves: rows in the order of their ids, references, notifications."""
+        """The effects of a push: rows in the order of their ids, references, notifications."""
         with psycopg.connect(self.url, autocommit=True) as listener:
             listener.execute("LISTEN billing_events")
             references = push()
@@ -128,7 +128,7 @@ def pushing(migrated_url: str) -> Tables:
 
 
 def one_at_a_time(before: list[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
-    """Those that can be in one table: a key has one row that is not finished."""
+    """The rows that can be in one table: each key has at most one unfinished row."""
     rows: list[tuple[str | None, str]] = []
     taken = set()
     for key, state in before:
@@ -140,7 +140,7 @@ def one_at_a_time(before: list[tuple[str | None, str]]) -> list[tuple[str | None
     return rows
 
 
-def test_a_batch_becomes_the_rows_that_chancy_makes_of_it(pushing: Tables) -> None:
+def test_a_batch_becomes_the_same_rows_as_in_chancy(pushing: Tables) -> None:
     with asyncio.Runner() as runner:
 
         @settings(max_examples=20, deadline=None)
@@ -187,12 +187,12 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_values_of_other_types_become_what_chancy_makes_of_them(
+def test_values_of_other_types_are_stored_like_in_chancy(
     pushing: Tables, odd: str
 ) -> None:
     fields = {"func": "a.b", "scheduled_at": NOW, **ODD[odd]}
     plain = {"func": "a.b", "scheduled_at": NOW}
-    # A list of keys of several types cannot be sorted, there or here.
+    # A list of keys of several types cannot be sorted, by Chancy or by the library.
     if "unique_key" not in fields:
         plain["unique_key"] = "a"
     jobs = [Job(**fields), Job(**{**fields, **plain}), Job(**fields)]
@@ -201,7 +201,7 @@ def test_values_of_other_types_become_what_chancy_makes_of_them(
         pushing.fill([])
         push = functools.partial(pushing.sync_pushed, app, jobs)
         outcomes.append(pushing.outcome(push))
-    if odd != "keywords that JSON has no type for":  # psycopg's connection has it here.
+    if odd != "keywords that JSON has no type for":  # Only psycopg is set up for them.
         pushing.fill([])
         by_asyncpg = functools.partial(asyncio.run, pushing.pushed_by_asyncpg(jobs))
         outcomes.append(pushing.outcome(by_asyncpg))
@@ -209,7 +209,7 @@ def test_values_of_other_types_become_what_chancy_makes_of_them(
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-def test_a_cursor_that_binds_by_itself_is_as_good(pushing: Tables) -> None:
+def test_a_cursor_that_binds_on_the_client_works_too(pushing: Tables) -> None:
     jobs = [Job(func="it's", unique_key=key) for key in ("a", None, "a", "b")]
     found = pushing.outcome(
         lambda: pushing.sync_pushed("ours", jobs, cursor_factory=ClientCursor)
@@ -273,7 +273,7 @@ async def test_each_batch_is_a_transaction(tables: str) -> None:
 
 @pytest.fixture
 async def others(tables: str) -> AsyncIterator[AsyncConnection[DictRow]]:
-    """The connection of somebody else."""
+    """A connection of another client."""
     connection = await AsyncConnection.connect(tables, row_factory=dict_row)
     async with connection:
         yield connection
@@ -305,7 +305,7 @@ async def test_rows_are_locked_in_the_order_of_keys(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["commit", "rollback", "succeeded"])
-async def test_a_concurrent_pusher_s_row_counts_when_it_is_there(
+async def test_a_concurrent_pusher_s_row_counts_once_it_is_committed(
     tables: str, others: AsyncConnection[DictRow], end: str
 ) -> None:
     jobs = [Job(func="a.b", unique_key=key) for key in ("a", "b", "c")]

@@ -1,4 +1,4 @@
-"""A deploy changes the queues of replicas that run, and leaves an operator's pause."""
+"""A deploy changes the queues of running replicas, and keeps an operator's pause."""
 
 import re
 import time
@@ -13,7 +13,7 @@ from harness.recorder import Recorder, push, recorder, states
 
 pytestmark = pytest.mark.xdist_group("queues")
 
-# Writes down in which thread it runs, and how many of its kind run at that moment.
+# Records its thread, and the number of these jobs that run at that moment.
 COUNTING_JOB = '''"""The record job."""
 
 import asyncio
@@ -27,7 +27,7 @@ running = 0
 
 @job(queue="default")
 async def record(*, note: str, seconds: float = 0) -> None:
-    """Writes down what runs it, and takes its time."""
+    """Records its thread, and sleeps."""
     global running
     running += 1
     name = "main" if threading.current_thread() is threading.main_thread() else "other"
@@ -60,21 +60,19 @@ def version(backend: Recorder, folder: Path, *queues: str) -> Recorder:
 
 
 def deploy(new: Recorder, url: str) -> str:
-    """Starts and stops a new version; returns what it said."""
+    """Starts and stops a new version; returns its output."""
     with new.service(url) as running:
         running.stop()
     return running.output
 
 
 def run(recorder: Recorder, url: str, count: int, queue: str = "default") -> set[str]:
-    """Runs so many jobs at once; returns how each was executed."""
+    """Runs a number of jobs at the same time; returns how each was executed."""
     recorder.executions_file.write_text("")
     query(url, "DELETE FROM billing_jobs")
     for _ in range(count):
         push(url, "it", queue=queue, seconds=1)
-    wait_for(
-        lambda: states(url) == {"succeeded": count}, timeout=20, what="the jobs' end"
-    )
+    wait_for(lambda: states(url) == {"succeeded": count}, what="the jobs' end")
     assert recorder.executions.total() == count
     return set(recorder.executions)
 
@@ -102,14 +100,12 @@ def test_changed_settings_take_effect_in_a_replica_that_runs(
             push(url, "limited")
         wait_for(
             lambda: states(url) == {"succeeded": 4, "pending": 2},
-            timeout=20,
             what="the limit",
         )
 
         deploy(version(backend, tmp_path / "v5", queue(tags={"^other$"})), url)
         wait_for(
             lambda: "Removed queue default" in running.output,
-            timeout=10,
             what="the end of the queue in this worker",
         )
         assert states(url) == {"succeeded": 4, "pending": 2}
@@ -125,8 +121,8 @@ def pause(url: str) -> list[tuple[object, ...]]:
     )
 
 
-def tell(url: str, statement: str) -> None:
-    """Changes a queue as Chancy's dashboard does, which tells the workers."""
+def notify(url: str, statement: str) -> None:
+    """Changes a queue and notifies the workers, like Chancy's dashboard."""
     query(url, statement)
     query(url, """SELECT pg_notify('billing_events', '{"t": "queue.paused"}')""")
 
@@ -147,7 +143,7 @@ def test_a_pause_stays_when_the_queue_changes(
     assert pause(url) == [(2, "paused", True)]
 
 
-def test_a_pause_of_the_very_moment_stays(
+def test_a_pause_during_the_deploy_stays(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     deploy(version(backend, tmp_path / "v1", queue(concurrency=1)), url)
@@ -162,7 +158,6 @@ def test_a_pause_of_the_very_moment_stays(
                     "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
                     "AND wait_event_type = 'Lock'",
                 ),
-                timeout=20,
                 what="the deploy's wait for the operator",
             )
             operator.commit()
@@ -172,7 +167,7 @@ def test_a_pause_of_the_very_moment_stays(
     assert pause(url) == [(2, "paused", True)]
 
 
-def test_a_pause_ends_at_its_end_and_not_at_that_of_the_one_before(
+def test_a_pause_ends_at_its_own_end_and_not_at_an_earlier_one(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     def pause_for(seconds: int) -> str:
@@ -182,10 +177,9 @@ def test_a_pause_ends_at_its_end_and_not_at_that_of_the_one_before(
         )
 
     with version(backend, tmp_path / "v1", queue()).service(url) as running:
-        tell(url, pause_for(2))
+        notify(url, pause_for(2))
         wait_for(
             lambda: "Updated configuration" in running.output,
-            timeout=10,
             what="the worker's hearing of the pause",
         )
         query(url, pause_for(3600))
@@ -194,10 +188,8 @@ def test_a_pause_ends_at_its_end_and_not_at_that_of_the_one_before(
         assert pause(url) == [(100, "paused", True)]
         assert states(url) == {"pending": 1}
 
-        tell(url, pause_for(1))
-        wait_for(
-            lambda: states(url)["succeeded"], timeout=10, what="the end of the pause"
-        )
+        notify(url, pause_for(1))
+        wait_for(lambda: states(url)["succeeded"], what="the end of the pause")
         assert pause(url) == [(100, "active", None)]
         running.stop()
 
@@ -206,27 +198,24 @@ def test_a_pause_that_is_over_does_not_wait_for_a_long_job(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     with version(backend, tmp_path / "v1", queue()).service(url) as running:
-        push(url, "long", seconds=15)
-        wait_for(lambda: states(url)["running"], timeout=10, what="the long job")
-        tell(url, "UPDATE billing_queues SET state = 'paused'")
+        push(url, "long", seconds=600)
+        wait_for(lambda: states(url)["running"], what="the long job")
+        notify(url, "UPDATE billing_queues SET state = 'paused'")
         wait_for(
             lambda: "Updated configuration" in running.output,
-            timeout=10,
             what="the worker's hearing of the pause",
         )
         push(url, "short")
         time.sleep(3)  # The queue polls each second.
         assert states(url) == {"running": 1, "pending": 1}
-        tell(url, "UPDATE billing_queues SET state = 'active'")
+        notify(url, "UPDATE billing_queues SET state = 'active'")
         wait_for(
             lambda: states(url) == {"running": 1, "succeeded": 1},
-            timeout=8,
             what="the job beside the long one",
         )
-        running.stop()
 
 
-def test_a_removed_queue_with_jobs_is_said_once_and_kept(
+def test_a_removed_queue_with_jobs_is_logged_once_and_kept(
     backend: Recorder, url: str, tmp_path: Path
 ) -> None:
     both = version(backend, tmp_path / "v1", queue(), queue("old"), queue("empty"))

@@ -79,7 +79,7 @@ def test_a_limit_holds_in_each_window_of_the_servers_clock(
         window,
     )
     assert max(count for _, count, _ in windows) <= LIMIT
-    # It is a limit and no brake: hardly more windows than it needs, and all take part.
+    # The limit must not slow jobs down: few windows more than needed, and all replicas work.
     assert len(windows) <= jobs / LIMIT + 2
     taken_by = query(url, "SELECT count(DISTINCT taken_by)::int FROM billing_jobs")
     assert taken_by[0][0] >= 2

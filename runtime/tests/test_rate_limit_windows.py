@@ -1,4 +1,4 @@
-"""A job starts in the window of the rate limit that it is counted in."""
+"""A job starts in the window of the rate limit in which it is counted."""
 
 import asyncio
 import time
@@ -10,6 +10,8 @@ from chancy_runtime import Chancy, Queue
 from chancy_runtime.jobs.claims import Claims
 from chancy_runtime.postgres.connections import autocommit
 from chancy_runtime.testing import Service
+
+from harness.starts import wait_for_lock
 
 pytestmark = pytest.mark.anyio
 
@@ -45,10 +47,11 @@ async def test_a_claim_that_waits_across_the_edge_of_a_window(
     with psycopg.connect(tables) as other:
         other.execute("LOCK TABLE billing_queue_rate_limits")
         waiting = asyncio.create_task(claim())
-        # Until the next window has begun by the server's clock.
+        await asyncio.to_thread(wait_for_lock, tables)
+        # Wait until the next window has begun on the server's clock.
         await asyncio.sleep(WINDOW - time.time() % WINDOW + 0.2)
         assert not waiting.done()
-    await waiting
+    assert await waiting == 3
 
     with psycopg.connect(tables) as connection:
         rows = connection.execute(

@@ -1,4 +1,4 @@
-"""Each recipe of docs/recipes does what it says, with its code as it is printed."""
+"""Each recipe of docs/recipes works as described, with its printed code."""
 
 import asyncio
 import importlib
@@ -58,10 +58,10 @@ class Backend:
         return [value for (value,) in self.query(statement, *parameters)]
 
     async def until(self, statement: str, *expected: object) -> None:
-        """Waits until a statement gives a column of these values.
+        """Waits until a statement returns a column with these values.
 
         Raises:
-            TimeoutError: Not within 30 s.
+            TimeoutError: It does not within 30 s.
         """
 
         async def others() -> object:
@@ -83,13 +83,13 @@ class Backend:
                 yield Service(chancy, client)
 
     def one_at_a_time(self) -> None:
-        """Leaves each queue one slot, so that the order of starts is that of the runs."""
+        """Gives each queue one slot, so that jobs run one after the other."""
         queues = self.module("workers.chancy_initialization").QUEUES
         queues[:] = [replace(queue, concurrency=1) for queue in queues]
 
     @contextmanager
     def gate(self, table: str, condition: str) -> Iterator[Callable[[], None]]:
-        """Holds up inserts of rows that meet a condition; yields what lets them go on."""
+        """Blocks inserts of rows that meet a condition; yields what unblocks them."""
         key = next(_KEYS)
         with psycopg.connect(self.url, autocommit=True) as holder:
             holder.execute(f"SELECT pg_advisory_lock({key})")
@@ -112,7 +112,7 @@ class Backend:
         await self.until(waiting, 1)
 
     async def make_due(self, chancy: Chancy) -> None:
-        """Lets the time of delayed jobs come."""
+        """Makes delayed jobs due."""
         self.query(
             "UPDATE billing_jobs SET scheduled_at = now() WHERE state = 'pending'"
         )
@@ -166,7 +166,7 @@ def _unload() -> dict[str, ModuleType]:
 
 
 def of_page(page: str) -> pytest.MarkDecorator:
-    """Marks a test whose backend has a page."""
+    """Marks a test whose backend has the code of a page."""
     return pytest.mark.parametrize("backend", [page], indirect=True)
 
 
@@ -189,7 +189,7 @@ async def test_no_change_is_lost_and_many_are_one_job(backend: Backend) -> None:
         with backend.gate("search_index", "NEW.name = 'Anne'") as open_gate:
             await backend.make_due(running.chancy)
             await backend.until_held_up()
-            # The job has read the name, and has not written it.
+            # The job has read the name, but has not written it yet.
             await rename("Anna")
             await backend.make_due(running.chancy)
             await backend.until("SELECT count(*)::int FROM billing_jobs", 2)
@@ -257,7 +257,7 @@ async def test_tenants_take_turns(backend: Backend) -> None:
             first_gate()
             await backend.until(order, "a1", "a2", "b1", "c1", "a3", "b2")
             await backend.until_held_up()
-            # A tenant that comes now does not pass the backlog, nor wait for its end.
+            # A new tenant neither overtakes the backlog nor waits for its end.
             await push("d", 1, 2, 3)
             second_gate()
             early = ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
@@ -327,7 +327,7 @@ async def test_a_job_that_hangs_ends(backend: Backend) -> None:
 
 @pytest.mark.anyio
 @of_page("cancelling.md")
-async def test_what_is_cancelled_stops_and_what_has_ended_stays(
+async def test_a_cancelled_job_stops_and_an_ended_job_stays(
     backend: Backend, tmp_path: Path
 ) -> None:
     async with backend.running() as running:
@@ -447,7 +447,7 @@ async def answer_until_closed(answering: Any) -> None:
 
 
 class Provider(ThreadingHTTPServer):
-    """Charges cards and posts letters, and does not answer until it may."""
+    """Charges cards and posts letters, and answers only when the test lets it."""
 
     daemon_threads = True
 
@@ -473,7 +473,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
         except OSError:
-            pass  # Whoever asked was killed.
+            pass  # The client was killed.
 
     def log_message(self, *arguments: object) -> None:
         """Writes nothing."""
@@ -503,7 +503,7 @@ def test_a_kill_at_the_worst_moment_does_nothing_twice(
         )
     variables = {"WORKERS_DATABASE_URL": database_url}
     backend = Backend(folder, database_url)
-    # The work is done, and no result is saved.
+    # The work is done, but no result is saved.
     with backend.gate("billing_jobs", "NEW.state = 'succeeded'") as open_gate:
         with service(folder, "app.billing.main:app", variables) as running:
             wait_for(
@@ -515,7 +515,7 @@ def test_a_kill_at_the_worst_moment_does_nothing_twice(
                 what="the work of all three jobs",
             )
             os.killpg(running.process.pid, signal.SIGKILL)
-        # PostgreSQL notices only after the wait that the process is gone.
+        # PostgreSQL notices only after the sleep that the process is gone.
         backend.query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -534,7 +534,6 @@ def test_a_kill_at_the_worst_moment_does_nothing_twice(
             lambda: (
                 not {"running", "pending", "retrying"} & states(database_url).keys()
             ),
-            timeout=60,
             what="the second run of all three jobs",
         )
         running.stop()
@@ -640,7 +639,7 @@ def test_create_chancy_has_one_plugin_more_than_as_rendered(page: str) -> None:
 
 
 def test_the_code_is_typed_and_formatted(tmp_path: Path) -> None:
-    """All pages in one backend: what they share is that of the last one."""
+    """All pages in one backend; where two define the same name, the last one counts."""
     make_backend(tmp_path / "backend")
     add_tests(tmp_path / "backend")
     for page in sorted(PAGES.glob("*.md")):

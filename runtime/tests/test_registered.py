@@ -1,4 +1,4 @@
-"""Rows run functions that the service registered, and nothing is imported to find out."""
+"""Rows run only registered functions, and the check imports nothing."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ from chancy_runtime.jobs.registered import NotRegistered, Registered
 from harness.databases import query
 from harness.recorder import plain_chancy
 
-# The package of this module's service: its jobs are here.
+# The package of this module's service; its jobs are in this module.
 HERE = __name__
 TREE = {
     "shop/__init__.py": "",
@@ -71,7 +71,7 @@ TREE = {
     "shop/orders/worker/inner.py": "@job()\ndef hidden(): ...",
 }
 TRAP = '''
-"""Leaves a trace when it is imported, and another one when it is called."""
+"""Records its import, and each call."""
 
 from pathlib import Path
 
@@ -151,13 +151,43 @@ def may_run(names: Registered, function: str) -> bool:
         (".", False),
     ],
 )
-def test_what_has_the_decorator_below_the_package_is_registered(
+def test_functions_with_the_decorator_below_the_package_are_registered(
     function: str, expected: bool
 ) -> None:
     before = set(sys.modules)
 
     assert may_run(registered("shop.workers"), function) is expected
     assert not {name for name in set(sys.modules) - before if "shop" in name}
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize(
+    ("package", "function", "expected"),
+    [
+        # From a process that was started in the folder above, or further down.
+        (
+            "shop",
+            "backend.shop.orders.worker.by_module",
+            "shop.orders.worker.by_module",
+        ),
+        ("shop.orders", "orders.worker.by_module", "shop.orders.worker.by_module"),
+        ("shop.orders", "worker.by_module", "shop.orders.worker.by_module"),
+        ("shop.orders", "backend.orders.worker.by_module", ""),
+        ("shop", "orders.worker.plain", ""),
+        ("common.workers", "shop.orders.worker.by_module", ""),
+        (None, "backend.shop.orders.worker.by_module", ""),
+    ],
+)
+def test_a_job_of_a_process_that_was_started_in_another_folder_has_its_name_here(
+    package: str | None, function: str, expected: str
+) -> None:
+    names = registered(package)
+
+    if expected:
+        assert names.check_function(function) == expected
+        assert names.check_function(function) == expected
+    else:
+        assert not may_run(names, function)
 
 
 @pytest.mark.usefixtures("tree")
@@ -184,7 +214,7 @@ def test_without_a_package_each_function_with_the_decorator_is_registered() -> N
     assert not may_run(names, "os.system")
 
 
-def test_a_loaded_module_is_asked_itself_and_runs_nothing() -> None:
+def test_a_loaded_module_is_inspected_without_running_its_code() -> None:
     names = registered(HERE)
 
     assert may_run(names, f"{HERE}.note")
@@ -193,7 +223,7 @@ def test_a_loaded_module_is_asked_itself_and_runs_nothing() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """As packages that import their parts when they are asked for one."""
+    """Like a package that imports its parts when they are first used."""
     if name == "lazy_name":
         pytest.fail("a name of a row was looked up with code of the module")
     raise AttributeError(name)
@@ -268,16 +298,16 @@ async def working(
 
 @pytest.fixture
 def traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder in which a module leaves a trace of its import and of each call."""
+    """The folder in which a module records its import and each call."""
     (tmp_path / "trap_module.py").write_text(TRAP)
     monkeypatch.syspath_prepend(tmp_path)
-    # Also in the children of an executor, which get the path of this process.
+    # This also works in the children of an executor, which get the path of this process.
     yield tmp_path / "traces"
     sys.modules.pop("trap_module", None)
 
 
 async def ended(url: str, count: int) -> dict[str, tuple[str, int, str]]:
-    """State, attempts and errors by queue, when so many jobs have ended."""
+    """State, attempts and errors by queue, after a number of jobs have ended."""
     async with asyncio.timeout(60):
         while True:
             rows = query(
@@ -352,16 +382,36 @@ def test_a_row_runs_what_is_registered_in_every_executor(
         assert all("is not registered: a row of the database" in line for line in lines)
 
 
+@pytest.mark.parametrize("enforces", [True, False])
+def test_what_a_process_in_another_folder_pushed_runs_in_every_executor(
+    enforces: bool, with_workflows: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `workers.send_digest…` of `uvicorn main:app` for `app.billing.workers…`."""
+
+    async def run() -> dict[str, tuple[str, int, str]]:
+        async with working(with_workflows, only_registered=enforces):
+            for each in (note, note_in_thread, note_in_process):
+                job = each.job
+                insert(with_workflows, job.queue, f"backend.{job.func}")
+            return await ended(with_workflows, 3)
+
+    with caplog.at_level(logging.WARNING):
+        found = asyncio.run(run())
+
+    assert {state for state, _, _ in found.values()} == {"succeeded"}, found
+    assert [text for text in caplog.messages if "registered" in text] == []
+
+
 def test_the_row_of_a_queue_names_a_registered_executor_or_is_left_alone(
     with_workflows: str, traces: Path
 ) -> None:
     async def run() -> None:
         async with working(with_workflows, only_registered=True) as app:
             await app.declare(Queue("bad", executor="trap_module.Executor"))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while "queue_bad" not in app.monitor.failing:
                     await asyncio.sleep(0.05)
-            done = await app.wait_for_job(await app.push(note), timeout=30)
+            done = await app.wait_for_job(await app.push(note), timeout=60)
             assert done and done.state == QueuedJob.State.SUCCEEDED
 
     asyncio.run(run())
@@ -377,17 +427,17 @@ def test_an_executor_of_the_service_s_own_code_runs_its_queue(
     async def run() -> None:
         async with working(with_workflows, only_registered=True) as app:
             pushed = await app.push(note.job.with_queue("own"))
-            done = await app.wait_for_job(pushed, timeout=30)
+            done = await app.wait_for_job(pushed, timeout=60)
             assert done and done.state == QueuedJob.State.SUCCEEDED
 
     asyncio.run(run())
     assert traces.exists()
 
 
-def test_what_was_there_before_goes_on(
+def test_jobs_and_schedules_from_before_still_run(
     with_workflows: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows of before, cron rows, workflows, and what from_func() made and a setting names."""
+    """Earlier rows, cron rows, workflows, and jobs of from_func() that a setting names."""
 
     async def run() -> None:
         cron_jobs = [
@@ -420,8 +470,10 @@ def test_what_was_there_before_goes_on(
     assert [text for text in caplog.messages if "registered" in text] == []
 
 
-def test_what_only_a_later_deployment_has_is_left_to_it(with_workflows: str) -> None:
-    """Its functions are unknown to an older replica, which runs beside it for a while."""
+def test_jobs_that_only_a_later_deployment_has_are_left_to_it(
+    with_workflows: str,
+) -> None:
+    """An older replica that still runs does not know the functions of the later one."""
 
     async def run() -> None:
         async with working(with_workflows, only_registered=True) as app:
@@ -432,7 +484,7 @@ def test_what_only_a_later_deployment_has_is_left_to_it(with_workflows: str) -> 
             )
             insert(with_workflows, "async", f"{HERE}.later.note")
             await app.push(note)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not query(
                     with_workflows,
                     "SELECT 1 FROM billing_jobs WHERE scheduled_at > NOW() "

@@ -1,4 +1,4 @@
-"""Results that are saved in batches keep every promise that Chancy makes of single ones."""
+"""Results that are saved in batches keep every promise of Chancy for single results."""
 
 import asyncio
 import dataclasses
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Recording(Plugin):
-    """Writes down what the two hooks of an update hear of."""
+    """Records the calls of the two hooks for updates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,14 +47,14 @@ class Recording(Plugin):
 
 @dataclasses.dataclass
 class Saving:
-    """A Worker that has not started, whose results a test saves."""
+    """A Worker that has not started; a test saves its results."""
 
     chancy: Chancy
     worker: Worker
     recording: Recording
 
     async def taken(self, note: str, unique_key: str | None = None) -> QueuedJob:
-        """A job as a worker has it that took it."""
+        """A job that the worker has taken."""
         async with self.chancy.pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             await cursor.execute(
@@ -93,7 +93,7 @@ def done(job: QueuedJob, **changes: Any) -> QueuedJob:
     return dataclasses.replace(job, **changes)
 
 
-async def test_a_batch_is_saved_and_told_in_its_order(saving: Saving) -> None:
+async def test_a_batch_is_saved_and_reported_in_order(saving: Saving) -> None:
     c, a, b = [await saving.taken(note, note) for note in "cab"]
     error = {"traceback": 'a "quoted" \\ 漢字 \0', "attempt": 0}
     await saving.worker.queue_update(done(c, meta={"steps": [1, {"two": None}]}))
@@ -138,7 +138,7 @@ async def test_a_result_whose_claim_is_gone_changes_nothing(saving: Saving) -> N
     ]
 
 
-async def test_a_claim_that_goes_while_a_save_waits_for_its_row_is_noticed(
+async def test_a_claim_that_is_lost_while_a_save_waits_for_its_row_is_noticed(
     saving: Saving, tables: str
 ) -> None:
     job = await saving.taken("a")
@@ -195,7 +195,7 @@ async def test_a_batch_that_fails_stays_ahead_of_newer_results(saving: Saving) -
 async def test_rows_are_locked_in_the_order_of_pushes(
     saving: Saving, tables: str
 ) -> None:
-    """A push of the same unique keys locks them in their order; both would wait for ever."""
+    """A push of the same unique keys locks them in this order; else both would deadlock."""
     notes = ["d", "a", "c", "b"]
     jobs = {note: await saving.taken(note, f"key {note}") for note in notes}
     for note in notes:

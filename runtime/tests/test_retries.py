@@ -20,15 +20,17 @@ from chancy_runtime.postgres.claim_indexes import FROM_A_LATER_TIME, FROM_THE_PU
 from chancy_runtime.testing import RunJob, Service
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import AsyncConnection
 
 from harness.databases import query
+from harness.starts import until_locked
 
 LOG = logging.getLogger("test")
 STARTS: list[float] = []
 
 
 def failed(attempts: int, retry_settings: object = None) -> QueuedJob:
-    """A job after so many failed attempts."""
+    """A job after a number of failed attempts."""
     return QueuedJob(
         id=uuid4(),
         func="a.b",
@@ -120,7 +122,7 @@ def test_retry_settings_that_cannot_be_used_are_named_and_the_default_holds(
     attempts=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
-def test_what_a_job_sets_means_what_it_means_to_chancy_s_plugin(
+def test_retry_settings_of_a_job_have_the_meaning_of_chancy_s_plugin(
     own: dict[str, Any], attempts: int, seed: int
 ) -> None:
     class Clock(datetime):
@@ -143,7 +145,7 @@ def test_what_a_job_sets_means_what_it_means_to_chancy_s_plugin(
 async def chancy(
     tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Chancy]:
-    """The service, whose queue looks once a second for jobs that fell due."""
+    """The service; its queue polls once a second for due jobs."""
     queue = Queue(
         "default",
         executor=Chancy.Executor.Async,
@@ -156,7 +158,7 @@ async def chancy(
 
 
 async def until_it_waits(url: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while query(url, "SELECT state FROM billing_jobs") != [("retrying",)]:
             await asyncio.sleep(0.02)
 
@@ -175,11 +177,11 @@ async def test_a_failed_job_is_scheduled_for_later_and_not_taken_before(
     )
     assert (attempts, later, now, completed) == (1, True, False, None)
     assert wait <= 18.75
-    # It would have been taken by now, were it not for its time.
+    # Without its scheduled time, it would have been taken by now.
     query(tables, "UPDATE billing_jobs SET scheduled_at = NOW() + INTERVAL '1 hour'")
     await chancy.wait_for_job(
         await chancy.push(billing_service.succeeds.job.with_kwargs(text="hello")),
-        timeout=30,
+        timeout=60,
     )
     waiting = await chancy.get_job(reference)
     assert waiting and waiting.state == QueuedJob.State.RETRYING
@@ -188,7 +190,7 @@ async def test_a_failed_job_is_scheduled_for_later_and_not_taken_before(
         "UPDATE billing_jobs SET scheduled_at = created_at + INTERVAL '1 microsecond' "
         "WHERE state = 'retrying'",
     )
-    ended = await chancy.wait_for_job(reference, timeout=30)
+    ended = await chancy.wait_for_job(reference, timeout=60)
     assert ended and (ended.state, ended.attempts) == (QueuedJob.State.FAILED, 2)
 
 
@@ -202,7 +204,7 @@ async def fails_and_notes_it() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_attempts_of_a_job_are_as_far_apart_as_it_says(
+async def test_the_attempts_of_a_job_have_its_own_waits(
     chancy: Chancy,
 ) -> None:
     STARTS.clear()
@@ -211,6 +213,31 @@ async def test_the_attempts_of_a_job_are_as_far_apart_as_it_says(
     assert ended and (ended.state, ended.attempts) == (QueuedJob.State.FAILED, 3)
     first, second, third = STARTS
     assert second - first >= 0.5 and third - second >= 1
+
+
+@pytest.mark.anyio
+async def test_what_a_claim_waited_for_does_not_count_as_the_wait_of_a_retry(
+    chancy: Chancy, tables: str
+) -> None:
+    async with await AsyncConnection.connect(tables) as other:
+        await other.execute("LOCK TABLE billing_jobs IN SHARE ROW EXCLUSIVE MODE")
+        await other.execute(
+            "INSERT INTO billing_jobs (id, queue, func, max_attempts, meta) "
+            "VALUES (gen_random_uuid(), 'default', 'billing_service.fails', 2, "
+            '\'{"retry_settings": {"backoff": 60, "backoff_jitter": [0, 0]}}\')'
+        )
+        await until_locked(other)
+        cursor = await other.execute("SELECT clock_timestamp()")
+        released = await cursor.fetchone()
+        assert released
+    await until_it_waits(tables)
+
+    assert query(
+        tables,
+        "SELECT started_at > %s, scheduled_at > started_at + INTERVAL '1 minute' "
+        "FROM billing_jobs",
+        released[0],
+    ) == [(True, True)]
 
 
 @pytest.mark.anyio
@@ -225,7 +252,7 @@ async def test_in_a_test_of_the_service_attempts_follow_at_once(
 
 
 class SoonPlugin(RetryPlugin):
-    """A team's own, which goes by a fixed time."""
+    """A RetryPlugin of a team, with a fixed time."""
 
     @staticmethod
     def calculate_next_run(job: QueuedJob, retry_settings: dict[str, Any]) -> datetime:

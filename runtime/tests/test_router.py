@@ -1,4 +1,4 @@
-"""The workers as a router: on FastAPI from 0.112.2 on, and a word on what is older."""
+"""The workers as a router, on FastAPI from 0.112.2 on; older versions are refused."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ def slow(*versions: str) -> list[object]:
 
 @pytest.fixture(scope="module")
 def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Interpreters that have a FastAPI of the version, once they were asked for."""
+    """Interpreters by their version of FastAPI; each is created when it is first needed."""
     return {"installed": Path(sys.executable)}
 
 
@@ -87,7 +87,7 @@ def python_with(version: str, pythons: dict[str, Path], folder: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A service with each of the apps, its workers a stub that tells what it does."""
+    """A service with each of the apps; its workers are a stub that prints its steps."""
     workers = tmp_path / "billing" / "workers"
     workers.mkdir(parents=True)
     (workers / "chancy_initialization.py").write_text(INITIALIZATION)
@@ -133,7 +133,7 @@ def test_a_failed_start_ends_the_service_with_its_own_line(
     assert line == "ERROR:    no tables: migrate"
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_name_and_its_traceback(
+def test_an_unexpected_error_keeps_its_name_and_its_traceback(
     folder: Path,
 ) -> None:
     output = failed_start(folder, "lifespan", Path(sys.executable), ERROR="theirs")
@@ -165,9 +165,9 @@ def test_an_older_fastapi_is_refused_at_the_import(
 
 
 def failed_start(folder: Path, shape: str, python: Path, **variables: str) -> str:
-    """What a service prints that must end by itself, without having run."""
+    """The output of a service that must end by itself during its start."""
     app = f"billing.{shape}:app"
     with service(folder, app, variables, wait=False, python=python) as running:
-        assert running.process.wait(30) == 3, running.output
+        assert running.process.wait(60) == 3, running.output
     assert "startup complete" not in running.output
     return running.output

@@ -27,7 +27,7 @@ CRON_JOBS = [
 ]
 
 
-async def test_each_cron_job_has_the_next_run_that_its_schedule_says(
+async def test_each_cron_job_has_the_next_run_of_its_schedule(
     chancy: Chancy,
 ) -> None:
     await schedule_cron_jobs(chancy, CRON_JOBS)
@@ -45,7 +45,7 @@ async def test_each_cron_job_has_the_next_run_that_its_schedule_says(
         assert schedules[cron_job.unique_key]["next_run"] in expected
 
 
-async def test_a_restart_keeps_the_run_that_came_due_meanwhile(chancy: Chancy) -> None:
+async def test_a_restart_keeps_a_run_that_came_due_before_it(chancy: Chancy) -> None:
     cron_jobs = [*CRON_JOBS, CronJob(job=tick, cron="0 0 1 1 *")]
     await schedule_cron_jobs(chancy, cron_jobs)
     due = datetime(2020, 1, 1, tzinfo=UTC)
@@ -72,7 +72,7 @@ async def test_changed_schedules_take_effect_and_removed_ones_are_gone(
     assert (await Cron.get_schedules(chancy)).keys() == {"of other code"}
 
 
-async def test_a_job_that_is_given_as_it_is_to_be_pushed_keeps_its_unique_key(
+async def test_a_job_that_is_passed_as_a_job_keeps_its_unique_key(
     chancy: Chancy,
 ) -> None:
     given = tick.job.with_unique_key("nightly").with_priority(5)
@@ -91,13 +91,13 @@ async def test_a_job_that_is_given_as_it_is_to_be_pushed_keeps_its_unique_key(
     [
         ("0 0 31 2 *", "UTC"),
         ("0 0 * * *", "Europe/Atlantis"),
-        # Noon elsewhere, the 12th of the month to croniter.
+        # Noon in other programs, but the 12th of the month in croniter.
         ("0 0 12 * * *", "UTC"),
         ("*/30 * * * * *", "UTC"),
         ("0 0 * *", "UTC"),
     ],
 )
-async def test_a_schedule_that_cannot_be_names_itself(
+async def test_an_impossible_schedule_is_named(
     chancy: Chancy, cron: str, timezone: str
 ) -> None:
     before = await Cron.get_schedules(chancy)

@@ -1,4 +1,4 @@
-"""What a running service reports: to Sentry over HTTP, and to its log stream."""
+"""The reports of a running service, to Sentry over HTTP and to its log stream."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ async def record(*, note: str = "cron") -> None:
 
 
 @pytest.mark.parametrize("executor", ["Async", "Threaded", "Process"])
-def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
+def test_a_failing_job_is_exactly_one_event_with_the_place_of_its_run(
     executor: str, tmp_path: Path, migrated_url: str
 ) -> None:
     is_async = executor == "Async"
@@ -41,10 +41,9 @@ def test_a_failing_job_is_exactly_one_event_that_says_where_it_ran(
             id = running.request("/jobs/record", "POST")["id"]
             wait_for(
                 lambda: running.request(f"/jobs/{id}")["state"] == "failed",
-                timeout=30,
                 what="the failure of the job",
             )
-            # sentry-sdk sends what is left before the process ends.
+            # sentry-sdk sends the remaining events before the process ends.
             running.stop()
 
     (event,) = events

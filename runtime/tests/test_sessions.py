@@ -1,4 +1,4 @@
-"""Defaults of a role or a database that Chancy or psycopg cannot stand do no harm."""
+"""Defaults of a role or a database that would break Chancy or psycopg do no harm."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,11 +6,19 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
-from billing_service import create_chancy, get_chancy, initialize_workers, succeeds
-from chancy_runtime import QueuedJob
+from billing_service import (
+    create_chancy,
+    fails,
+    get_chancy,
+    initialize_workers,
+    succeeds,
+)
+from chancy_runtime import QueuedJob, migrate
 from chancy_runtime.testing import Service
 from chancy_runtime.web import find_problems
 from psycopg import sql
+
+from harness.starts import wait_for_lock
 
 pytestmark = pytest.mark.anyio
 
@@ -20,17 +28,18 @@ DEFAULTS = {
     "default_transaction_isolation": "serializable",
     "idle_in_transaction_session_timeout": "1s",
     "idle_session_timeout": "1s",
-    "lock_timeout": "5s",
     "statement_timeout": "5s",
     "row_security": "off",
     "jit": "on",
     "IntervalStyle": "sql_standard",
     "bytea_output": "escape",
+    "client_encoding": "SQL_ASCII",
+    "array_nulls": "off",
 }
 
 
 def change_default(url: str, name: str, value: str) -> None:
-    """Changes a default of the database, which new sessions have."""
+    """Changes a default of the database for new sessions."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             sql.SQL("ALTER DATABASE {} SET {} = {}").format(
@@ -43,7 +52,7 @@ def change_default(url: str, name: str, value: str) -> None:
 
 @asynccontextmanager
 async def two_replicas() -> AsyncIterator[None]:
-    """Two starts beside each other, as of two processes."""
+    """Two starts at the same time, like those of two processes."""
     async with initialize_workers(), initialize_workers():
         yield
 
@@ -55,12 +64,22 @@ async def test_workers_run_under_a_changed_default(name: str, tables: str) -> No
     async with two_replicas():
         chancy = get_chancy()
         reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
-        done = await chancy.wait_for_job(reference, timeout=30)
+        done = await chancy.wait_for_job(reference, timeout=60)
         assert done is not None
         assert (done.state, done.attempts) == (QueuedJob.State.SUCCEEDED, 1)
-        for _ in range(30):  # Longer than a session may be idle.
-            await asyncio.sleep(0.1)
-            assert await find_problems(get_chancy) == []
+        # Its result has no time at which it was completed.
+        reference = await chancy.push(fails.job.with_max_attempts(2))
+        async with asyncio.timeout(60):
+            while (found := await chancy.get_job(reference)) is not None:
+                if found.state == QueuedJob.State.RETRYING:
+                    break
+                await asyncio.sleep(0.02)
+        async with chancy.pool.connection() as connection:
+            await connection.execute("SELECT 1")
+            for _ in range(30):  # Longer than a session or a transaction may be idle.
+                await asyncio.sleep(0.1)
+                assert await find_problems(get_chancy) == []
+            await connection.execute("SELECT 1")
 
 
 async def test_starts_at_once_are_not_refused_by_a_stricter_isolation(
@@ -75,6 +94,30 @@ async def test_starts_at_once_are_not_refused_by_a_stricter_isolation(
     await asyncio.gather(*(start() for _ in range(6)))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lock_timeout", "1ms"),
+        ("statement_timeout", "2s"),
+        ("transaction_timeout", "2s"),
+    ],
+)
+async def test_a_start_waits_for_another_one_as_long_as_that_takes(
+    name: str, value: str, tables: str
+) -> None:
+    async def start() -> None:
+        async with initialize_workers():
+            pass
+
+    async with await psycopg.AsyncConnection.connect(tables) as other:
+        change_default(tables, name, value)
+        await other.execute("LOCK TABLE billing_schema_version IN EXCLUSIVE MODE")
+        starting = asyncio.create_task(start())
+        await asyncio.to_thread(wait_for_lock, tables)
+        await asyncio.sleep(2.5)
+    await starting
+
+
 async def test_a_session_has_its_settings_also_after_a_lost_connection(
     tables: str, service: Service
 ) -> None:
@@ -85,7 +128,7 @@ async def test_a_session_has_its_settings_also_after_a_lost_connection(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await find_problems(get_chancy):
                 await asyncio.sleep(0.05)
         async with chancy.pool.connection() as connection_of_pool:
@@ -101,3 +144,24 @@ async def test_a_role_without_write_access_is_named_at_the_start(tables: str) ->
         async with initialize_workers():
             pass
     assert create_chancy().is_open is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "way_out"),
+    [
+        ("default_transaction_read_only", "on", "point the URL at the primary"),
+        ("search_path", "nowhere", "set search_path of the role or the database"),
+    ],
+)
+async def test_a_default_that_keeps_the_tables_from_being_made_is_named(
+    name: str,
+    value: str,
+    way_out: str,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change_default(database_url, name, value)
+    monkeypatch.setenv("WORKERS_DATABASE_URL", database_url)
+
+    with pytest.raises(RuntimeError, match=f"was rolled back: {way_out}"):
+        await migrate(create_chancy())

@@ -1,4 +1,4 @@
-"""SIGTERM: jobs finish within the grace, and what does not finish runs again soon."""
+"""SIGTERM: jobs finish within the grace; jobs that do not finish run again soon."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ BLOCKING_JOB = (
     .replace("await asyncio.sleep", "time.sleep")
     .replace("import asyncio\nimport os", "import os\nimport time")
 )
-# Of the queue, and the kind of process in which the workers run.
+# The executor of the queue, and the kind of process in which the workers run.
 EXECUTORS = [
     ("async", "api"),
     ("thread", "api"),
@@ -42,10 +42,12 @@ SLOW_ENDPOINT = '''
 
 @app.get("/slow")
 async def show_slowly() -> dict[str, str]:
-    """Answers after three seconds."""
+    """Answers when there is a file."""
     import asyncio
+    import pathlib
 
-    await asyncio.sleep(3)
+    while not pathlib.Path("answer").exists():
+        await asyncio.sleep(0.02)
     return {"answer": "slow"}
 '''
 
@@ -55,13 +57,13 @@ KINDS = {"async": "Async", "thread": "Threaded", "process": "Process"}
 def backend_of(
     executor: str, folder: Path, process: str = "api", *, grace: int = 2
 ) -> Recorder:
-    """A backend whose queue polls once a minute."""
+    """A backend whose queue polls every ten minutes."""
     backend = recorder(
         folder / "backend",
         settings=f"Settings(shutdown_grace={grace})",
         job=RECORDING_JOB if executor == "async" else BLOCKING_JOB,
         QUEUES=f"""[Queue("default", executor=Chancy.Executor.{KINDS[executor]},
-            concurrency=2, eager_polling=True, polling_interval=60)]""",
+            concurrency=2, eager_polling=True, polling_interval=600)]""",
     )
     backend.process = process
     return backend
@@ -76,12 +78,11 @@ def url(migrated_url: str) -> str:
 def test_an_idle_service_is_gone_long_before_its_grace(
     executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
-    backend = backend_of(executor, tmp_path, process, grace=20)
+    backend = backend_of(executor, tmp_path, process, grace=300)
 
     with backend.service(url) as running:
         wait_until_ready(running)
-        with seconds_between(0, 10):
-            running.stop()
+        running.stop()
 
     assert query(url, "SELECT * FROM billing_workers") == []
     assert query(url, "SELECT * FROM billing_leader") == []
@@ -91,29 +92,26 @@ def test_an_idle_service_is_gone_long_before_its_grace(
 def test_running_jobs_finish_and_no_other_is_taken(
     executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
-    backend = backend_of(executor, tmp_path, process, grace=20)
+    backend = backend_of(executor, tmp_path, process, grace=300)
 
     with backend.service(url) as running:
         wait_until_ready(running)
         for note in ("first", "second", "third", "fourth"):
             push(url, note, seconds=3)
         wait_until_executed(backend, "first", "second")
-        # Within the grace, and not when the queue polls, which it does once a minute.
-        with seconds_between(0, 20):
-            running.process.terminate()
-            wait_for(
-                lambda: "Shutting down" in running.output, timeout=5, what="the stop"
-            )
-            begun = backend.executions
-            push(url, "late", seconds=3)
-            running.stop()
+        # Long before the grace ends and the queue polls.
+        running.process.terminate()
+        wait_for(lambda: "Shutting down" in running.output, what="the stop")
+        begun = backend.executions
+        push(url, "late", seconds=3)
+        running.stop()
 
     assert backend.executions == begun
     assert states(url) == {"succeeded": len(begun), "pending": 5 - len(begun)}
 
 
 @pytest.mark.parametrize(("executor", "process"), EXECUTORS)
-def test_what_does_not_finish_runs_again_at_the_next_start(
+def test_jobs_that_do_not_finish_run_again_at_the_next_start(
     executor: str, process: str, url: str, tmp_path: Path
 ) -> None:
     backend = backend_of(executor, tmp_path, process)
@@ -124,7 +122,7 @@ def test_what_does_not_finish_runs_again_at_the_next_start(
             wait_until_ready(running)
             id = push(url, "long", seconds=60)
             wait_until_executed(backend, "long")
-            with seconds_between(1.9, 6):
+            with seconds_between(1.9, 30):
                 running.stop()
         assert row(url, id) == ("pending", 0, 1, None, [])
 
@@ -136,7 +134,6 @@ def test_what_does_not_finish_runs_again_at_the_next_start(
             # Long before the heartbeat timeout, which is 90 s here.
             wait_for(
                 lambda: states(url) == {"succeeded": 1},
-                timeout=10,
                 what="the second run",
             )
             running.stop()
@@ -154,9 +151,7 @@ def test_a_second_signal_changes_nothing(url: str, tmp_path: Path) -> None:
         push(url, "job", seconds=2)
         wait_until_executed(backend, "job")
         running.process.terminate()
-        wait_for(
-            lambda: "Shutting down" in running.output, timeout=5, what="the shutdown"
-        )
+        wait_for(lambda: "Shutting down" in running.output, what="the shutdown")
         running.stop()
 
     assert states(url) == {"succeeded": 1}
@@ -178,9 +173,8 @@ def test_a_signal_during_the_start_ends_it_cleanly(
     backend = backend_of("process", tmp_path, process)
 
     with backend.service(url, wait=False) as running:
-        wait_for(lambda: moment in running.output, timeout=20, what=moment)
-        with seconds_between(0, 10):
-            running.stop()
+        wait_for(lambda: moment in running.output, what=moment)
+        running.stop()
 
     assert query(url, "SELECT * FROM billing_workers") == []
     assert query(url, "SELECT * FROM billing_leader") == []
@@ -190,7 +184,7 @@ def test_a_signal_during_the_start_ends_it_cleanly(
     ("way", "seconds"),
     [(way, seconds) for way in ("stopped", "silent") for seconds in (0, 2, 60)],
 )
-def test_a_database_that_is_down_does_not_hold_the_stop(
+def test_a_database_that_is_down_does_not_delay_the_stop(
     way: str, seconds: float, server: Cluster, tmp_path: Path
 ) -> None:
     backend = backend_of("async", tmp_path, grace=4)
@@ -203,9 +197,9 @@ def test_a_database_that_is_down_does_not_hold_the_stop(
                 push(url, "job", seconds=seconds)
                 wait_until_executed(backend, "job")
             with down(server) if way == "stopped" else silent(between):
-                with seconds_between(0, 4 + 8 if seconds else 8):
+                with seconds_between(0, 4 + 14 if seconds else 14):
                     running.stop()
-        # It runs again after the heartbeat timeout: nobody could be told before.
+        # It runs again after the heartbeat timeout: the worker could not give it back.
         assert states(url) == ({"running": 1} if seconds else {})
 
 
@@ -240,27 +234,23 @@ def test_an_open_request_is_answered_while_the_workers_already_stop(
             target=lambda: answers.append(running.request("/slow"))
         )
         request.start()
-        wait_for(
-            lambda: len(connections_of(running)) > 0, timeout=5, what="the request"
-        )
+        wait_for(lambda: len(connections_of(running)) > 0, what="the request")
         running.process.terminate()
         wait_for(
             lambda: "Waiting for connections" in running.output,
-            timeout=3,
             what="the shutdown",
         )
         push(url, "late")
-        # The grace of 2 s began at the signal and not at the end of the request.
+        # The grace of 2 s began at the signal, not at the end of the request.
         wait_for(
             lambda: row(url, cut)[0] == "pending",
-            timeout=2.9,
             what="the end of the grace",
         )
         assert answers == []
-        request.join(10)
+        (backend.folder / "answer").touch()
+        request.join(60)
         assert answers == [{"answer": "slow"}]
-        with seconds_between(0, 2):
-            running.stop()
+        running.stop()
 
     assert dict(backend.executions) == {"cut": 1}
     assert states(url) == {"pending": 2}
@@ -305,7 +295,7 @@ async def with_handler():
         assert signal.getsignal(signal.SIGTERM) is not handler
         assert get_chancy().workers
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while get_chancy().workers:
                 await asyncio.sleep(0.02)
     assert heard == [signal.SIGTERM]

@@ -1,4 +1,4 @@
-"""A server that is slow, or waits for a lock, is not taken for one that is gone."""
+"""A server that is slow, or waits for a lock, does not count as gone."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,12 @@ import billing_service
 import psycopg
 import pytest
 from billing_service import get_chancy, succeeds
-from chancy_runtime import Chancy, Queue, QueuedJob, job
+from chancy_runtime import Chancy, Queue, QueuedJob, Settings, job
 from chancy_runtime.postgres import connections
 from chancy_runtime.testing import Service
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from harness.databases import connections_to
+from harness.databases import connections_to, query
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def swallows(*, text: str) -> None:
 
 
 class Link:
-    """A TCP link to the server with a bounded rate, in bytes a second each way."""
+    """A TCP link to the server with a limited rate, in bytes a second each way."""
 
     def __init__(self, folder: str, port: str, rate: int) -> None:
         self._target = f"{folder}/.s.PGSQL.{port}"
@@ -74,10 +74,17 @@ async def all_succeed(chancy: Chancy, url: str, count: int) -> None:
         await asyncio.sleep(0.5)
 
 
+async def until_announced(url: str) -> None:
+    """Until the worker has announced itself again."""
+    ((last,),) = query(url, "SELECT last_seen FROM billing_workers")
+    while query(url, "SELECT last_seen FROM billing_workers") == [(last,)]:
+        await asyncio.sleep(0.1)
+
+
 async def test_large_jobs_come_over_a_slow_link(
     tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim of all of them takes longer than the server may be silent."""
+    """A claim of all jobs takes longer than the server may be silent."""
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 3)
     target = conninfo_to_dict(tables)
     link = Link(str(target["host"]), str(target.get("port") or 5432), 1_000_000)
@@ -105,25 +112,29 @@ async def test_large_jobs_come_over_a_slow_link(
 async def test_a_lock_on_the_jobs_opens_no_further_connections(
     tables: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an index build takes it; each statement that waits is ended by the server."""
+    """The lock of an index build; the server ends each statement that waits for it."""
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 2)
+    monkeypatch.setattr(billing_service, "SETTINGS", Settings(heartbeat_timeout=10))
     queues = [
         Queue(f"queue_{n}", executor=Chancy.Executor.Async, polling_interval=1)
         for n in range(4)
     ]
     monkeypatch.setattr(billing_service, "QUEUES", [*billing_service.QUEUES, *queues])
     async with asyncio.timeout(120), service.running() as chancy:
-        # The pool and LISTEN, as documented.
+        # The pool and LISTEN, as the docs say.
         most = chancy.max_connection_pool_size + 1
         with psycopg.connect(tables) as connection:
-            # In a thread: it waits for transactions of the service, which are on this loop.
+            # In a thread, because it waits for transactions of the service, which run on this loop.
             lock = "LOCK TABLE billing_jobs IN SHARE MODE"
             await asyncio.to_thread(connection.execute, lock)
             until = time.monotonic() + 10
             while time.monotonic() < until:
-                # This one and the one that asks are not the service's.
+                # This connection and that of the query do not belong to the service.
                 assert connections_to(tables) - 1 <= most
                 await asyncio.sleep(0.2)
+            # Nor does it count as a loss of the workers, whose jobs would run twice.
+            assert "waited for a lock" in chancy.monitor.failing["queue_default"]
+            await until_announced(tables)
         reference = await get_chancy().push(succeeds.job.with_kwargs(text="hello"))
         done = await get_chancy().wait_for_job(reference, timeout=60)
         assert done is not None

@@ -24,7 +24,7 @@ QUEUES = """[
     Queue("processes", executor=Chancy.Executor.Process, concurrency=2, eager_polling=True),
     Queue("deep", executor=Chancy.Executor.Async, concurrency=1),
 ]"""
-# As many jobs wait in the deep queue all the time, and are scheduled for later in another.
+# This number of jobs always waits in the deep queue; as many are scheduled in another one.
 DEPTH = 500_000
 FILL = """
 INSERT INTO billing_jobs (id, queue, func, kwargs, created_at, scheduled_at)
@@ -51,7 +51,7 @@ def record_process(*, note: str = "", seconds: float = 0) -> None:
 
 @job()
 async def fail(*, note: str = "", seconds: float = 0) -> None:
-    """Fails with what PostgreSQL cannot store."""
+    """Fails with a text that PostgreSQL cannot store."""
     raise RuntimeError("no \\0 luck \\ud800")
 
 
@@ -82,7 +82,7 @@ FAILING = {"fail": "default", "leave": "default"}
 
 
 class Fleet:
-    """Three replicas: the first lives through everything, the others may be killed."""
+    """Three replicas: the first survives all faults, the others may be killed."""
 
     def __init__(self, backend: Recorder, url: str, stack: ExitStack) -> None:
         self.backend = backend
@@ -104,12 +104,12 @@ class Fleet:
             replica.process.wait()
         else:
             replica.process.terminate()
-            assert replica.process.wait(35) is not None
+            assert replica.process.wait(60) is not None
         self.replicas.append(self.start())
 
 
 def figures(service: Service) -> dict[str, int]:
-    """What a process holds on to: memory in MiB, descriptors, threads, asyncio tasks."""
+    """The memory in MiB, descriptors, threads and asyncio tasks of a process."""
     folder = Path("/proc") / str(service.process.pid)
     status = (folder / "status").read_text()
 
@@ -272,9 +272,7 @@ def test_nothing_is_lost_doubled_or_leaked(
             return int(count)
 
         wait_for(lambda: unfinished() == 0, timeout=180, what="the end of all jobs")
-        wait_for(
-            lambda: all(map(is_ready, fleet.replicas)), timeout=60, what="readiness"
-        )
+        wait_for(lambda: all(map(is_ready, fleet.replicas)), what="readiness")
         rows = query(
             server.url(),
             "SELECT split_part(func, '.', 6), state, count(*) FROM billing_jobs "
@@ -313,5 +311,5 @@ def test_nothing_is_lost_doubled_or_leaked(
         assert after["descriptors"] <= before["descriptors"] + 8
         assert after["threads"] <= before["threads"] + 4
         assert after["MiB"] <= before["MiB"] + 40
-        # Three replicas, each with a pool at its largest and a connection that listens.
+        # Three replicas, each with a pool at its largest size and a connection that listens.
         assert connected_after <= 3 * (10 + 1)

@@ -19,9 +19,9 @@ from chancy_runtime import (
 
 from harness.commands import environment, run
 from harness.recorder import APP, Recorder, recorder
-from harness.starts import the_line
+from harness.starts import LONGEST, the_line
 
-# Of the example's secret.
+# The variable of the example's secret.
 SECRET_VARIABLE = "POSTGRES_SUPABASE_SESSION_POOLER_URL"
 DOWN = "postgresql://someone:hunter2@127.0.0.1:1/billing"
 SPILLING = [
@@ -56,9 +56,9 @@ TAKEN = [
 
 
 def failed_start(backend: Recorder, variables: dict[str, str]) -> str:
-    """What a service prints that must end within 15 seconds, without running."""
+    """The output of a service that must end during its start."""
     with backend.service("", variables=variables, wait=False) as running:
-        assert running.process.wait(15) == 3, running.output
+        assert running.process.wait(LONGEST) == 3, running.output
     assert "hunter2" not in running.output
     assert "Started plugin" not in running.output
     return running.output
@@ -67,7 +67,7 @@ def failed_start(backend: Recorder, variables: dict[str, str]) -> str:
 def test_a_system_without_poll_is_refused_before_it_connects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As Windows is, where nothing of this was run."""
+    """Like Windows, on which these tests do not run."""
     app = Chancy(DOWN, prefix="billing_")
     monkeypatch.delattr(select, "poll")
 
@@ -144,7 +144,7 @@ def test_the_secret_is_used_without_the_variable(
     ("cron", "timezone"),
     [("0 0 1 1 *", "Europe/Atlantis"), ("0 0 31 2 *", "UTC")],
 )
-def test_a_schedule_that_cannot_be(
+def test_an_impossible_schedule(
     cron: str, timezone: str, migrated_url: str, tmp_path: Path
 ) -> None:
     backend = recorder(tmp_path / "backend", cron=cron)
@@ -171,7 +171,7 @@ def test_a_library_that_is_too_old_ends_the_service_and_its_tests_with_one_line(
     backend = recorder(tmp_path / "backend")
     backend.edit("__init__.py", 'require_version("0.8")', 'require_version("99.1")')
     (backend.workers / "test_it.py").write_text("from . import chancy_instance\n")
-    said = "the workers of this service need chancy-runtime 99.1 or later"
+    message = "the workers of this service need chancy-runtime 99.1 or later"
 
     def end(*command: str) -> subprocess.CompletedProcess[str]:
         return run(
@@ -186,11 +186,11 @@ def test_a_library_that_is_too_old_ends_the_service_and_its_tests_with_one_line(
         result = end(*command)
         assert result.returncode == 1
         (line,) = result.stderr.splitlines()
-        assert said in line
+        assert message in line
 
     result = end("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "app")
     assert result.returncode != 0
-    assert said in result.stdout and "INTERNALERROR" not in result.stdout
+    assert message in result.stdout and "INTERNALERROR" not in result.stdout
 
 
 def test_a_push_before_the_start_says_what_to_do(backend: Recorder) -> None:

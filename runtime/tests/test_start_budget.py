@@ -1,4 +1,4 @@
-"""A start takes 15 s at most, however slow the server is and wherever it goes silent."""
+"""A start takes 15 s at most, however slow the server is and at whatever step it stalls."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ from harness.servers import Cluster, Proxy, proxy
 
 pytestmark = pytest.mark.anyio
 
-# What the step says first, and only then.
+# For each step, bytes that the service sends in this step and in none before.
 STEPS = {
     "check": b"billing_schema_version",
     "check for a transaction pooler": b"billing_probe",
@@ -49,7 +49,7 @@ async def tick() -> None: ...
 
 
 async def start(url: str) -> tuple[str, float]:
-    """What a failed start says, or nothing, and how long it took."""
+    """The error of a failed start, or nothing, and the seconds that it took."""
     since = time.monotonic()
     chancy = plain_chancy(url, min_connection_pool_size=2)
     try:
@@ -85,8 +85,8 @@ async def test_a_server_that_goes_silent_at_a_step_ends_the_start_in_time(
 ) -> None:
     with ExitStack() as stack:
         proxies = {
-            step: stack.enter_context(proxy(server.port, stall_at=said))
-            for step, said in STEPS.items()
+            step: stack.enter_context(proxy(server.port, stall_at=sent))
+            for step, sent in STEPS.items()
         }
         results = await start_through(server, [*proxies.values()])
 
@@ -114,8 +114,8 @@ async def test_a_slow_server_ends_the_start_in_time_or_not_at_all(
     assert all(line for line, _ in results[-2:])
 
 
-def test_the_bounds_of_a_start_add_up_to_what_is_promised() -> None:
-    """The steps, then the end of a Worker that did not start, then that of the pool."""
+def test_the_limits_of_a_start_add_up_to_the_promise() -> None:
+    """The steps, then the end of a Worker that did not start, then the end of the pool."""
     assert START_SECONDS + UNDO_SECONDS + CLOSE_SECONDS < PROMISED_SECONDS == 15
 
 
@@ -123,7 +123,7 @@ def test_the_steps_of_a_start_share_its_seconds() -> None:
     budget = Budget()
     with budget.step() as whole:
         time.sleep(0.2)
-    time.sleep(0.2)  # What a service does between two steps is its own time.
+    time.sleep(0.2)  # The service's own code between two steps does not count.
     with budget.step() as rest:
         time.sleep(0.1)
     with budget.step() as last:

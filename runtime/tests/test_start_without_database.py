@@ -1,4 +1,4 @@
-"""A service that may start without its database is up at once; its workers join later."""
+"""A service that may start without its database starts at once; its workers join later."""
 
 import socket
 import time
@@ -56,24 +56,22 @@ def test_the_workers_join_when_the_database_is_there_and_has_the_tables(
         assert status(running, "/jobs/record", "POST") == 500
         wait_for(
             lambda: "Chancy is not running in this process: enter" in running.output,
-            timeout=10,
-            what="what the push did wrong",
+            what="the error of the push",
         )
         assert status(running, "/health/live") == 200
-        # Two attempts later the reason is no news.
+        # After two more attempts the same reason is not logged again.
         time.sleep(11)
         (down,) = reasons(running)
         assert "Connection refused" in down and "start it" in down
 
         stopped.start()
-        wait_for(lambda: len(reasons(running)) > 1, timeout=10, what="the next reason")
+        wait_for(lambda: len(reasons(running)) > 1, what="the next reason")
         assert reasons(running)[1].endswith("run python -m app.billing.workers migrate")
         assert status(running, "/health/ready") == 503
 
         make_tables(url)
         wait_for(
             lambda: status(running, "/health/ready") == 200,
-            timeout=10,
             what="the workers",
         )
         assert running.output.count("the workers have joined") == 1
@@ -88,7 +86,7 @@ def test_the_workers_join_when_the_database_is_there_and_has_the_tables(
 
 
 def stopped_within(seconds: float, running: Service) -> None:
-    """Sends SIGTERM, and expects a clean end soon."""
+    """Sends SIGTERM, and expects a clean end within some seconds."""
     since = time.monotonic()
     running.stop()
     assert time.monotonic() - since < seconds, running.output
@@ -98,7 +96,7 @@ def stopped_within(seconds: float, running: Service) -> None:
 def test_sigterm_while_the_database_is_down(patient: Recorder) -> None:
     url = f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/d"
     with patient.service(url) as running:
-        wait_for(lambda: reasons(running), timeout=10, what="the first attempt")
+        wait_for(lambda: reasons(running), what="the first attempt")
         stopped_within(2, running)
 
 

@@ -1,4 +1,4 @@
-"""The stubs say what Chancy is, and the type checkers of a service find them."""
+"""The stubs match Chancy, and the type checkers of a service find them."""
 
 import ast
 import dataclasses
@@ -29,15 +29,15 @@ from chancy.utils import TaskManager
 RUNTIME = Path(__file__).parents[1]
 STUBS = RUNTIME / "src" / "chancy-stubs"
 
-# What stubtest cannot import on an older Python or without an extra of Chancy, and two
-# aliases of a Literal, which it expects to be a Union.
+# Modules that stubtest cannot import on an older Python or without an extra of Chancy, and
+# two aliases of a Literal, which it expects to be a Union.
 NOT_TESTED = r"""
 chancy\.executors\.sub
 chancy\.plugins\.api(\..*)?
 chancy\.plugins\.metrics\.metrics\.(MetricType|Resolution)
 """
 
-# What a later Chancy could change: each name has to be in the report.
+# Changes that a later Chancy could make; the report must have each name.
 CHANGES = {
     "chancy.app.Chancy.push": ("app.py", "push(self, job: ", "push(self, what: "),
     "chancy.executors.process.ProcessExecutor._create_pool": (
@@ -119,7 +119,7 @@ async def main() -> None:
             await worker.wait_for_shutdown()
 '''
 
-# The lines with "# wrong" have to be reported, and no others.
+# The type checker must report the lines with "# wrong", and no others.
 WRONG = """\
 from chancy import Chancy, Job, Queue, QueuedJob, Worker, job
 from chancy.plugin import Plugin
@@ -229,7 +229,7 @@ def test_the_stubs_agree_with_chancy(tmp_path: Path) -> None:
     assert not ended.returncode, ended.stdout + ended.stderr
 
 
-def test_a_chancy_that_changed_is_reported_by_name(tmp_path: Path) -> None:
+def test_a_changed_chancy_is_reported_by_name(tmp_path: Path) -> None:
     copy = tmp_path / "changed" / "chancy"
     shutil.copytree(Path(chancy.__file__).parent, copy)
     for file, before, after in CHANGES.values():
@@ -260,7 +260,7 @@ def stubtest(folder: Path, **environment: str) -> "subprocess.CompletedProcess[s
 
 
 def test_the_attributes_in_the_stubs_exist() -> None:
-    """stubtest does not look for the attributes that __init__ sets."""
+    """stubtest does not check the attributes that __init__ sets."""
     missing = [
         f"{type(instance).__module__}.{type(instance).__qualname__}.{name}"
         for instance in instances()

@@ -47,7 +47,7 @@ def server_with_roles() -> Iterator[str]:
 
 @pytest.fixture
 def own_server_url(server_with_roles: str) -> Iterator[str]:
-    """A database on a server on which no other test makes roles at the same time."""
+    """A database on a server on which no other test creates roles at the same time."""
     with database(server_with_roles) as url:
         yield url
     for (role,) in query(
@@ -58,7 +58,7 @@ def own_server_url(server_with_roles: str) -> Iterator[str]:
 
 
 def of_user(url: str, user: str) -> str:
-    """The URL of the same database for another user."""
+    """The URL of a database for another user."""
     return url_of(url, str(conninfo_to_dict(url)["dbname"]), user)
 
 
@@ -110,7 +110,7 @@ async def test_chancys_own_migrate_finds_nothing_left_to_do(chancy: Chancy) -> N
     assert (await read_status(create_chancy()))["ok"]
 
 
-def test_status_shows_the_target_and_what_is_due_until_it_is_migrated(
+def test_status_shows_the_target_and_due_migrations(
     workers: Commands, database_url: str
 ) -> None:
     before = workers("status", url=database_url)
@@ -164,8 +164,8 @@ def test_a_table_of_the_service_s_own_is_named_and_left_alone(
 
     assert result.status == 1
     (line,) = result.errors.splitlines()
-    assert f"billing_{table} is there at " in line
-    assert "not Chancy's" in line and "prefix" in line
+    assert f"billing_{table} exists at " in line
+    assert "not belong to Chancy" in line and "prefix" in line
     assert list_tables(database_url) == [f"billing_{table}"]
 
 
@@ -173,7 +173,7 @@ def test_a_table_of_the_service_s_own_is_named_and_left_alone(
     "statement",
     ["VIEW billing_jobs AS SELECT 1 AS mine", "TYPE billing_jobs AS (mine text)"],
 )
-def test_a_name_that_something_else_has_is_not_called_a_table(
+def test_another_object_with_the_name_is_not_called_a_table(
     statement: str, workers: Commands, database_url: str
 ) -> None:
     query(database_url, f"CREATE {statement}")
@@ -181,7 +181,9 @@ def test_a_name_that_something_else_has_is_not_called_a_table(
     result = workers("migrate", url=database_url)
 
     (line,) = result.errors.splitlines()
-    assert "billing_jobs is there at " in line and "not Chancy's: rename it" in line
+    assert (
+        "billing_jobs exists at " in line and "not belong to Chancy: rename it" in line
+    )
     assert "table" not in line
 
 
@@ -193,11 +195,11 @@ def test_a_table_that_a_migration_would_drop_is_left_alone(
 
     result = workers("migrate", url=database_url, plugins=[Metrics()])
 
-    assert "is not Chancy's" in result.errors
+    assert "does not belong to Chancy" in result.errors
     assert query(database_url, "SELECT * FROM billing_metrics") == [("kept",)]
 
 
-def test_a_user_who_may_create_nothing_is_told_so(
+def test_a_user_who_may_not_create_tables_gets_an_error(
     workers: Commands, own_server_url: str
 ) -> None:
     query(own_server_url, "CREATE ROLE nobody LOGIN")
@@ -209,7 +211,7 @@ def test_a_user_who_may_create_nothing_is_told_so(
 
 
 @pytest.mark.parametrize("grant", ["", "GRANT ALL ON ALL TABLES IN SCHEMA public TO"])
-def test_a_user_from_whom_row_security_hides_the_tables_is_told_so(
+def test_a_user_from_whom_row_security_hides_the_tables_gets_an_error(
     grant: str, workers: Commands, own_server_url: str
 ) -> None:
     query(own_server_url, "CREATE ROLE guest LOGIN")
@@ -226,7 +228,7 @@ def test_a_user_from_whom_row_security_hides_the_tables_is_told_so(
         assert "nothing applied" not in result.output and "rename" not in line
 
 
-def test_a_user_who_may_not_read_the_tables_is_told_so(
+def test_a_user_who_may_not_read_the_tables_gets_an_error(
     workers: Commands, own_server_url: str
 ) -> None:
     query(own_server_url, "CREATE ROLE guest LOGIN BYPASSRLS")
@@ -241,7 +243,7 @@ def test_a_user_who_may_not_read_the_tables_is_told_so(
         assert "connect as the owner of the tables" in line
 
 
-def test_a_user_who_may_not_build_an_index_is_told_so(
+def test_a_user_who_may_not_build_an_index_gets_an_error(
     workers: Commands, own_server_url: str
 ) -> None:
     query(own_server_url, "CREATE ROLE guest LOGIN BYPASSRLS")
@@ -259,7 +261,7 @@ def test_a_user_who_may_not_build_an_index_is_told_so(
 
 
 def misc_of_chancy(backend: Recorder, command: str, url: str) -> str:
-    """What a command of Chancy's own command line prints."""
+    """The output of a command of Chancy's own command line."""
     create = "app.billing.workers.chancy_initialization.create_chancy"
     return run(
         *(sys.executable, "-m", "chancy.cli.cli", "--app", create, "misc", command),
@@ -293,14 +295,14 @@ INSERT = (
 )
 
 
-def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
+def test_users_of_supabase_s_public_key_can_neither_read_nor_push(
     workers: Commands, backend: Recorder, tmp_path: Path, own_server_url: str
 ) -> None:
     query(own_server_url, SUPABASE)
     owner = of_user(own_server_url, "owner")
     public = [of_user(own_server_url, role) for role in ("anon", "authenticated")]
 
-    # Chancy's own migration leaves them open: without this the rest would prove nothing.
+    # Chancy's own migration leaves them open; otherwise the rest would prove nothing.
     misc_of_chancy(backend, "migrate", owner)
     query(public[0], INSERT)
     query(own_server_url, "DELETE FROM billing_jobs")
@@ -313,7 +315,7 @@ def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
     assert workers("status", url=owner).status == 1
 
     workers("migrate", url=owner)
-    # A later migration brings tables of its own.
+    # A later migration creates more tables.
     assert workers("status", url=owner, plugins=[Metrics()]).status == 1
     workers("migrate", url=owner, plugins=[Metrics()])
 
@@ -348,7 +350,7 @@ def test_who_has_supabase_s_public_key_can_neither_read_nor_push(
 async def ship() -> None: ...
 
 
-async def test_who_may_change_a_table_of_the_service_sets_off_its_triggers(
+async def test_users_who_may_change_a_table_of_the_service_set_off_its_triggers(
     own_server_url: str,
 ) -> None:
     query(own_server_url, SUPABASE)
@@ -379,7 +381,7 @@ async def test_who_may_change_a_table_of_the_service_sets_off_its_triggers(
     for table in ("billing_jobs", "billing_triggers"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             query(authenticated, f"SELECT * FROM {table}")
-    # A table of the user's own in front of Chancy's is not what the function writes to.
+    # A temporary table of the user does not hide Chancy's table from the function.
     with psycopg.connect(authenticated) as connection:
         connection.execute("CREATE TEMP TABLE billing_jobs (id int)")
         connection.execute("INSERT INTO orders VALUES (3)")

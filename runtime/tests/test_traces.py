@@ -1,4 +1,4 @@
-"""A run of a job is in the trace of its push, in another process too."""
+"""A run of a job is in the trace of its push, even in another process."""
 
 import json
 import logging
@@ -81,7 +81,7 @@ async def test_a_run_is_in_the_trace_of_its_push(
             await ended(chancy, job.with_meta({"of": "the team"}))
         await until_none(lambda: missing(spans, "run traced"))
 
-    # Cron has looked for what is due, and there was nothing to push.
+    # Cron has polled, and there was nothing to push.
     assert named(spans, "push") == []
     (request,), (push,), (ran,) = (
         named(spans, name) for name in ("request", "push traced", "run traced")
@@ -101,7 +101,7 @@ async def test_a_run_is_in_the_trace_of_its_push(
         "chancy.attempt": 1,
     }
     assert meta["of"] == "the team"
-    # What the job itself calls is in the run, also where a child process runs it.
+    # Spans of the job itself are in its run, even if it runs in a child process.
     inside = json.loads(file.read_text())["traceparent"].split("-")[1:3]
     assert tuple(inside) == ids(ran)
     if executor != "process":  # The SDK of this process is not in the child.
@@ -182,7 +182,7 @@ async def test_a_run_is_in_the_trace_of_a_push_of_another_process(
 async def test_a_push_that_fails_puts_no_argument_into_its_span(
     tables: str, spans: InMemorySpanExporter
 ) -> None:
-    """PostgreSQL repeats what it refuses, such as a text with a NUL."""
+    """PostgreSQL's errors repeat refused values, such as a text with a NUL."""
     async with create_chancy(tables, OpenTelemetryPlugin()) as chancy:
         with pytest.raises(psycopg.DataError, match=SECRET):
             await chancy.push(succeeds.job.with_kwargs(note=f"{SECRET}\0"))
@@ -215,10 +215,10 @@ async def test_each_attempt_is_a_span_and_a_failed_one_has_its_error(
     ]
 
 
-async def test_a_run_that_nobody_traced_to_its_push_begins_a_trace(
+async def test_a_run_without_the_trace_of_a_push_begins_a_trace(
     tables: str, spans: InMemorySpanExporter
 ) -> None:
-    """Also where a span was current when the workers started."""
+    """Even if a span was current when the workers started."""
     async with create_chancy(tables) as pusher:
         await pusher.push(succeeds)
         await pusher.push(succeeds.job.with_meta({"opentelemetry": {"traceparent": 7}}))
@@ -248,7 +248,7 @@ async def test_a_meta_that_cannot_carry_a_trace_is_pushed_as_it_is(
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-async def test_runs_that_a_stop_cuts_short_go_back_without_a_word(
+async def test_runs_that_a_stop_cuts_short_go_back_without_an_error(
     executor: str,
     tables: str,
     tmp_path: Path,
@@ -269,7 +269,7 @@ async def test_runs_that_a_stop_cuts_short_go_back_without_a_word(
                 job = waits.job.with_queue(executor).with_kwargs(file=str(end))
                 await chancy.push(job)
             await until_none(lambda: not_in_state(tables, "running", jobs=3))
-        # A thread cannot be ended: it ends by itself, and its span with it.
+        # A thread cannot be interrupted: it ends by itself, and its span with it.
         end.touch()
         await until_none(lambda: missing(spans, "run waits", count=3))
 
@@ -297,7 +297,7 @@ async def test_without_a_plugin_nothing_is_added_to_a_job(tables: str) -> None:
 
 @contextmanager
 def sentry_on(**options: Any) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Sentry in this process; after the block, what it received, by type."""
+    """Sentry in this process; yields received items by type, complete after the block."""
     with sentry_of_all_kinds() as (dsn, items), sentry_sdk.isolation_scope():
         sentry_sdk.init(dsn, default_integrations=False, **options)
         try:
@@ -352,7 +352,7 @@ async def test_sentry_has_a_run_and_its_failure_in_the_trace_of_the_push(
     assert SECRET not in json.dumps(items["transaction"])
 
 
-async def test_sentry_traces_nothing_where_it_is_not_set_up(tables: str) -> None:
+async def test_sentry_traces_nothing_if_it_is_not_set_up(tables: str) -> None:
     sentry_sdk.Scope.get_global_scope().set_client(None)
     chancy = create_chancy(tables, SentryTraces(service="billing"))
     async with working(chancy):
@@ -362,7 +362,7 @@ async def test_sentry_traces_nothing_where_it_is_not_set_up(tables: str) -> None
 
 
 async def run_cron_job(chancy: Chancy, url: str, cron_job: CronJob) -> None:
-    """Lets a schedule fall due now, and waits for the end of its run."""
+    """Makes a schedule due now, and waits for the end of its run."""
     await schedule_cron_jobs(chancy, [cron_job])
     query(url, "UPDATE billing_cron SET next_run = NOW()")
 
@@ -413,7 +413,7 @@ async def test_each_run_of_a_schedule_checks_in_with_sentry(
     }
 
 
-async def test_a_schedule_leaves_what_a_team_has_in_the_meta(tables: str) -> None:
+async def test_a_schedule_keeps_the_team_s_meta(tables: str) -> None:
     chancy = create_chancy(tables)
     async with working(chancy):
         job = succeeds.job.with_meta({"schedule": "nightly"})
@@ -427,7 +427,7 @@ async def test_a_schedule_leaves_what_a_team_has_in_the_meta(tables: str) -> Non
 async def test_a_cancelled_run_of_a_schedule_checks_in_as_failed(
     tables: str, tmp_path: Path
 ) -> None:
-    """Its row says so, and without a check-in Sentry would wait for its end."""
+    """Its row is failed, and without a check-in Sentry would wait for its end."""
     never = waits.job.with_kwargs(file=str(tmp_path / "end")).with_max_attempts(3)
     with sentry_on() as items:
         chancy = create_chancy(tables, SentryCheckIns(service="billing"))
@@ -444,7 +444,7 @@ async def test_a_cancelled_run_of_a_schedule_checks_in_as_failed(
 
 
 async def jobs_of(worker: RunningWorker) -> list[int]:
-    """How many jobs run, for each executor that has any."""
+    """The numbers of running jobs of the executors that have any."""
     counts = (len(each.get_running_jobs()) for each in worker.executors.values())
     return [count for count in counts if count]
 

@@ -1,4 +1,4 @@
-"""A push in a transaction of the service's own is a part of it, whichever library runs it."""
+"""A push is part of the service's own transaction, whichever library runs it."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ JOBS = [
 
 
 def arguments(url: str, driver: str) -> dict[str, Any]:
-    """The URL in the words of a driver's connect()."""
+    """The URL as arguments of a driver's connect()."""
     given = {**conninfo_to_dict(url)}
     if driver == "asyncpg":
         given["database"] = given.pop("dbname")
@@ -62,7 +62,7 @@ def engine(url: str, driver: str) -> Engine:
 
 
 class Undone(Exception):
-    """Ends a transaction, which is then rolled back."""
+    """Ends a transaction so that it is rolled back."""
 
 
 @asynccontextmanager
@@ -223,7 +223,7 @@ def name(value: object) -> str:
 
 
 class Seen:
-    """What others see of the pushes into a database with the example's tables."""
+    """The effects of pushes that other sessions see, in a database of the example."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -242,7 +242,7 @@ class Seen:
 
     @property
     def heard(self) -> list[str]:
-        """The queues of the notifications since the last time."""
+        """The notifications since the last call."""
         self._listener.execute("NOTIFY billing_events, 'end'")
         heard = []
         for notification in self._listener.notifies():
@@ -263,7 +263,7 @@ def seen(migrated_url: str) -> Iterator[Seen]:
 
 
 def pushed(seen: Seen, references: list[Reference]) -> None:
-    """Checks what a transaction with JOBS, the first of them twice, left."""
+    """Checks the effects of a transaction that pushed JOBS, the first of them twice."""
     first, mail, other, again = [reference.identifier for reference in references]
     assert first == again
     assert {id: row[:2] for id, row in seen.jobs.items()} == {
@@ -286,7 +286,7 @@ def not_pushed(seen: Seen) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("transaction", ASYNC, ids=name)
-async def test_what_is_rolled_back_was_not_pushed(
+async def test_jobs_of_a_rolled_back_transaction_are_not_pushed(
     transaction: Callable[[str], Any], tables: str
 ) -> None:
     seen = Seen(tables)
@@ -311,7 +311,7 @@ async def test_what_is_rolled_back_was_not_pushed(
 
 
 @pytest.mark.parametrize("transaction", SYNC, ids=name)
-def test_what_is_rolled_back_was_not_pushed_without_asyncio(
+def test_jobs_of_a_rolled_back_transaction_are_not_pushed_without_asyncio(
     transaction: Callable[[str], Any], seen: Seen
 ) -> None:
     app = plain_chancy(seen.url)
@@ -352,7 +352,7 @@ async def test_a_savepoint_that_is_rolled_back_pushed_nothing(
 
 
 @pytest.mark.anyio
-async def test_code_that_run_sync_calls_pushes_too(tables: str) -> None:
+async def test_code_called_by_run_sync_pushes_too(tables: str) -> None:
     app = plain_chancy(tables)
 
     def work(session: Session) -> list[Reference]:
@@ -366,7 +366,7 @@ async def test_code_that_run_sync_calls_pushes_too(tables: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_running_workers_take_what_a_session_pushed(
+async def test_running_workers_take_jobs_that_a_session_pushed(
     chancy: Chancy, tables: str
 ) -> None:
     async with async_sessionmaker(async_engine(tables, "asyncpg")).begin() as session:
@@ -374,7 +374,7 @@ async def test_running_workers_take_what_a_session_pushed(
             session, succeeds.job.with_kwargs(text="hello")
         )
 
-    ended = await chancy.wait_for_job(reference, timeout=30)
+    ended = await chancy.wait_for_job(reference, timeout=60)
     assert ended is not None and ended.state == QueuedJob.State.SUCCEEDED
 
 
@@ -393,8 +393,10 @@ async def test_without_notifications_none_is_sent(
 
 
 @pytest.mark.anyio
-async def test_what_has_no_transaction_of_the_service_is_refused(tables: str) -> None:
-    """A pool, of which any connection would do, commits at once."""
+async def test_an_object_without_a_transaction_of_the_service_is_refused(
+    tables: str,
+) -> None:
+    """A pool would use any of its connections, and commit at once."""
     app = plain_chancy(tables)
     made = async_engine(tables, "asyncpg")
     with (
@@ -436,7 +438,7 @@ def test_a_batch_is_one_statement_up_to_a_size(
 
 
 @pytest.mark.anyio
-async def test_a_large_batch_comes_whole(tables: str) -> None:
+async def test_a_large_batch_arrives_complete(tables: str) -> None:
     jobs = [Job(func="a.b", unique_key=f"{n % 1500}") for n in range(2500)]
     async with session_on_asyncpg(tables) as (session, _):
         references = await plain_chancy(tables).push_many_ex(session, jobs)
@@ -451,7 +453,7 @@ async def test_a_large_batch_comes_whole(tables: str) -> None:
 
 
 def run_script(code: str, **variables: str) -> str:
-    """Runs a script in the folder of the example, as a team runs its own."""
+    """Runs a script in the folder of the example, like a team."""
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=EXAMPLE,

@@ -1,4 +1,4 @@
-"""Two services in one process have nothing in common but the process."""
+"""Two services in one process share nothing except the process."""
 
 import asyncio
 import logging
@@ -77,15 +77,15 @@ async def url(database_url: str) -> str:
 
 
 async def ran(chancy: Chancy, seconds: float = 0) -> QueuedJob:
-    """A job of a service that has ended."""
+    """Runs a job of a service; returns it when it has ended."""
     reference = await chancy.push(nap.job.with_kwargs(seconds=seconds))
-    ended = await chancy.wait_for_job(reference, timeout=30)
+    ended = await chancy.wait_for_job(reference, timeout=60)
     assert ended is not None
     return ended
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -164,7 +164,7 @@ async def test_sigterm_stops_both_each_within_its_own_grace(url: str) -> None:
     assert long and long.state == QueuedJob.State.SUCCEEDED
 
 
-async def test_what_a_start_says_names_the_commands_of_its_own_service(
+async def test_the_error_of_a_start_names_the_commands_of_its_own_service(
     database_url: str,
 ) -> None:
     await migrate(create_chancy("billing", database_url))

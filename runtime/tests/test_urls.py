@@ -1,12 +1,20 @@
-"""URLs as hosters and other libraries write them: each is taken, or what is wrong is named."""
+"""URLs of hosters and other libraries: each works, or the error names the problem."""
+
+import asyncio
+import functools
+from collections.abc import Iterator
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 from chancy_runtime import WorkersError, database_url
+from chancy_runtime.postgres.connecting import _way_out, connect
 from chancy_runtime.testing import _of_database
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from harness import databases
+from harness.servers import Cluster
 
 GOOD = "postgresql://me:secret@db.example.com:6432/app"
 
@@ -52,7 +60,7 @@ def test_each_form_is_taken(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_name_that_asyncpg_has_for_sslmode_is_taken_in_its_urls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """SQLAlchemy's engine and the workers can share a secret."""
+    """So SQLAlchemy's engine and the workers can share a secret."""
     monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
     url = GOOD.replace("postgresql://", "postgresql+asyncpg://")
 
@@ -72,7 +80,7 @@ def test_the_name_that_asyncpg_has_for_sslmode_is_taken_in_its_urls(
         ("ssl=require", "ssl", "sslmode=require"),
     ],
 )
-def test_a_parameter_of_others_is_named_with_what_to_write(
+def test_a_parameter_of_another_library_is_named_with_its_replacement(
     query: str, name: str, instead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
@@ -117,6 +125,45 @@ def test_a_parameter_of_postgresql_is_taken(
     monkeypatch.delenv("WORKERS_DATABASE_URL", raising=False)
 
     assert read(f"{GOOD}?{query}") == f"{GOOD}?{query}"
+
+
+@pytest.mark.parametrize(
+    ("query", "way_out"),
+    [
+        ("sslmode=require", "correct sslmode, sslrootcert"),
+        ("sslmode=no-verify", "correct sslmode, sslrootcert"),
+        ("service=nowhere", "correct service in the URL, or PGSERVICE"),
+        ("channel_binding=require", "correct that parameter in the URL"),
+        ("target_session_attrs=standby", "correct that parameter in the URL"),
+        ("options=-cnonsense%3D1", "correct that parameter in the URL"),
+        ("dbname=nowhere", "create it with createdb"),
+        ("dbname=shut", "start again when it takes connections"),
+        ("dbname=closed&user=someone", "grant CONNECT on it"),
+    ],
+)
+def test_a_refused_connection_does_not_end_with_the_advice_for_a_server_that_is_down(
+    query: str, way_out: str, server: Cluster, databases_that_refuse: None
+) -> None:
+    with pytest.raises(WorkersError) as failure:
+        asyncio.run(connect(f"{server.url()}?{query}"))
+
+    assert f"): {way_out}" in str(failure.value)
+
+
+@pytest.fixture(scope="module")
+def databases_that_refuse(server: Cluster) -> Iterator[None]:
+    run = functools.partial(databases.query, server.url())
+    run("CREATE ROLE someone LOGIN")
+    run("CREATE DATABASE shut ALLOW_CONNECTIONS false")
+    run("CREATE DATABASE closed")
+    run("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
+    yield
+    for name in ("DATABASE shut", "DATABASE closed", "ROLE someone"):
+        run(f"DROP {name}")
+
+
+def test_a_server_that_is_starting_is_not_called_unknown() -> None:
+    assert _way_out("FATAL: the database system is starting up").startswith("start ag")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Chancy's public API, a line each, with the classes of this library.
+"""Uses each part of Chancy's public API once, with the classes of this library.
 
-docs/differences.md says what is different, and why.
+docs/differences.md lists the differences and their reasons.
 """
 
 import asyncio
@@ -94,6 +94,12 @@ async def fails_once(*, context: QueuedJob) -> None:
         raise RuntimeError("the first attempt fails")
 
 
+@job()
+async def keeps_its_job(*, of_mine: "QueuedJob", note: str = "") -> None:
+    of_mine.meta["note"] = note
+    setattr(of_mine, "attempts", 7)  # noqa: B010  # a job cannot be changed
+
+
 @asynccontextmanager
 async def working(*plugins: Plugin, **options: Any) -> AsyncIterator[Worker]:
     """A Worker with plugins; it starts when the tables are there."""
@@ -153,7 +159,7 @@ async def test_jobs_are_pushed_found_cancelled_and_run_again() -> None:
         assert (await end(app, await app.push(greet))).state == State.SUCCEEDED
         named = greet.job.with_kwargs(name="Ada")
         many = [each async for batch in app.push_many([named] * 3) for each in batch]
-        ended = await app.wait_for_jobs(many, timeout=30)
+        ended = await app.wait_for_jobs(many, timeout=60)
         assert [each.state for each in ended] == [State.SUCCEEDED] * 3
         assert len(await app.get_jobs(many)) == 3
         twice = await end(app, await app.push(fails_once))
@@ -163,13 +169,18 @@ async def test_jobs_are_pushed_found_cancelled_and_run_again() -> None:
             2,
         )
         assert "the first attempt fails" in twice.errors[0]["traceback"]
+        # The context is found by its type, which can be a string, whatever its name; only
+        # its meta can change.
+        kept = await end(app, await app.push(keeps_its_job.job.with_kwargs(note="a")))
+        assert (kept.state, kept.meta["note"]) == (State.FAILED, "a")
+        assert "FrozenInstanceError" in kept.errors[0]["traceback"]
         later = datetime.now(tz=UTC) + timedelta(hours=1)
         tomorrow = greet.job.with_scheduled_at(later).with_unique_key("tomorrow")
         first = await app.push(tomorrow)
         assert first == await app.push(tomorrow)
         found = await app.get_job(first)
         assert found and found.state == State.PENDING and found.scheduled_at == later
-        # A push is a part of a transaction of the service's own, or is rolled back with it.
+        # A push is a part of the service's own transaction, and is rolled back with it.
         async with (
             app.pool.connection() as connection,
             connection.cursor(row_factory=dict_row) as cursor,
@@ -192,6 +203,9 @@ async def test_jobs_are_pushed_found_cancelled_and_run_again() -> None:
         assert (await end(app, first)).state == State.SUCCEEDED
         await app.retry_jobs([first])
         assert (await end(app, first)).attempts == 1
+        # The key of a job that has ended is free again.
+        again = await app.push(greet.job.with_unique_key("tomorrow"))
+        assert again != first and (await end(app, again)).state == State.SUCCEEDED
         await app.purge_jobs([first])
         assert await app.get_job(first) is None
 
@@ -215,7 +229,7 @@ def push_without_a_loop(url: str) -> list[QueuedJob | None]:
 
 async def test_code_without_a_loop_pushes_too(database_url: str) -> None:
     async with working() as worker:
-        heard = asyncio.create_task(worker.hub.wait_for("mine", timeout=30))
+        heard = asyncio.create_task(worker.hub.wait_for("mine", timeout=60))
         await asyncio.sleep(0)
         pushed = await asyncio.to_thread(push_without_a_loop, database_url)
         assert len(pushed) == 4
@@ -272,7 +286,7 @@ async def test_queues_are_declared_paused_and_deleted() -> None:
         await app.delete_queue("thread")
         await until(lambda: "thread" not in worker)
         assert await app.get_job(held) is None
-        gpu = Queue("gpu", tags={"has=gpu"}, executor=Chancy.Executor.Async)
+        gpu = Queue("gpu", tags={r"has=[fg]pu"}, executor=Chancy.Executor.Async)
         cpu = Queue("cpu", tags={"has=cpu"}, executor=Chancy.Executor.Async)
         for queue in (gpu, cpu):
             await app.declare(queue)
@@ -500,7 +514,7 @@ async def test_rules_say_what_the_pruner_deletes(database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("database_url")
-async def test_the_tables_are_created_and_taken_back() -> None:
+async def test_the_tables_are_created_and_dropped() -> None:
     async with create_chancy() as app:
         assert not await app.is_up_to_date()
         with pytest.raises(MigrationsNeededError):
@@ -522,7 +536,7 @@ async def test_jobs_are_pushed_and_run_where_nobody_entered_chancy() -> None:
 
 
 @pytest.mark.usefixtures("database_url")
-async def test_chancys_own_arguments_and_defaults_are_taken() -> None:
+async def test_chancys_own_arguments_and_defaults_are_accepted() -> None:
     log = logging.getLogger("mine")
     async with working(no_default_plugins=False, log=log) as worker:
         app = worker.chancy
@@ -558,7 +572,7 @@ async def test_a_child_is_prepared_by_its_executor() -> None:
         app = worker.chancy
         executor = f"{__name__}.{Prepared.__name__}"
         await app.declare(Queue("prepared", executor=executor, concurrency=2))
-        # Also the time of a job whose child takes longer than it to start is limited.
+        # The limit also holds for a job whose child takes longer than the limit to start.
         limited = compute.job.with_limits([Limit(Limit.Type.TIME, 1)])
         endless = await app.push(limited.with_queue("prepared"))
         ended = await end(app, await app.push(is_prepared))
@@ -566,7 +580,7 @@ async def test_a_child_is_prepared_by_its_executor() -> None:
         assert "TimeoutError" in (await end(app, endless)).errors[0]["traceback"]
 
 
-# What the Worker or an executor calls itself.
+# Methods that the Worker or an executor calls itself.
 CALLED_BY_THE_LIBRARY = {
     *("start", "on_signal", "on_job_completed", "push", "on_job_starting"),
     *("get_limit", "prepare_job_for_execution", "get_function_and_kwargs"),

@@ -1,4 +1,4 @@
-"""The workers start last and stop first also as a router, and a failed start is told."""
+"""The workers start last and stop first as a router too, and a failed start is reported."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, str]]:
-    """Needs the workers to be gone before it tears down."""
+    """Expects the workers to be gone before it tears down."""
     yield {"set up": "first"}
     with pytest.raises(RuntimeError, match="not running"):
         get_chancy()
@@ -27,12 +27,12 @@ async def test_the_workers_run_within_the_lifespan_of_the_app(tables: str) -> No
 
     async with app.router.lifespan_context(app) as state:
         assert state == {"set up": "first"}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await find_problems(get_chancy):
                 await asyncio.sleep(0.02)
         chancy = get_chancy()
         reference = await chancy.push(succeeds.job.with_kwargs(text="hello"))
-        done = await chancy.wait_for_job(reference, timeout=30)
+        done = await chancy.wait_for_job(reference, timeout=60)
         assert done is not None
         assert done.state == QueuedJob.State.SUCCEEDED
 

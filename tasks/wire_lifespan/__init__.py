@@ -1,4 +1,4 @@
-"""Wires a service's workers into its FastAPI app, and switches imports that moved."""
+"""Wires a service's workers into its FastAPI app, and switches imports of moved names."""
 
 from .disk import write
 from .moved import OldImport, find_old_imports

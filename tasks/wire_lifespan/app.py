@@ -1,4 +1,4 @@
-"""Finds the FastAPI app of a file."""
+"""Finds the FastAPI app in a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .texts import LEFT, OTHER_APPS, OTHERS, Stop
 
 
 class App(NamedTuple):
-    """A FastAPI app: its calls of the class, and the name that they are bound to."""
+    """A FastAPI app: the calls that make it, and the name to which they are bound."""
 
     target: str
     scope: ast.AST
@@ -34,14 +34,14 @@ def find_app(source: Source, service: Service, apps: list[App]) -> App:
     """The app that the server runs.
 
     Raises:
-        Stop: There is none, or no telling which.
+        Stop: There is no app, or several and it is unknown which one the server runs.
     """
     if not apps:
         raise Stop(LEFT, no_app_problem(source))
     named = [app for app in apps if app.is_called(service.app)] if service.app else apps
     names = ", ".join(app.label for app in apps)
     if not named:
-        raise Stop(LEFT, f"there is no app named {service.app} in it, but {names}")
+        raise Stop(LEFT, f"it has no app named {service.app}, only {names}")
     mounts = {app.label: mounted_on(source, app) for app in named}
     free = [app for app in named if not mounts[app.label]]
     if not free:
@@ -60,7 +60,7 @@ def find_app(source: Source, service: Service, apps: list[App]) -> App:
 
 
 def find_apps(source: Source, file: Path) -> list[App]:
-    """All apps of a file, those in both branches of an `if` as one."""
+    """All apps of a file; an app in both branches of an `if` counts once."""
     apps: list[App] = []
     found = [(call, *bound_to(source, call)) for call in find_calls(source, file)]
     named = [each for each in found if each[1] or isinstance(each[2], ast.Return)]
@@ -77,7 +77,7 @@ def find_apps(source: Source, file: Path) -> list[App]:
 
 
 def find_calls(source: Source, file: Path) -> list[ast.Call]:
-    """The calls that make a FastAPI app, in their order."""
+    """The calls that make a FastAPI app, in source order."""
     classes = {*FASTAPI, *subclasses(source)}
     for name, origin in source.origins.items():
         if origin.endswith("FastAPI") and is_subclass(origin, file):
@@ -99,7 +99,7 @@ FASTAPI = {
 
 
 def subclasses(source: Source) -> set[str]:
-    """The classes of a file that stand on FastAPI."""
+    """The classes of a file that inherit from FastAPI."""
     found: set[str] = set()
     definitions = [node for node in source.nodes if isinstance(node, ast.ClassDef)]
     for _ in definitions:
@@ -110,7 +110,7 @@ def subclasses(source: Source) -> set[str]:
 
 
 def is_subclass(origin: str, file: Path) -> bool:
-    """Whether a name that is imported from the project is such a class there."""
+    """Whether a name that is imported from the project is such a class."""
     module, _, name = origin.rpartition(".")
     for path in found_in(file, module, [])[1]:
         try:
@@ -122,7 +122,7 @@ def is_subclass(origin: str, file: Path) -> bool:
 
 
 def bound_to(source: Source, call: ast.Call) -> tuple[str, ast.stmt]:
-    """The name that a new app gets and the statement that gives it, ("", …) if none."""
+    """The name to which a new app is bound, "" for none, and the statement that binds it."""
     node: ast.expr = call
     while isinstance(parent := source.parents[node], (ast.IfExp, ast.BoolOp)):
         node = parent
@@ -148,7 +148,7 @@ def bound_to(source: Source, call: ast.Call) -> tuple[str, ast.stmt]:
 
 
 def returned_to(source: Source, statement: ast.Return) -> tuple[str, ast.stmt]:
-    """The name that the module gives to what a factory returns."""
+    """The module's name for the app that a factory returns."""
     factory = source.scope(statement)
     for node in source.tree.body:
         if (
@@ -163,7 +163,7 @@ def returned_to(source: Source, statement: ast.Return) -> tuple[str, ast.stmt]:
 
 
 def mounted_on(source: Source, app: App) -> str:
-    """What an app is mounted on, "" when it is not."""
+    """The app on which an app is mounted, "" if it is not mounted."""
     for node in source.nodes:
         if not (isinstance(node, ast.Call) and app.target):
             continue
@@ -181,7 +181,7 @@ def mounted_on(source: Source, app: App) -> str:
 
 
 def is_target(node: ast.AST, app: App) -> bool:
-    """Whether an expression is the app, by its name alone."""
+    """Whether an expression has the name of the app."""
     if isinstance(node, ast.Name):
         return node.id == app.target
     return (
@@ -192,7 +192,7 @@ def is_target(node: ast.AST, app: App) -> bool:
 
 
 def is_same(source: Source, node: ast.AST, app: App) -> bool:
-    """Whether a name means the app where it stands, and no parameter, say."""
+    """Whether a name means the app in its scope, and not a parameter, for example."""
     scope = source.scope(node)
     while scope is not app.scope:
         if isinstance(scope, ast.Module) or bound_in(source, scope, app.target):
@@ -209,8 +209,8 @@ def no_app_problem(source: Source) -> str:
             made = source.origin(node.func).rpartition(".")[2]
             if first in OTHERS and made in (*OTHERS.values(), *OTHER_APPS):
                 return (
-                    f"it is a {OTHERS[first]} app, not FastAPI, and these workers start "
-                    "and stop with a FastAPI app"
+                    f"its app is a {OTHERS[first]} app, but these workers start and stop "
+                    "with a FastAPI app"
                 )
     if where := made_elsewhere(source):
         return f"its app is made in another file ({where}): name that file"
@@ -218,7 +218,7 @@ def no_app_problem(source: Source) -> str:
 
 
 def made_elsewhere(source: Source) -> str:
-    """The module from which a file gets its app, "" when it has none."""
+    """The module from which a file imports its app, "" for none."""
     factory = re.compile(r"((create|make|build|get|init)_)?(\w+_)?(app|application)\Z")
     for name, origin in source.origins.items():
         module = origin.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""Checks and replaces the file on the disk."""
+"""Checks and replaces the file on disk."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from .texts import ENTERED, LEFT, NOTHING, Stop
 
 
 def check_file(service: Service, path: Path) -> None:
-    """Makes sure that the file is one that may be written.
+    """Makes sure that the file can be written.
 
     Raises:
-        Stop: It is not.
+        Stop: It cannot.
     """
     if not path.exists():
-        link = " but a link to nothing" if path.is_symlink() else ""
+        link = ", only a broken link" if path.is_symlink() else ""
         raise Stop(NOTHING, f"there is no {path}{link}: nothing to wire")
     if path.is_dir():
         raise Stop(LEFT, "it is a directory: name the file with the FastAPI app")
     if not path.is_file():
-        raise Stop(LEFT, "it is no regular file")
+        raise Stop(LEFT, "it is not a regular file")
     real = Path(os.path.realpath(path))
     if not real.stat().st_mode & 0o222 or not os.access(real, os.W_OK):
-        raise Stop(LEFT, f"it is read-only: allow to write it (chmod u+w {path})")
+        raise Stop(LEFT, f"it is read-only: make it writable (chmod u+w {path})")
     root = repository_of(real.parent)
     if root and (root / ".git").is_file() and root != repository_of(service.folder):
         pointer = (root / ".git").read_text(encoding="utf-8", errors="replace")
@@ -40,32 +40,34 @@ def repository_of(folder: Path) -> Path | None:
 
 
 def check_workers(service: Service) -> None:
-    """Makes sure that what the wired file imports is there.
+    """Makes sure that the module exists that the wired file imports.
 
     Raises:
-        Stop: It is not.
+        Stop: It does not.
     """
     path = service.folder / "workers" / f"{ENTERED.module}.py"
     if not path.is_file():
         raise Stop(
             LEFT,
-            f"there is no {path} yet, which it would import: render the workers first "
+            f"it would import {path}, which does not exist yet: render the workers first "
             "(copier copy, or copier update of an older release), or name the service's "
             "folder with --package",
         )
 
 
 def write(path: Path, old: bytes, new: bytes) -> None:
-    """Replaces a file's content at once; mode, owner and symbolic links to it stay.
+    """Replaces a file's content atomically; mode, owner and symbolic links to it stay.
 
     Raises:
-        Stop: The file is not what it was, or has more names or another owner.
-        OSError: The folder does not take a new file.
+        Stop: The file changed, has several hard links or belongs to another user.
+        OSError: A new file cannot be written in the folder.
     """
     real = os.path.realpath(path)
     status = os.stat(real)
     if status.st_nlink > 1:
-        raise Stop(LEFT, f"it is {status.st_nlink} hard links, which would be parted")
+        raise Stop(
+            LEFT, f"it has {status.st_nlink} hard links, which would be separated"
+        )
     temporary = f"{real}.{os.getpid()}.tmp"
     with open(temporary, "xb") as file:
         try:
@@ -75,7 +77,7 @@ def write(path: Path, old: bytes, new: bytes) -> None:
             keep_status(real, temporary, status)
             with open(real, "rb") as current:
                 if current.read() != old:
-                    raise Stop(LEFT, "it was changed meanwhile: run this again")
+                    raise Stop(LEFT, "another program changed it: run this again")
             os.replace(temporary, real)
         except BaseException:
             os.unlink(temporary)
@@ -90,7 +92,7 @@ def keep_status(real: str, temporary: str, status: os.stat_result) -> None:
             os.chown(temporary, *owner)
         except PermissionError:
             raise Stop(
-                LEFT, "it belongs to another user: run this as that one"
+                LEFT, "it belongs to another user: run this as that user"
             ) from None
     for name in os.listxattr(real) if hasattr(os, "listxattr") else ():
         if not name.startswith("security."):

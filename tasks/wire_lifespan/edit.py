@@ -1,4 +1,4 @@
-"""Chooses between the yield and the router, and makes the edit."""
+"""Chooses between wrapping the yield and including the router, and makes the edit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .version import check_version
 
 
 class Edit(NamedTuple):
-    """What is put into a file: lines before rows, and rows that move to the right."""
+    """The edit of a file: lines to insert before rows, and rows to indent."""
 
     name: str
     insertions: list[tuple[int, list[str]]]
@@ -37,7 +37,7 @@ class Edit(NamedTuple):
 
 
 def choose_edit(source: Source, service: Service) -> Edit:
-    """Decides between the yield of the lifespan and the router, and where it goes.
+    """Chooses the lifespan's yield or the router, and the place of the edit.
 
     Raises:
         Stop: Neither is safe.
@@ -64,29 +64,29 @@ def choose_edit(source: Source, service: Service) -> Edit:
 def check_router(
     source: Source, app: App, lifespan: ast.AsyncFunctionDef | None
 ) -> None:
-    """Makes sure that a router can be included, and its start can fail.
+    """Makes sure that a router can be included, and that its failed start stops the app.
 
     Raises:
-        Stop: It cannot.
+        Stop: It cannot, or does not.
     """
     if not app.target:
         raise Stop(
             LEFT,
-            f"its app has no name ({app.label} is handed on at once): bind it to one",
+            f"its app has no name ({app.label} is passed on at once): bind it to a name",
             by_hand=True,
         )
     for each in own_yields(lifespan) if lifespan else ():
-        if is_no_mapping(each.value):
+        if is_not_a_mapping(each.value):
             raise Stop(
                 LEFT,
-                f"line {each.lineno} yields what is no mapping, which FastAPI cannot "
-                "merge with a router's lifespan",
+                f"line {each.lineno} yields a value that is not a mapping, and FastAPI "
+                "cannot merge it with a router's lifespan",
                 by_hand=True,
             )
         check_handlers(source, each, source.scope(each))
 
 
-def is_no_mapping(node: ast.expr | None) -> bool:
+def is_not_a_mapping(node: ast.expr | None) -> bool:
     if isinstance(node, ast.Constant):
         return node.value is not None
     return isinstance(node, (ast.Tuple, ast.List, ast.Set, ast.JoinedStr))
@@ -111,7 +111,7 @@ def wrap(source: Source, service: Service, statement: ast.stmt) -> Edit:
 
 
 def include(source: Source, service: Service, app: App) -> Edit:
-    """Puts the router after everything that could undo it."""
+    """Includes the router after all code that could undo it."""
     last = last_mention(source, service, app)
     row = last.end_lineno or last.lineno
     while row < len(source.lines) and re.match(r"[^#]*\\\Z", source.lines[row - 1]):
@@ -120,12 +120,12 @@ def include(source: Source, service: Service, app: App) -> Edit:
     name, imports = import_edit(source, service, ENTERED, app.bindings[0])
     router, library = router_edit(source, service, app.bindings[0])
     line = indent + INCLUDE.format(app=app.target, router=router, name=name)
-    # Of what goes before one row, the last in the list comes to stand first.
+    # If several insertions have the same row, the last one in the list comes first.
     return Edit(name, [*imports, *library, (row, [line])], router=router)
 
 
 def unit_of(source: Source, statement: ast.stmt, indent: str) -> str:
-    """One level of indentation, as it is around a statement."""
+    """One level of the indentation that is used around a statement."""
     parent = source.parents[statement]
     while not hasattr(parent, "lineno"):
         parent = source.parents[parent]
@@ -136,7 +136,7 @@ def unit_of(source: Source, statement: ast.stmt, indent: str) -> str:
 
 
 def make(source: Source, edit: Edit) -> Source:
-    """The file with the edit in it."""
+    """The file after the edit."""
     moved = {row: move(source.lines[row], edit.unit) for row in edit.moved}
     return rebuilt(source, edit.insertions, moved)
 
@@ -147,7 +147,7 @@ def rebuilt(
     texts: dict[int, str],
     drop: Collection[int] = (),
 ) -> Source:
-    """The file with lines before rows, other texts in rows, and without some rows."""
+    """The file with inserted lines, changed rows and dropped rows."""
     lines = [texts.get(row, line) for row, line in enumerate(source.lines)]
     ends = list(source.ends)
     kept = [row not in drop for row in range(len(lines))]
@@ -165,6 +165,6 @@ def rebuilt(
 
 
 def move(line: str, unit: str) -> str:
-    """A line one level to the right."""
+    """The line, indented by one level."""
     text = line.lstrip(" \t\f")
     return line[: len(line) - len(text)] + unit + text

@@ -1,4 +1,4 @@
-"""Where an import goes, and how it is written: in the style of the file."""
+"""The place of an import and its form, in the style of the file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .texts import (
 def import_edit(
     source: Source, service: Service, form: Form, use: ast.stmt, module: str = ""
 ) -> tuple[str, list[tuple[int, list[str]]]]:
-    """The name to use, and the import that has to be put before a row, if any."""
+    """The name to use, and the import to insert, if one is needed."""
     if name := service.imported(source, form):
         return name, []
     module = module or f"{package_for(source, service)}.{form.module}"
@@ -47,7 +47,7 @@ def import_edit(
 
 
 def free_name(source: Source, service: Service, form: Form, module: str) -> str:
-    """The name for an import of the service's workers: an alias where it is taken.
+    """The name for an import of the service's workers, or an alias if it is taken.
 
     Raises:
         Stop: The alias is taken, too.
@@ -55,7 +55,7 @@ def free_name(source: Source, service: Service, form: Form, module: str) -> str:
     taken = {name for name, _ in bound_names(source)}
     imported = {module_of(each) for each in top_imports(source)}
     endings = [f".{form.name}"]
-    if form is ENTERED:  # Another service may have its old router on the same app.
+    if form is ENTERED:  # The app may still include the old router of another service.
         endings.append(f".{OLD_ROUTER.module}.{OLD_ROUTER.name}")
     others = any(
         origin.endswith(tuple(endings)) and not service.is_meant(origin)
@@ -76,7 +76,7 @@ def free_name(source: Source, service: Service, form: Form, module: str) -> str:
 def router_edit(
     source: Source, service: Service, use: ast.stmt
 ) -> tuple[str, list[tuple[int, list[str]]]]:
-    """The same for the router of the library, which a file imports once."""
+    """The name and the import of the library's router, which a file imports once."""
     if name := router_of(source):
         return name, []
     imported = {module_of(each) for each in top_imports(source)}
@@ -113,14 +113,14 @@ def router_of(source: Source) -> str:
 def library_place(
     source: Source, service: Service, run: list[ast.stmt], module: str
 ) -> tuple[int, list[str], list[str]]:
-    """Where an import of the library goes among others: to those of other packages."""
+    """The place of an import of the library, which is among those of other packages."""
     packages = [each for each in run if is_of_package(each, service)]
     if packages:
         keys = [sort_key(each) for each in packages]
         later = [each for each in packages if sort_key(each) > from_key(module)]
         if not later or keys != sorted(keys):
             return packages[-1].end_lineno or 0, [], []
-        if later[0] is packages[0]:  # A comment above it is about all of them.
+        if later[0] is packages[0]:  # A comment above the first is about all of them.
             return later[0].lineno - 1, [], []
         return row_before(source, later[0]), [], []
     standard = [each for each in run if is_of_python(each)]
@@ -154,7 +154,7 @@ def import_lines(module: str, form: Form, name: str, length: int) -> list[str]:
 
 
 def wrapped(line: str, length: int) -> list[str]:
-    """An import on one line, or in parentheses where that would be too long."""
+    """An import on one line, or in parentheses if one line would be too long."""
     if len(line) <= length:
         return [line]
     head, _, names = line.partition(" import ")
@@ -162,7 +162,7 @@ def wrapped(line: str, length: int) -> list[str]:
 
 
 def package_for(source: Source, service: Service) -> str:
-    """How this file imports the service's `workers`: as it imports its neighbours."""
+    """The import path of the service's `workers`, in the form of the file's own imports."""
     here, folder = service.file.parent, service.folder
     best = root_for(source, service)[0]
     if best != "." and Path(best) in (folder, *folder.parents):
@@ -177,14 +177,15 @@ def package_for(source: Source, service: Service) -> str:
 def root_for(source: Source, service: Service) -> tuple[str, str]:
     """The folder from which a file imports the service, "." for relative imports.
 
-    And what has to be said of it: nothing where the file itself shows it.
+    The second value explains the choice to the user; it is "" if the file itself shows it.
     """
     if root := most_common_root(source, service) or root_of_target(source, service):
         return root, ""
     here = service.file.parent
     if start := find_start(service.file):
         shown = os.path.relpath(start.file, here)
-        note = f" The import fits {shown}, which starts {start.text}."
+        how = "names" if start.file.suffix == ".py" else "starts"
+        note = f" The import fits {shown}, which {how} {start.text}."
         return "." if start.as_package else str(here), note
     if is_started_as_a_file(source, service):
         return str(here), AS_A_FILE.format(stem=service.file.stem)
@@ -194,8 +195,8 @@ def root_for(source: Source, service: Service) -> tuple[str, str]:
 def most_common_root(source: Source, service: Service) -> str:
     """The folder from which a file imports its own project, "." for relative imports.
 
-    Modules beside the file count only where no other import is of the project: a folder
-    there may be called like a library. "" when the file imports nothing of its own.
+    Modules beside the file count only if nothing else is imported from the project, because
+    a folder there may have the name of a library. "" if the file imports no own module.
     """
     here = service.file.parent
     imports = [each for node in source.nodes for each in imports_of(node)]
@@ -221,7 +222,7 @@ OF_A_ROOT = (
 
 
 def root_of_target(source: Source, service: Service) -> str:
-    """Where a file is run from that starts itself by its name; "" for any other."""
+    """The folder in which a file must be run that starts itself by name; else ""."""
     here = service.file.parent
     for node in source.nodes:
         if isinstance(node, ast.Call) and (target := server_target(node)):
@@ -238,7 +239,7 @@ def root_of_target(source: Source, service: Service) -> str:
 
 
 def is_started_as_a_file(source: Source, service: Service) -> bool:
-    """Whether a file looks like one that is run by itself: the most likely, no more."""
+    """Whether a file is probably run as a file; this is a guess."""
     here = service.file.parent
     is_root = any((here / name).exists() for name in OF_A_ROOT)
     is_package = any(
@@ -250,14 +251,14 @@ def is_started_as_a_file(source: Source, service: Service) -> bool:
 
 
 def is_rendered(path: Path, service: Service) -> bool:
-    """Whether a package's module is the template's, which says nothing of the team's."""
+    """Whether the template wrote a package's __init__.py; it shows nothing about the start."""
     return path.read_bytes() == f'"""The {service.name} service."""\n'.encode()
 
 
 def import_place(
     source: Source, service: Service, module: str, use: ast.stmt
 ) -> tuple[int, list[str], list[str]]:
-    """The row before which the import goes, and the blank lines before and after it."""
+    """The row before which the import is inserted, and blank lines before and after it."""
     imports = imports_before(source, use)
     if not imports:
         row = first_row(source)
@@ -296,7 +297,7 @@ def imports_before(source: Source, use: ast.stmt) -> list[ast.stmt]:
 def last_settings(
     source: Source, run: list[ast.stmt], use: ast.stmt
 ) -> ast.stmt | None:
-    """The last statement between imports and app that jobs may need when imported."""
+    """The last statement between imports and app that must run before jobs are imported."""
     for each in reversed(source.tree.body):
         if run[-1].lineno < each.lineno < top_level(source, use).lineno and (
             isinstance(each, ast.Expr)
@@ -311,7 +312,7 @@ def last_settings(
 
 
 def is_alike(node: ast.stmt, module: str, service: Service) -> bool:
-    """Whether an import belongs where an import of the module belongs."""
+    """Whether an import belongs to the same group as an import of the module."""
     name = module_of(node)
     if module.startswith("."):
         return name.startswith(".")
@@ -325,7 +326,7 @@ def is_alike(node: ast.stmt, module: str, service: Service) -> bool:
 
 
 def runs_of(source: Source, imports: list[ast.stmt]) -> list[list[ast.stmt]]:
-    """The imports in groups that no other statement of the module separates."""
+    """The imports in groups, which other statements separate."""
     ids = {id(each) for each in imports}
     runs: list[list[ast.stmt]] = [[]]
     for statement in source.tree.body:
@@ -344,7 +345,7 @@ def run_with_fastapi(runs: list[list[ast.stmt]]) -> list[ast.stmt]:
 
 
 def row_before(source: Source, statement: ast.stmt) -> int:
-    """The row of a statement, or of the comment right above it."""
+    """The row of a statement, or of the comment directly above it."""
     row = statement.lineno - 1
     while row and source.lines[row - 1].lstrip().startswith("#"):
         row -= 1
@@ -354,7 +355,7 @@ def row_before(source: Source, statement: ast.stmt) -> int:
 
 
 def first_row(source: Source) -> int:
-    """Where the first import of a module goes that has none."""
+    """The row for the first import in a module without imports."""
     body = source.tree.body
     row = 0
     for each in body:
@@ -376,7 +377,7 @@ def sort_key(node: ast.stmt) -> tuple[object, ...]:
 
 
 def from_key(module: str) -> tuple[object, ...]:
-    """The order of imports as ruff and isort have it: farther first, numbers by size."""
+    """The order of ruff and isort: more distant packages first, numbers by value."""
     name = module.lstrip(".")
     return (1, len(name) - len(module), natural(name))
 
@@ -389,7 +390,7 @@ def natural(text: str) -> list[tuple[int, int]]:
 
 
 def line_length(file: Path) -> int:
-    """How long lines may be, from the project's configuration of ruff or black."""
+    """The maximum line length in the project's configuration of ruff or black."""
     for folder in file.parents:
         for name in ("ruff.toml", ".ruff.toml", "pyproject.toml"):
             try:

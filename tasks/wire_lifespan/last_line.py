@@ -1,4 +1,4 @@
-"""Finds the line after which nothing can undo what the app includes."""
+"""Finds the statement after which no code can undo what the app includes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .texts import LEFT, Stop
 
 
 def last_mention(source: Source, service: Service, app: App) -> ast.stmt:
-    """The statement after which nothing can undo what the app includes.
+    """The statement after which no code can undo what the app includes.
 
     Raises:
         Stop: No line can be put after it.
@@ -56,7 +56,7 @@ def last_mention(source: Source, service: Service, app: App) -> ast.stmt:
 def is_in_last(
     source: Source, app: App, statement: ast.stmt, known: dict[int, bool]
 ) -> bool:
-    """Whether a statement is, or stands in, what hands the app on or runs it."""
+    """Whether a statement, or one around it, passes the app on or runs it."""
     around = {
         id(node) for each in app.bindings for node in statements_around(source, each)
     }
@@ -67,7 +67,7 @@ def is_in_last(
 
 
 def statements_around(source: Source, statement: ast.stmt) -> Iterator[ast.stmt]:
-    """A statement and those of its scope that it stands in."""
+    """A statement, and the statements around it in its scope."""
     scope = source.scope(statement)
     node: ast.AST = statement
     while True:
@@ -84,14 +84,14 @@ def shares_line(app: App, statement: ast.stmt) -> Stop:
 
 
 def within(source: Source, suite: list[ast.stmt], node: ast.AST) -> ast.AST:
-    """The statement of a suite that a node is, or stands in."""
+    """The statement of a suite that is or contains a node."""
     while source.suite_of.get(id(node)) is not suite:
         node = source.parents[node]
     return node
 
 
 def mentions_of(source: Source, service: Service, app: App) -> list[ast.stmt]:
-    """The statements of the app's scope that touch it; decorators of routes do not."""
+    """The statements in the app's scope that touch the app, except decorators of routes."""
     touching = functions_that_touch(source, app)
     found = []
     for node in source.nodes:
@@ -99,7 +99,7 @@ def mentions_of(source: Source, service: Service, app: App) -> list[ast.stmt]:
             isinstance(node, ast.Call) and called(node) in touching
         )
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            # A module that is imported late may be one that takes the app.
+            # A module that is imported late may import the app.
             is_it = any(found_in(service.file, *each)[1] for each in imports_of(node))
         if is_it and source.scope(node) is app.scope:
             statement = source.statement(node)
@@ -109,7 +109,7 @@ def mentions_of(source: Source, service: Service, app: App) -> list[ast.stmt]:
 
 
 def functions_that_touch(source: Source, app: App) -> set[str]:
-    """The functions of a file that name the app, or call one that does."""
+    """The functions of a file that name the app, or call such a function."""
     touching: set[str] = set()
     calls: dict[str, set[str]] = {}
     for node in source.nodes:
@@ -130,7 +130,7 @@ def functions_that_touch(source: Source, app: App) -> set[str]:
 def is_last(
     source: Source, app: App, statement: ast.stmt, known: dict[int, bool]
 ) -> bool:
-    """Whether a statement hands the app on, runs it or rebinds its name."""
+    """Whether a statement passes the app on, runs it or rebinds its name."""
     if id(statement) not in known:
         known[id(statement)] = is_guard(statement) or any(
             is_end(source, app, statement, node) for node in own_nodes(statement)
@@ -153,7 +153,7 @@ def is_end(source: Source, app: App, statement: ast.stmt, node: ast.AST) -> bool
 
 
 def is_app_afterwards(source: Source, app: App, statement: ast.stmt) -> bool:
-    """Whether the name is used as only a FastAPI app can be, below a statement."""
+    """Whether the name is used below a statement in a way that only fits a FastAPI app."""
     return any(
         isinstance(node, ast.Attribute)
         and node.attr in OF_FASTAPI
@@ -171,7 +171,7 @@ OF_FASTAPI = {
 
 
 def runs_app(source: Source, app: App, call: ast.Call) -> bool:
-    """Whether a call serves the app, and does not return before the service ends."""
+    """Whether a call serves the app and returns only when the service ends."""
     if runs_a_server(source, call):
         return mentions(call, app) or bool(server_target(call))
     return any(

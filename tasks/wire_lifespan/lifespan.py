@@ -11,7 +11,7 @@ from .texts import LEFT, Stop
 
 
 def find_lifespan(source: Source, app: App) -> ast.AsyncFunctionDef | None:
-    """The function in this file that is the app's lifespan, if one surely is."""
+    """The function in this file that is certainly the app's lifespan, if there is one."""
     values = [
         next((each.value for each in call.keywords if each.arg == "lifespan"), None)
         for call in app.calls
@@ -38,7 +38,7 @@ def find_lifespan(source: Source, app: App) -> ast.AsyncFunctionDef | None:
 def is_lifespan_of_others(
     source: Source, apps: list[App], app: App, lifespan: ast.AsyncFunctionDef | None
 ) -> bool:
-    """Whether another app of the file, one that is not mounted, has the same lifespan."""
+    """Whether another app of the file that is not mounted has the same lifespan."""
     return any(
         find_lifespan(source, other) is lifespan and not mounted_on(source, other)
         for other in apps
@@ -47,20 +47,20 @@ def is_lifespan_of_others(
 
 
 def is_replaced(node: ast.AST) -> bool:
-    """Whether a node puts another lifespan in the place of the app's."""
+    """Whether a node replaces the app's lifespan."""
     if isinstance(node, ast.Attribute):
         return node.attr == "lifespan_context" and isinstance(node.ctx, ast.Store)
     return isinstance(node, ast.Constant) and node.value == "lifespan_context"
 
 
 def own_yields(function: ast.AsyncFunctionDef) -> list[ast.Yield]:
-    """The yields of a function, without those of the functions inside it."""
+    """The yields of a function, without those of nested functions."""
     nodes = (node for each in function.body for node in own_nodes(each))
     return [node for node in nodes if isinstance(node, ast.Yield)]
 
 
 def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | None:
-    """The statement with the one yield, if what is put around it runs as it should."""
+    """The statement with the only yield, if it can be wrapped safely."""
     yields = own_yields(lifespan)
     if len(yields) != 1:
         return None
@@ -69,7 +69,7 @@ def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | 
         isinstance(statement, (ast.Expr, ast.Assign, ast.AnnAssign))
         and statement.value is yields[0]
         and source.has_its_lines(statement)
-        # What it awaits is set up after the workers otherwise.
+        # Otherwise the awaited setup would run after the start of the workers.
         and not any(isinstance(node, ast.Await) for node in own_nodes(statement))
     ):
         return None
@@ -77,7 +77,7 @@ def yield_to_wrap(source: Source, lifespan: ast.AsyncFunctionDef) -> ast.stmt | 
         if isinstance(parent, (ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler)):
             return None
         if is_try(parent) and child in getattr(parent, "orelse", ()):
-            continue  # The handlers are not for what happens here.
+            continue  # The handlers do not catch errors from here.
         if is_try(parent) and child in getattr(parent, "finalbody", ()):
             return None
         if swallows(source, parent):
@@ -99,7 +99,7 @@ def is_try(node: ast.AST) -> bool:
 
 
 def swallows(source: Source, node: ast.AST, what: str = "") -> bool:
-    """Whether a `try` or a `with` keeps errors to itself: any, or all of a class."""
+    """Whether a `try` or a `with` suppresses errors: any, or all of a class."""
     if isinstance(node, (ast.With, ast.AsyncWith)):
         return any(keeps_errors(source, each.context_expr, what) for each in node.items)
     return any(
@@ -110,7 +110,7 @@ def swallows(source: Source, node: ast.AST, what: str = "") -> bool:
 
 
 def keeps_errors(source: Source, manager: ast.expr, what: str) -> bool:
-    """Whether a context manager is `suppress()`, or one of this file that is like it."""
+    """Whether a context manager is `suppress()`, or a class in this file that acts like it."""
     if not isinstance(manager, ast.Call):
         return False
     name = source.origin(manager.func)
@@ -120,7 +120,7 @@ def keeps_errors(source: Source, manager: ast.expr, what: str) -> bool:
 
 
 def ends_in_true(source: Source, name: str) -> bool:
-    """Whether a context manager of this file keeps every error to itself."""
+    """Whether a context manager in this file suppresses every error."""
     return any(
         isinstance(node, ast.Return)
         and isinstance(node.value, ast.Constant)
@@ -134,7 +134,7 @@ def ends_in_true(source: Source, name: str) -> bool:
 
 
 def catches(node: ast.expr, what: str) -> bool:
-    """Whether a handler takes this class, or ("") any that a failed start may raise."""
+    """Whether a handler catches this class or, for "", any error of a failed start."""
     names = node.elts if isinstance(node, ast.Tuple) else [node]
     short = {ast.unparse(name).rpartition(".")[2] for name in names}
     return what in short if what else bool(short - OF_THE_STOP)
@@ -157,10 +157,10 @@ def enters_later(module: Source) -> bool:
 
 
 def check_handlers(source: Source, node: ast.AST, lifespan: ast.AST) -> None:
-    """Makes sure that a start that fails is not hidden by what is around the yield.
+    """Makes sure that the code around the yield does not hide a failed start.
 
     Raises:
-        Stop: It would be.
+        Stop: It would hide it.
     """
     for child, parent in ancestors(source, node, lifespan):
         is_handled = child in getattr(parent, "body", ())
@@ -169,14 +169,14 @@ def check_handlers(source: Source, node: ast.AST, lifespan: ast.AST) -> None:
         ):
             raise Stop(
                 LEFT,
-                f"its lifespan catches every exception around line {row_of(node)} and so "
-                "would hide workers that cannot start: let it raise them",
+                f"its lifespan catches every exception around line {row_of(node)}, and so "
+                "would hide that the workers cannot start: let it raise exceptions again",
                 by_hand=True,
             )
 
 
 def ends_all(source: Source, node: ast.AST) -> bool:
-    """Whether a `finally` drops the exception that is under way."""
+    """Whether a `finally` discards the current exception."""
     return any(
         isinstance(each, ast.Return)
         or (isinstance(each, ast.Call) and source.origin(each.func) == "os._exit")

@@ -1,4 +1,4 @@
-"""What moved from a service's `workers` into the library in v0.5.0, and who imports it."""
+"""Finds imports of modules that v0.5.0 moved from a service's `workers` into the library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .texts import ENTERED, ROUTER, Form, Stop
 
 LIBRARY = "chancy_runtime"
 GET_CHANCY = Form("chancy_instance", "get_chancy", "get_{}_chancy")
-# The names of each old module that the library has; private modules have none.
+# The names of each old module that the library has; it has none from private modules.
 MOVED: dict[str, tuple[str, ...]] = {
     "chancy_app": ("Chancy",),
     "chancy_cron": ("Cron", "CronJob", "schedule_cron_jobs"),
@@ -42,7 +42,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
 }
 OF_WEB = ("chancy_health", "chancy_router")
-# Names that are functions now, each with the function of the service that it takes.
+# Names that are now functions, each with the service's function that it takes as argument.
 TAKES = {
     "find_problems": GET_CHANCY,
     "health_router": GET_CHANCY,
@@ -51,7 +51,7 @@ TAKES = {
 
 
 class OldImport(NamedTuple):
-    """A line that names an old module, and what to write in its place."""
+    """A line that names an old module, and its replacement."""
 
     line: int
     text: str
@@ -62,7 +62,7 @@ class OldImport(NamedTuple):
 
 
 def old_module(service: Service, module: str) -> str:
-    """Returns the old module of the service that a dotted name means, or ""."""
+    """The old module of the service to which a dotted name refers, "" for none."""
     *path, name = module.lstrip(".").split(".")
     if name not in MOVED:
         return ""
@@ -78,7 +78,7 @@ def old_module(service: Service, module: str) -> str:
 
 
 def is_old_module(service: Service) -> bool:
-    """Whether the file is an old module itself; an update keeps one that was edited."""
+    """Whether the file itself is an old module; an update keeps edited ones."""
     file = service.file
     return file.stem in MOVED and file.parent == service.folder / "workers"
 
@@ -88,7 +88,7 @@ def new_module(old: str) -> str:
 
 
 def find_old_imports(data: bytes, service: Service) -> list[OldImport]:
-    """Returns everything in a file that names an old module, in the order of the lines."""
+    """The imports and strings in a file that name an old module, by line."""
     if is_old_module(service):
         return []
     try:
@@ -97,13 +97,13 @@ def find_old_imports(data: bytes, service: Service) -> list[OldImport]:
         return in_lines(data, service)
     found = [
         *(described(node, old) for node, old in old_imports(source, service)),
-        *in_other_words(source, service),
+        *other_references(source, service),
     ]
     return sorted(found)
 
 
 def old_imports(source: Source, service: Service) -> list[tuple[ast.ImportFrom, str]]:
-    """Returns the imports from old modules, each with the module."""
+    """The imports from old modules, each with the module's name."""
     found = [
         (node, old_module(service, module_of(node)))
         for node in source.nodes
@@ -117,7 +117,7 @@ def described(node: ast.ImportFrom, old: str) -> OldImport:
 
 
 def in_place_of(old: str, names: list[ast.alias]) -> str:
-    """What to write in place of an import of names of an old module."""
+    """The replacement of an import of names from an old module."""
     moved = [each for each in names if each.name in MOVED[old]]
     others = [each.name for each in names if each.name not in MOVED[old]]
     parts = []
@@ -129,14 +129,14 @@ def in_place_of(old: str, names: list[ast.alias]) -> str:
         if form := TAKES.get(each.name):
             name = each.asname or each.name
             before = f"{name}()" if each.name == "find_problems" else name
-            parts.append(f"{name}({form.name}) in place of {before}")
+            parts.append(f"{name}({form.name}) instead of {before}")
     if others:
-        parts.append(f"{LIBRARY} has nothing in place of {', '.join(others)}")
+        parts.append(f"{LIBRARY} has no replacement for {', '.join(others)}")
     return "; ".join(parts)
 
 
-def in_other_words(source: Source, service: Service) -> Iterator[OldImport]:
-    """Yields imports of whole old modules, and strings that name them."""
+def other_references(source: Source, service: Service) -> Iterator[OldImport]:
+    """Imports of whole old modules, and strings that name them."""
     for node in source.nodes:
         if isinstance(node, ast.Import):
             names = [each.name for each in node.names]
@@ -154,17 +154,17 @@ def in_other_words(source: Source, service: Service) -> Iterator[OldImport]:
                 yield OldImport(node.lineno, ast.unparse(node), write)
 
 
-OF_A_STRING = "this module is gone: name the module that uses what was in it"
+OF_A_STRING = "this module no longer exists: name the module that uses its contents"
 
 
 def names_of(old: str) -> str:
     if not MOVED[old]:
-        return f"{LIBRARY} has nothing in place of it"
+        return f"{LIBRARY} has no replacement for it"
     return f"from {new_module(old)} import {', '.join(MOVED[old])}"
 
 
 def in_lines(data: bytes, service: Service) -> list[OldImport]:
-    """Returns the imports of a file that cannot be parsed, such as one with conflicts."""
+    """The imports in a file that cannot be parsed, such as one with merge conflicts."""
     found = []
     for row, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         parts = re.match(r"\s*from\s+([.\w]+)\s+import\s+([^#]+)", line)

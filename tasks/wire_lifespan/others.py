@@ -1,4 +1,4 @@
-"""Apps of a service beside the one that starts its workers."""
+"""Finds a service's other apps, which do not start its workers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .texts import Stop
 
 
 def other_apps(service: Service) -> Iterator[tuple[Path, int]]:
-    """The files of a service's folder whose app starts no workers, with the app's line.
+    """Files in a service's folder with an app that starts no workers, and the app's line.
 
-    What the file with the app imports is a part of that app.
+    Modules that the file with the wired app imports belong to that app.
     """
     parts = {service.file}
     try:
@@ -30,7 +30,7 @@ def other_apps(service: Service) -> Iterator[tuple[Path, int]]:
 
 
 def python_files(folder: Path) -> Iterator[Path]:
-    """The service's own modules: no tests, no workers, nothing in hidden folders."""
+    """The service's own modules, without tests, workers and hidden folders."""
     for top, folders, names in os.walk(folder):
         folders[:] = [each for each in folders if not NOT_SEARCHED.fullmatch(each)]
         for name in names:
@@ -44,7 +44,7 @@ NOT_SEARCHED = re.compile(
 
 
 def app_without_workers(path: Path, service: Service) -> int:
-    """The line of an app in a file that starts no workers; 0 without one."""
+    """The line of an app that starts no workers, 0 for none."""
     try:
         data = path.read_bytes()
         if b"FastAPI" not in data:

@@ -1,16 +1,16 @@
-"""Wires a service's workers into its FastAPI app, or leaves the file alone and says why.
+"""Wires a service's workers into its FastAPI app, or leaves the file as it is and says why.
 
     python -I tasks/wire_lifespan app/billing/main.py --service billing
 
-The one `yield` of the app's lifespan is wrapped in `async with initialize_workers():`;
-an app of any other shape includes the workers' router, whose lifespan does the same.
-Nothing else in the file changes: with the wiring taken out again its syntax tree must
-equal the old one, or nothing is written. A second run changes nothing.
+If the app's lifespan has one `yield`, it is wrapped in `async with initialize_workers():`.
+Any other app includes the workers' router, whose lifespan does the same. Nothing else in the
+file changes: nothing is written unless the new syntax tree without the wiring equals the old
+one. A second run changes nothing.
 
-Imports of what moved into the library chancy-runtime are switched, by the same proof.
+Imports of names that moved into the library chancy-runtime are switched with the same proof.
 
-Exit status: 0 wired (--remove: taken out), 3 wired already, 4 left alone, 5 nothing to
-do, 2 wrong usage; --check: 0 wired, 1 not; as a task of Copier's always 0.
+Exit status: 0 wired (--remove: wiring removed), 3 already wired, 4 left as it is, 5 nothing
+to do, 2 wrong usage. With --check: 0 wired, 1 not wired. As a Copier task always 0.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from .texts import (
 
 
 class Result(NamedTuple):
-    """What a run comes to: an outcome, what is said, and the file afterwards."""
+    """The result of a run: the outcome, the message, and the file's new content."""
 
     outcome: str
     text: str
@@ -61,13 +61,13 @@ class Result(NamedTuple):
 
 
 def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
-    """Decides what becomes of a file; writes nothing."""
+    """Decides how to change a file; writes nothing."""
     source, name = None, service.file.name
     try:
         source, encoding = read(data)
         if remove:
             new = take_out(source, service)
-            text = f"{name} is without the workers of {service.name} again."
+            text = f"{name} no longer starts the workers of {service.name}."
         else:
             new, text = wire(source, service)
         return Result(WIRED, text, new.text.encode(encoding))
@@ -84,17 +84,17 @@ def plan(data: bytes, service: Service, *, remove: bool = False) -> Result:
 
 
 def wire(source: Source, service: Service) -> tuple[Source, str]:
-    """Returns the wired file and what is said about it.
+    """Returns the wired file and the message about it.
 
     Raises:
-        Stop: It is wired already, or cannot be.
+        Stop: It is already wired, or cannot be wired.
         NotProven: The edit would change more than it should.
     """
     name = service.file.name
     if uses := service.uses(source):
-        raise Stop(ALREADY, f"{name} is wired already (line {row_of(uses[0])}).")
+        raise Stop(ALREADY, f"{name} is already wired (line {row_of(uses[0])}).")
     if where := wired_elsewhere(source, service):
-        raise Stop(ALREADY, f"{name} is wired already ({where}).")
+        raise Stop(ALREADY, f"{name} is already wired ({where}).")
     check_names(source, service)
     edit = choose_edit(source, service)
     new = make(source, edit)
@@ -115,7 +115,7 @@ def check_names(source: Source, service: Service) -> None:
     """Makes sure that the file does not use the workers without importing them.
 
     Raises:
-        Stop: It does, and does not run.
+        Stop: It does, so it cannot run.
     """
     bound = {name for name, _ in bound_names(source)} | {*source.origins}
     for node in source.nodes:
@@ -126,7 +126,7 @@ def check_names(source: Source, service: Service) -> None:
                     module = f"{package_for(source, service)}.{module}"
                 raise Stop(
                     LEFT,
-                    f"line {node.lineno} uses {form.name}, which nothing in it binds: "
+                    f"line {node.lineno} uses {form.name}, which it does not import: "
                     f"add {IMPORT.format(module=module, name=form.name)}",
                 )
 
@@ -163,15 +163,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="the file with the FastAPI app")
-    parser.add_argument("--service", required=True, help="whose workers are wired")
+    parser.add_argument("--service", required=True, help="the service's name")
     parser.add_argument("--package", default="", help="import path of its folder")
-    parser.add_argument("--app", default="", help="the app, where there are several")
+    parser.add_argument("--app", default="", help="the app, if there are several")
     does = parser.add_mutually_exclusive_group()
     does.add_argument(
         "--diff", action="store_true", help="show the edit, write nothing"
     )
     does.add_argument("--check", action="store_true", help="exit with 1 if not wired")
-    does.add_argument("--remove", action="store_true", help="take the wiring out again")
+    does.add_argument("--remove", action="store_true", help="remove the wiring")
     parser.add_argument(
         "--task", choices=["copy", "update", "switch"], help=argparse.SUPPRESS
     )
@@ -179,7 +179,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Does what the person asked for and says what came of it."""
+    """Does what the options ask for and prints the result."""
     service = service_of(options.file, options.service, options.package, options.app)
     switched = Switched(None, [], [])
     try:
@@ -216,7 +216,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def is_switch_due(options: argparse.Namespace, service: Service) -> bool:
-    """Whether what moved into the library is gone here, or goes with this update."""
+    """Whether the moved modules are gone from this service, or this update removes them."""
     if options.check or options.remove:
         return False
     workers = service.folder / "workers"
@@ -244,8 +244,8 @@ def report_check(file: Path, result: Result) -> int:
 
 
 def show_diff(file: Path, before: bytes, after: bytes) -> None:
-    """Prints a unified diff; line ends are not shown."""
-    import difflib  # Here, because a wiring needs none.
+    """Prints a unified diff without line endings."""
+    import difflib  # Imported here, because only --diff needs it.
 
     old, new = (
         re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", data.decode("utf-8", "replace"))

@@ -12,7 +12,7 @@ from .texts import ENTERED, OLD_ROUTER, ROUTER, NotProven
 
 
 def is_include(use: ast.AST, source: Source) -> bool:
-    """Whether a name is included as a router, as the wiring does and as it did."""
+    """Whether a name is included as a router, in the current or the earlier form."""
     call = source.parents[use]
     if is_router(call, source) and getattr(call, "args", []) == [use]:
         use, call = call, source.parents[call]
@@ -52,27 +52,27 @@ def is_enter(use: ast.AST, source: Source) -> bool:
 
 
 def prove(old: Source, new: Source, edit: Edit, service: Service) -> None:
-    """Makes sure that nothing but the wiring is new.
+    """Makes sure that only the wiring is new.
 
     Raises:
-        NotProven: Something else is.
+        NotProven: Something else changed.
     """
     if without_wiring(new, service) != without_wiring(old, service):
-        raise NotProven("the rest of the syntax tree is another")
+        raise NotProven("the rest of the syntax tree differs")
     if not service.uses(new):
-        raise NotProven("the wiring is not found again")
+        raise NotProven("the wiring cannot be found in the new file")
     rows = iter(zip(new.lines, new.ends, strict=True))
     for row, (line, end) in enumerate(zip(old.lines, old.ends, strict=True)):
         expected = move(line, edit.unit) if row in edit.moved else line
         if not any(text == expected and end in (each, "") for text, each in rows):
-            raise NotProven(f"line {row + 1} is not there any more")
+            raise NotProven(f"line {row + 1} is missing")
 
 
 def without_wiring(source: Source, service: Service) -> list[object]:
-    """The outline of the syntax tree with this service's wiring taken out."""
+    """The outline of the syntax tree without this service's wiring."""
     if not re.search(f"{ENTERED.name}|{ROUTER.name}", source.text):
         return outline(source.tree)
-    source = Source(source.lines, source.ends)  # Its tree is taken to pieces.
+    source = Source(source.lines, source.ends)  # A copy, because its tree is changed.
     left: dict[int, list[ast.stmt]] = {}
     for use in service.uses(source):
         statement = source.statement(use)
@@ -91,7 +91,7 @@ def without_wiring(source: Source, service: Service) -> list[object]:
 
 
 def replace_statements(source: Source, left: dict[int, list[ast.stmt]]) -> None:
-    """Puts what is left of some statements in their places, by their ids."""
+    """Replaces statements, by their ids, with the statements that are left of them."""
     for node in source.nodes:
         for _, suite in ast.iter_fields(node):
             if isinstance(suite, list):
@@ -103,7 +103,7 @@ def replace_statements(source: Source, left: dict[int, list[ast.stmt]]) -> None:
 def unused_routers(
     source: Source, service: Service
 ) -> list[tuple[ast.ImportFrom, ast.alias]]:
-    """The imports of the library's router that nothing but this wiring uses."""
+    """The imports of the library's router that only this wiring uses."""
     own = [
         call
         for use in service.uses(source)
@@ -125,7 +125,7 @@ def unused_routers(
 
 
 def outline(tree: ast.Module) -> list[object]:
-    """What `ast.dump` says, as a list: deep trees would exceed its recursion."""
+    """The content of `ast.dump` as a list; `ast.dump` itself fails on deep trees."""
     found: list[object] = []
     for node in ast.walk(tree):
         found.append(type(node))
@@ -146,7 +146,7 @@ def outline(tree: ast.Module) -> list[object]:
 
 
 def service_import(node: ast.stmt, service: Service) -> bool:
-    """Whether a statement imports what is the service's own to use."""
+    """Whether a statement imports an entry of the service's workers."""
     return isinstance(node, ast.ImportFrom) and any(
         service.is_meant(full_name(node, each)) for each in node.names
     )

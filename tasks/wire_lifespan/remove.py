@@ -1,4 +1,4 @@
-"""Takes the wiring out again."""
+"""Removes the wiring."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .texts import LEFT, NOTHING, NotProven, Stop
 
 
 def take_out(source: Source, service: Service) -> Source:
-    """The file without its wiring, which gives the original when nothing else changed.
+    """The file without its wiring; the original file if nothing else changed.
 
     Raises:
-        Stop: There is none, or it was written by hand in other words.
+        Stop: There is no wiring, or it was written by hand in another form.
     """
     uses = service.uses(source)
     if not uses:
-        raise Stop(NOTHING, f"{service.file.name} is not wired: nothing to take out")
+        raise Stop(NOTHING, f"{service.file.name} is not wired: nothing to remove")
     drop: set[int] = set()
     left: dict[int, str] = {}
     for use in uses:
@@ -40,7 +40,7 @@ def take_out(source: Source, service: Service) -> Source:
             drop.add(statement.lineno - 1)
             left.update(moved_back(source, statement))
         else:
-            raise in_own_words(statement)
+            raise in_another_form(statement)
     imports = [
         node
         for node in source.nodes
@@ -48,7 +48,7 @@ def take_out(source: Source, service: Service) -> Source:
     ]
     for node in imports:
         if node not in top_imports(source) or not is_ours(source, node):
-            raise in_own_words(node)
+            raise in_another_form(node)
         drop.update(rows_of(node))
     for node, alias in unused_routers(source, service):
         if (
@@ -73,13 +73,13 @@ def without_name(source: Source, node: ast.ImportFrom, alias: ast.alias) -> str:
     others = [ast.unparse(each) for each in node.names if each is not alias]
     head, word, _ = line.partition(" import ")
     if len(rows_of(node)) > 1 or not others or not source.has_its_lines(node):
-        raise in_own_words(node)
+        raise in_another_form(node)
     tail = source.after(node)
     return f"{head}{word}{', '.join(others)}{'  ' if tail else ''}{tail}"
 
 
 def is_ours(source: Source, statement: ast.stmt) -> bool:
-    """Whether a statement is as this program writes it, with nothing of the team's."""
+    """Whether a statement has the form that this program writes, without additions."""
     rows = "".join(source.lines[row] for row in rows_of(statement))
     return (
         source.has_its_lines(statement)
@@ -89,11 +89,11 @@ def is_ours(source: Source, statement: ast.stmt) -> bool:
     )
 
 
-def in_own_words(statement: ast.stmt) -> Stop:
+def in_another_form(statement: ast.stmt) -> Stop:
     return Stop(
         LEFT,
-        f"line {statement.lineno} uses the workers in words of its own: take them out "
-        "by hand",
+        f"line {statement.lineno} uses the workers in another form than this program "
+        "writes: remove them by hand",
     )
 
 
@@ -104,7 +104,7 @@ def original(
     left: dict[int, str],
     imports: list[ast.stmt],
 ) -> Source:
-    """Of the ways to take the wiring out, the one that wiring again turns back."""
+    """The file without the wiring, if possible such that wiring it again restores this file."""
     blank = sorted(
         {
             row
@@ -124,14 +124,14 @@ def original(
                 if rewired(result, service) == source.text:
                     return result
     if not results:
-        raise NotProven("what is left without the wiring differs from the file before")
+        raise NotProven("without the wiring, the rest of the file differs")
     return results[0]
 
 
 def without(
     source: Source, drop: set[int], left: dict[int, str], end: str | None
 ) -> Source | None:
-    """The file without some rows; `end` is the last line's, None for its own."""
+    """The file without some rows; `end` is the last line's ending, None keeps it."""
     kept = [row for row in range(len(source.lines)) if row not in drop]
     lines = [left.get(row, source.lines[row]) for row in kept]
     ends = [source.ends[row] for row in kept]
@@ -151,7 +151,7 @@ def rewired(source: Source, service: Service) -> str:
 
 
 def can_unwrap(source: Source, block: ast.stmt) -> bool:
-    """Whether the block's head is a line without a comment, and its body starts a line."""
+    """Whether the block's head is one line without a comment, and its body the next line."""
     assert isinstance(block, ast.AsyncWith)
     head = source.lines[block.lineno - 1].rstrip()
     return (
@@ -164,7 +164,7 @@ def can_unwrap(source: Source, block: ast.stmt) -> bool:
 
 
 def moved_back(source: Source, block: ast.AsyncWith) -> Iterator[tuple[int, str]]:
-    """The rows of a block's body, one level to the left."""
+    """The rows of a block's body, dedented by one level."""
     outer = indent_of(source.lines[block.lineno - 1])
     inner = indent_of(source.lines[block.body[0].lineno - 1])
     unit = inner[len(outer) :]

@@ -16,7 +16,7 @@ from .texts import ENTERED, OLD_ROUTER, OTHERS, Form, Stop
 
 
 class Service(NamedTuple):
-    """Whose workers are wired, into which file, and into which of its apps."""
+    """A service: its name, its folder, the file to wire, and which app in it."""
 
     name: str
     folder: Path
@@ -24,11 +24,11 @@ class Service(NamedTuple):
     app: str = ""
 
     def is_meant(self, origin: str) -> bool:
-        """Whether a dotted name is one of this service's workers' two entries."""
+        """Whether a dotted name is one of the two entries of this service's workers."""
         return self.has(origin, ENTERED, OLD_ROUTER)
 
     def has(self, origin: str, *forms: Form) -> bool:
-        """Whether a dotted name is one of these names of the service's workers."""
+        """Whether a dotted name is one of these names in the service's workers."""
         *path, name = origin.lstrip(".").split(".")
         if name not in {form.name for form in forms}:
             return False
@@ -43,7 +43,7 @@ class Service(NamedTuple):
         )
 
     def uses(self, source: Source) -> list[ast.AST]:
-        """Where a file uses them, in whatever words."""
+        """The nodes of a file that use one of the entries, in any form."""
         return [
             node
             for node in source.nodes
@@ -53,7 +53,7 @@ class Service(NamedTuple):
         ]
 
     def imported(self, source: Source, form: Form) -> str:
-        """The name under which a file imports one of them, "" when it does not."""
+        """The name under which a file imports such a name, "" if it does not."""
         for node in source.tree.body:
             if isinstance(node, ast.ImportFrom):
                 for each in node.names:
@@ -63,7 +63,7 @@ class Service(NamedTuple):
 
 
 def folder_above(file: Path, level: int) -> Path:
-    """The folder that as many dots of a relative import mean."""
+    """The folder to which `level` dots of a relative import refer."""
     return file.parents[min(level, len(file.parents)) - 1]
 
 
@@ -80,7 +80,7 @@ def service_of(file: Path, name: str, package: str, app: str) -> Service:
 
 
 def wired_elsewhere(source: Source, service: Service) -> str:
-    """The module of the project that wires the workers, "" for none."""
+    """Where another module of the project wires the workers, "" for nowhere."""
     for path, module in project_modules(source, service):
         if uses := service._replace(file=path).uses(module):
             return f"{path.name} line {row_of(uses[0])}"
@@ -100,7 +100,7 @@ def wired_elsewhere(source: Source, service: Service) -> str:
 
 @functools.cache
 def project_modules(source: Source, service: Service) -> list[tuple[Path, Source]]:
-    """The project's modules that a file reaches and that say something about lifespans or workers."""
+    """The project's modules that a file reaches and that mention lifespans or workers."""
     found = []
     for path, data in reached_modules(source, service.file):
         if re.search(rb"lifespan|initialize_workers|workers_router", data):
@@ -112,9 +112,9 @@ def project_modules(source: Source, service: Service) -> list[tuple[Path, Source
 
 
 def reached_modules(source: Source, file: Path) -> Iterator[tuple[Path, bytes]]:
-    """The project's modules that a file imports, and those that they import.
+    """The project's modules that a file imports, directly or through others.
 
-    None of the template's.
+    The template's own modules are left out.
     """
     imports = [each for node in source.nodes for each in imports_of(node)]
     seen = {file}
@@ -135,7 +135,7 @@ def reached_modules(source: Source, file: Path) -> Iterator[tuple[Path, bytes]]:
 
 
 def imports_in(data: bytes) -> list[tuple[str, list[str]]]:
-    """What `imports_of` says of a module's lines; it needs no syntax tree."""
+    """The imports in a module's text, like `imports_of`, but without a syntax tree."""
     text = data.decode("utf-8", "replace")
     return [
         (module or name, re.findall(r"\w+", re.sub(r"#.*| as \w+", "", names)))
@@ -151,7 +151,7 @@ MOST_MODULES = 100
 
 
 def imports_of(node: ast.AST) -> list[tuple[str, list[str]]]:
-    """The modules that a statement imports, each with the names that it takes of it."""
+    """The modules that a statement imports, each with the imported names."""
     if isinstance(node, ast.ImportFrom):
         return [(module_of(node), [each.name for each in node.names])]
     if isinstance(node, ast.Import):
@@ -160,7 +160,7 @@ def imports_of(node: ast.AST) -> list[tuple[str, list[str]]]:
 
 
 def found_in(file: Path, module: str, names: list[str]) -> tuple[Path, list[Path]]:
-    """The root below which the project has a module, and the files that its import reads."""
+    """The root folder of a project's module, and the files that importing it reads."""
     for root in roots_of(file, module):
         base = root.joinpath(*module.strip(".").split("."))
         paths = [base.with_name(f"{base.name}.py"), base / "__init__.py"]
@@ -181,7 +181,7 @@ def roots_of(file: Path, module: str) -> list[Path]:
     return list(file.parents)[:MOST_LEVELS]
 
 
-# Folders are called like these, too, and their files are not what is imported.
+# Folders may have these names, too, but an import of the name means the library.
 LIBRARIES = {
     *("fastapi", "starlette", "pydantic", "uvicorn", "chancy", "chancy_runtime"),
     *OTHERS,

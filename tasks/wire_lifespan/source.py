@@ -1,4 +1,4 @@
-"""A Python file: its lines, its syntax tree and what its names stand for."""
+"""A Python file: its lines, its syntax tree and the origins of its names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .texts import ENTERED, LEFT, OLD_ROUTER, ROUTER, Stop
 class Source:
     """A Python file in lines, with its syntax tree.
 
-    `lines` are without their ends, `ends` are "\\n", "\\r\\n", "\\r" or, at the file's end,
-    "". Rows count from 0.
+    `lines` have no line endings; `ends` has them: "\\n", "\\r\\n", "\\r" or, at the end of
+    the file, "". Rows count from 0.
     """
 
     def __init__(self, lines: list[str], ends: list[str]) -> None:
@@ -42,7 +42,7 @@ class Source:
         return "".join(map("".join, zip(self.lines, self.ends, strict=True)))
 
     def _origins(self) -> Iterator[tuple[str, str]]:
-        """What each imported name stands for, with leading dots where it is relative."""
+        """The full name of each imported name, with leading dots if it is relative."""
         for node in self.nodes:
             if isinstance(node, ast.Import):
                 for each in node.names:
@@ -56,7 +56,7 @@ class Source:
                         yield name, f"{module_of(node)}.{name}"
 
     def origin(self, node: ast.AST) -> str:
-        """The dotted name that an expression stands for, "" when it is none."""
+        """The dotted name to which an expression refers, "" for none."""
         if isinstance(node, ast.Name):
             return self.origins.get(node.id, node.id)
         if isinstance(node, ast.Attribute) and (base := self.origin(node.value)):
@@ -69,7 +69,7 @@ class Source:
         return node
 
     def scope(self, node: ast.AST) -> ast.AST:
-        """The function, class or module in whose body a node stands."""
+        """The function, class or module whose body contains a node."""
         node = self.parents[node]
         while not isinstance(node, Scope):
             node = self.parents[node]
@@ -91,18 +91,18 @@ class Source:
         return not line[: statement.col_offset].strip(b" \t\f")
 
     def after(self, statement: ast.stmt) -> str:
-        """What follows a statement on its last line."""
+        """The text after a statement on its last line."""
         assert statement.end_lineno and statement.end_col_offset is not None
         line = self.lines[statement.end_lineno - 1].encode()
         return line[statement.end_col_offset :].decode().strip()
 
     def has_its_lines(self, statement: ast.stmt) -> bool:
-        """Whether nothing but a comment shares the lines of a statement."""
+        """Whether a statement shares its lines only with comments."""
         rest = self.after(statement)
         return self.begins_its_line(statement) and (not rest or rest[0] == "#")
 
 
-# What a star import of these modules brings, as far as it matters here.
+# The names that matter here in a star import of these modules.
 STARS = {
     "fastapi": ["FastAPI"],
     ENTERED.module: [ENTERED.name],
@@ -120,11 +120,11 @@ def read(data: bytes) -> tuple[Source, str]:
         Stop: It cannot be decoded or parsed.
     """
     try:
-        head = re.sub(rb"\r\n?", b"\n", data)  # Python ends lines at a lone CR too.
+        head = re.sub(rb"\r\n?", b"\n", data)  # For Python a lone CR also ends a line.
         encoding, _ = tokenize.detect_encoding(io.BytesIO(head).readline)
         text = data.decode(encoding)
         if text.encode(encoding) != data:
-            raise ValueError(f"{encoding} does not give the same bytes back")
+            raise ValueError(f"encoding it as {encoding} again gives other bytes")
     except (SyntaxError, ValueError, LookupError) as error:
         raise Stop(LEFT, f"it cannot be decoded: {error}") from None
     parts = re.findall(r"([^\r\n]*)(\r\n|\r|\n|\Z)", text)
@@ -140,24 +140,24 @@ def read(data: bytes) -> tuple[Source, str]:
 
 
 def syntax_problem(text: str, lines: list[str], error: SyntaxError) -> str:
-    """Tells newer syntax and template placeholders from a mistake."""
+    """Describes a syntax error: a newer Python's syntax, Jinja, or a mistake."""
     row = min(error.lineno or 1, len(lines)) - 1
     near = "\n".join(lines[max(row - 1, 0) : row + 1])
     if re.search(r"\{%.*%\}|\{\{[^{}]*\}\}", "\n".join(lines)) and (
         re.search(r"\{%.*%\}", text) or "{{" in near
     ):
-        return f"it holds Jinja (line {row + 1}): render it first"
+        return f"it contains Jinja (line {row + 1}): render it first"
     for minor, pattern in NEWER_SYNTAX.items():
         if sys.version_info < (3, minor) and re.search(pattern, near, re.MULTILINE):
             return (
-                f"line {row + 1} is of a newer Python than this 3.{sys.version_info[1]}: "
-                f"run this under the project's own, for example by `uvx --python "
+                f"line {row + 1} needs a newer Python than this 3.{sys.version_info[1]}: "
+                f"run this with the project's Python, for example with `uvx --python "
                 f"3.{max(NEWER_SYNTAX)} --from TEMPLATE chancy-workers wire`"
             )
-    return f"line {row + 1}: {error.msg}: mend it and run this again"
+    return f"line {row + 1}: {error.msg}: correct it and run this again"
 
 
-# What the interpreters from 3.11 on have brought, by their minor version.
+# New syntax since Python 3.11, by minor version.
 NEWER_SYNTAX = {
     11: r"^\s*except\s*\*",
     12: r"^\s*type\s+\w+.*=|^\s*(async\s+)?def\s+\w+\s*\[|^\s*class\s+\w+\s*\[|\b[rR]?[fF][rR]?[\"']",
@@ -183,7 +183,7 @@ def row_of(node: ast.AST) -> int:
 
 
 def bound_in(source: Source, scope: ast.AST, name: str) -> list[ast.AST]:
-    """What binds a name in a scope: definitions, assignments, imports, parameters."""
+    """The nodes that bind a name in a scope: definitions, assignments, imports, parameters."""
     return [
         node
         for each, node in bound_names(source)
@@ -205,7 +205,7 @@ def bound_names(source: Source) -> Iterator[tuple[str, ast.AST]]:
 
 
 def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and what is in it, without the bodies of functions and classes."""
+    """A node and the nodes in it, except the bodies of functions and classes."""
     rest = [node]
     while rest:
         node = rest.pop()
@@ -215,7 +215,7 @@ def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def called(node: ast.Call) -> str:
-    """The name of a function or method that is called, "" when it has none."""
+    """The name of the called function or method, "" for none."""
     return getattr(node.func, "id", "") or getattr(node.func, "attr", "")
 
 
@@ -236,7 +236,7 @@ def runs_a_server(source: Source, call: ast.Call) -> bool:
 
 
 def server_target(call: ast.Call) -> str:
-    """The "package.module:app" that a call names, "" when it names none."""
+    """The "package.module:app" in the arguments of a call, "" for none."""
     for each in [*call.args, *(keyword.value for keyword in call.keywords)]:
         if isinstance(each, ast.Constant) and isinstance(each.value, str):
             if re.fullmatch(r"[\w.]+:[\w.()]+", each.value):
@@ -245,12 +245,12 @@ def server_target(call: ast.Call) -> str:
 
 
 def indent_of(line: str) -> str:
-    """The white space before a line's text; a form feed starts it anew."""
+    """The white space before a line's text, counted after the last form feed."""
     return line[: len(line) - len(line.lstrip(" \t\f"))].rpartition("\f")[2]
 
 
 def strings_over_lines(lines: list[str]) -> set[int]:
-    """The lines that begin inside a string, where white space is part of the value."""
+    """The lines that begin inside a string, where white space belongs to its value."""
     found: set[int] = set()
     starts: list[int] = []
     text = "\n".join([lines[0].lstrip(" \t\f"), *lines[1:]]) + "\n"
@@ -266,7 +266,7 @@ def strings_over_lines(lines: list[str]) -> set[int]:
 
 
 def top_imports(source: Source) -> list[ast.stmt]:
-    """The imports of the module itself that have their lines to themselves."""
+    """The imports at module level that share their lines only with comments."""
     return [
         node
         for node in source.tree.body
@@ -275,7 +275,7 @@ def top_imports(source: Source) -> list[ast.stmt]:
 
 
 def top_level(source: Source, node: ast.AST) -> ast.stmt:
-    """The statement of the module that holds a node."""
+    """The statement at module level that contains a node."""
     while source.parents[node] is not source.tree:
         node = source.parents[node]
     assert isinstance(node, ast.stmt)

@@ -1,8 +1,8 @@
-"""Switches the imports of what moved from the service's `workers` into the library.
+"""Switches imports of names that moved from the service's `workers` into the library.
 
-Only imports of the names in `moved.MOVED` change, and the uses of those names that are
-functions now. An import that cannot be switched, or whose switch cannot be proven, stays
-and is reported.
+Only imports of the names in `moved.MOVED` change, and uses of those names that are now
+functions. An import stays and is reported if it cannot be switched, or if the switch cannot
+be proven.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .moved import (
     OldImport,
     described,
     find_old_imports,
-    in_other_words,
     new_module,
     old_imports,
+    other_references,
 )
 from .proof import outline, replace_statements
 from .service import Service
@@ -51,7 +51,7 @@ from .texts import IMPORT, OLD_ROUTER, ROUTER, Form, NotProven, Stop
 
 
 class Switched(NamedTuple):
-    """The new bytes of a file, the lines that changed, and what a person has to do."""
+    """The new bytes of a file, the changed lines, and the edits left for a person."""
 
     data: bytes | None
     lines: list[int]
@@ -59,7 +59,7 @@ class Switched(NamedTuple):
 
 
 class Name(NamedTuple):
-    """A name that moved, with its name in the file before and after."""
+    """A moved name, and its name in the file before and after."""
 
     module: str
     name: str
@@ -72,7 +72,7 @@ class Name(NamedTuple):
 
 
 class Switch(NamedTuple):
-    """An import to switch, and the names on it."""
+    """An import to switch, and its names."""
 
     node: ast.ImportFrom
     names: list[Name]
@@ -89,7 +89,7 @@ def switch_imports(data: bytes, service: Service) -> Switched:
         return unread
     try:
         switches, problems = choose(source, service)
-        problems += in_other_words(source, service)
+        problems += other_references(source, service)
         if not switches:
             return unread
         new = switched(source, service, switches)
@@ -101,11 +101,11 @@ def switch_imports(data: bytes, service: Service) -> Switched:
     )
 
 
-# --- which ------------------------------------------------------------------------------
+# --- choose -----------------------------------------------------------------------------
 
 
 def choose(source: Source, service: Service) -> tuple[list[Switch], list[OldImport]]:
-    """The imports that can be switched, and those that a person has to change."""
+    """The imports that can be switched, and those that a person must change."""
     switches, problems = [], []
     found = old_imports(source, service)
     for node, old in found:
@@ -131,9 +131,9 @@ def choose(source: Source, service: Service) -> tuple[list[Switch], list[OldImpo
 
 
 def new_name(source: Source, service: Service, alias: ast.alias) -> str:
-    """Returns the name in the file after the switch.
+    """The name in the file after the switch.
 
-    It stays, except for the router: the library's is imported once for all services.
+    Only the router's name may change: the library's router is imported once for all services.
     """
     old = alias.asname or alias.name
     if alias.name != ROUTER.name:
@@ -151,7 +151,7 @@ def new_name(source: Source, service: Service, alias: ast.alias) -> str:
 
 
 def is_old_name(source: Source, service: Service, node: ast.AST, name: str) -> bool:
-    """Whether a node is the import of a name that moved."""
+    """Whether a node is the import of a moved name."""
     return (
         isinstance(node, ast.alias)
         and node.name == name
@@ -162,7 +162,7 @@ def is_old_name(source: Source, service: Service, node: ast.AST, name: str) -> b
 
 
 def can_follow(source: Source, service: Service, name: Name) -> bool:
-    """Whether each use of a name can be changed along with its import."""
+    """Whether each use of a name can be changed together with its import."""
     if name.name not in TAKES:
         return True
     uses = uses_of(source, name.old)
@@ -228,14 +228,14 @@ def is_plain(source: Source, node: ast.ImportFrom) -> bool:
     return not any("#" in source.lines[row] for row in rows_of(node))
 
 
-# --- make it ----------------------------------------------------------------------------
+# --- edit -------------------------------------------------------------------------------
 
 
 def switched(source: Source, service: Service, switches: list[Switch]) -> Source:
     """The file with these imports switched.
 
     Raises:
-        Stop: A name that it needs is taken.
+        Stop: A name that the switch needs is taken.
         NotProven: The edit would change more than it should.
     """
     edit = Edits(source, service)
@@ -254,7 +254,7 @@ def switched(source: Source, service: Service, switches: list[Switch]) -> Source
 
 
 def can_move(source: Source, node: ast.ImportFrom) -> bool:
-    """Whether an import is at module level and has no comment that belongs to it."""
+    """Whether an import is at module level and has no comment."""
     above = source.lines[node.lineno - 2].lstrip() if node.lineno > 1 else ""
     return (
         node in top_imports(source)
@@ -264,7 +264,7 @@ def can_move(source: Source, node: ast.ImportFrom) -> bool:
 
 
 class Edits:
-    """The edits of one file, collected."""
+    """Collects the edits of one file."""
 
     def __init__(self, source: Source, service: Service) -> None:
         self.source = source
@@ -273,18 +273,18 @@ class Edits:
         self.insertions: list[tuple[int, list[str]]] = []
         self.drop: set[int] = set()
         self.heads: dict[int, str] = {}
-        # By row: the first and last column in bytes, and the text that goes there.
+        # By row: the first and last column in bytes, and the replacement text.
         self.spans: dict[int, list[tuple[int, int, str]]] = {}
         self.arguments: dict[Form, str] = {}
         self.added: set[Import] = set()
 
     def add(self, node: ast.stmt, module: str, name: str, as_name: str) -> None:
-        """Notes an import that is new in the scope of a statement."""
+        """Records a new import in the scope of a statement."""
         path = path_of(self.source, node)
         self.added.add(Import(path, module, name, as_name))
 
     def texts(self) -> dict[int, str]:
-        """The rows that change, with their new text."""
+        """The new text of each changed row."""
         texts = dict(self.heads)
         for row, spans in self.spans.items():
             line = texts.get(row, self.source.lines[row]).encode()
@@ -294,9 +294,9 @@ class Edits:
         return texts
 
     def pass_arguments(self, switches: list[Switch]) -> None:
-        """Passes each new function its argument, and imports the arguments."""
+        """Adds the argument to each use of a new function, and imports the arguments."""
         self.switches = switches
-        # Of what goes before one row, the last in the list comes to stand first.
+        # If several insertions have the same row, the last one in the list comes first.
         forms = {TAKES[name.name] for name in self.taking(switches)}
         for form in sorted(forms, key=lambda form: form.module, reverse=True):
             taking = [
@@ -341,7 +341,9 @@ class Edits:
                 for use in uses_of(source, each.asname or each.name)
             ]
             first = min(uses, key=lambda use: use.lineno)
-            if first.lineno < of_module[0].lineno:  # In a function above its imports.
+            if (
+                first.lineno < of_module[0].lineno
+            ):  # A function above the imports uses it.
                 first = body[min(body.index(of_module[0]) + 1, len(body) - 1)]
             self.insertions += import_edit(source, self.service, form, first, module)[1]
 
@@ -355,7 +357,7 @@ class Edits:
         row, start, end = use.lineno - 1, use.col_offset, use.end_col_offset or 0
         line = self.source.lines[row].encode()
         if line[start:end].decode("utf-8", "replace") != name.old:
-            raise NotProven("a use is not where the syntax tree has it")
+            raise NotProven("a use is not where the syntax tree says")
         text = name.new
         if name.name == "find_problems":
             rest = line[end:]
@@ -369,7 +371,7 @@ class Edits:
         self.spans.setdefault(row, []).append((start, end, text))
 
     def switch_in_place(self, switch: Switch) -> None:
-        """Switches an import that is in a block or has a comment; it keeps its place."""
+        """Switches an import that is in a block or has a comment, without moving it."""
         node = switch.node
         names = [each for each in switch.names if not self.is_imported(each)]
         for each in names:
@@ -377,7 +379,7 @@ class Edits:
         row = node.lineno - 1
         if is_plain(self.source, node):
             self.drop.update(rows_of(node))
-            # Of what goes before one row, the last in the list comes to stand first.
+            # If several insertions have the same row, the last one in the list comes first.
             self.insert(node.end_lineno or 0, self.lines_of(names), node)
             return
         line, old = self.source.lines[row], module_of(node)
@@ -387,11 +389,11 @@ class Edits:
         self.heads[row] = head + switch.names[0].module + tail
 
     def is_imported(self, name: Name) -> bool:
-        """Whether the router of the library is imported already."""
+        """Whether a name is the library's router and already imported."""
         return name.name == ROUTER.name and router_of(self.source) == name.new
 
     def lines_of(self, names: list[Name]) -> list[str]:
-        """One import for each module, and one for each alias, as isort has them."""
+        """One import for each module and one for each alias, in isort's order."""
         length = line_length(self.service.file)
         groups: dict[tuple[str, str], set[str]] = {}
         for each in names:
@@ -424,7 +426,7 @@ class Edits:
             self.drop.update(rows_of(each.node))
         rest = [node for node in run if rows_of(node)[0] not in self.drop]
         first = switches[0].node
-        # Of what goes before one row, the last in the list comes to stand first.
+        # If several insertions have the same row, the last one in the list comes first.
         if any(is_of_package(node, self.service) for node in rest):
             for module in sorted({each.module for each in names}, reverse=True):
                 row, _, _ = library_place(self.source, self.service, rest, module)
@@ -440,7 +442,7 @@ class Edits:
     def new_place(
         self, first: ast.stmt, run: list[ast.stmt], rest: list[ast.stmt]
     ) -> tuple[int, list[str], list[str]]:
-        """Where the imports go when no installed package is imported here."""
+        """The place of the imports if no installed package is imported here."""
         if self.is_empty(self.section(first)):
             return first.lineno - 1, [], []
         standard = [node for node in rest if is_of_python(node)]
@@ -449,7 +451,7 @@ class Edits:
         return row_before(self.source, run[0]), [], [""]
 
     def section(self, node: ast.stmt) -> range:
-        """The rows around a statement up to the next blank lines."""
+        """The rows around a statement, up to the next blank lines."""
         rows = rows_of(node)
         start, end = rows.start, rows.stop
         while start and self.source.lines[start - 1].strip():
@@ -459,13 +461,13 @@ class Edits:
         return range(start, end)
 
     def is_empty(self, section: range) -> bool:
-        """Whether all these rows are dropped and no new line goes there."""
+        """Whether all these rows are dropped and no line is inserted there."""
         return self.drop.issuperset(section) and not any(
             section.start <= row <= section.stop for row, _ in self.insertions
         )
 
     def close_gap(self, node: ast.stmt) -> None:
-        """Drops the blank lines above a section of which nothing is left."""
+        """Drops the blank lines above a section that became empty."""
         section = self.section(node)
         if not self.is_empty(section):
             return
@@ -480,7 +482,7 @@ class Edits:
 
 
 def beside(node: ast.ImportFrom, form: Form) -> str:
-    """The module of a form, with the package written as in another import."""
+    """The module of a form, with the package in the form of another import."""
     return f"{module_of(node).rpartition('.')[0]}.{form.module}"
 
 
@@ -491,14 +493,14 @@ def order_of(text: str) -> tuple[object, ...]:
     return (kind, natural(name))
 
 
-# --- prove it ---------------------------------------------------------------------------
+# --- prove ------------------------------------------------------------------------------
 
 
 def prove(old: Source, new: Source, edit: Edits) -> None:
-    """Makes sure that the new tree, with the switch undone, is the old one.
+    """Makes sure that undoing the switch in the new tree gives the old tree.
 
     Raises:
-        NotProven: It is not, or a line changed that should not.
+        NotProven: It does not, or a line changed that should not.
     """
     service, switches = edit.service, edit.switches
     if len(old_imports(new, service)) != len(old_imports(old, service)) - len(switches):
@@ -518,7 +520,7 @@ def prove(old: Source, new: Source, edit: Edits) -> None:
         ):
             raise NotProven(f"{use.id} is used above its import")
     if undone(new, edit) != before(old, edit):
-        raise NotProven("the rest of the syntax tree is another")
+        raise NotProven("the rest of the syntax tree differs")
     texts = edit.texts()
     rows = iter(zip(new.lines, new.ends, strict=True))
     for row, (line, end) in enumerate(zip(old.lines, old.ends, strict=True)):
@@ -527,11 +529,11 @@ def prove(old: Source, new: Source, edit: Edits) -> None:
             text == expected and "" in (end, each) or (text, each) == (expected, end)
             for text, each in rows
         ):
-            raise NotProven(f"line {row + 1} is not there any more")
+            raise NotProven(f"line {row + 1} is missing")
 
 
 class Import(NamedTuple):
-    """A name that is imported, and the names of the scopes around it."""
+    """An imported name, and the names of the scopes around it."""
 
     path: tuple[str, ...]
     module: str
@@ -557,10 +559,8 @@ def imported(source: Source) -> Iterator[tuple[Import, ast.ImportFrom, ast.alias
 
 
 def before(old: Source, edit: Edits) -> list[object]:
-    """The outline of the old tree without the switched imports, their uses marked."""
-    source = Source(
-        old.lines, old.ends
-    )  # Another copy of the tree, which changes here.
+    """The outline of the old tree without the switched imports, with their uses marked."""
+    source = Source(old.lines, old.ends)  # A copy, because its tree is changed.
     starts = {each.node.lineno for each in edit.switches}
     for name in edit.taking(edit.switches):
         for use in uses_of(source, name.old):
@@ -574,7 +574,7 @@ def before(old: Source, edit: Edits) -> list[object]:
 
 
 def undone(new: Source, edit: Edits) -> list[object]:
-    """The outline of the new tree without the new imports, their uses marked."""
+    """The outline of the new tree without the new imports, with their uses marked."""
     source = Source(new.lines, new.ends)
     names = {each.new: each for each in edit.taking(edit.switches)}
     for node in source.nodes:
@@ -592,7 +592,7 @@ def undone(new: Source, edit: Edits) -> list[object]:
 
 
 def is_name(call: ast.Call, name: str) -> bool:
-    """Whether a call has a name as its only argument."""
+    """Whether a name is the only argument of a call."""
     return not call.keywords and [
         each.id if isinstance(each, ast.Name) else "" for each in call.args
     ] == [name]

@@ -10,10 +10,10 @@ from .texts import LEFT, OLDEST_FASTAPI, UNKNOWN_VERSION, Stop
 
 
 def check_version(file: Path) -> str:
-    """Makes sure that FastAPI runs a router's lifespan; returns what is not known.
+    """Makes sure that FastAPI runs a router's lifespan; returns a note if it is unknown.
 
     Raises:
-        Stop: It is too old.
+        Stop: FastAPI is too old.
     """
     version, where = fastapi_version(file)
     if version and version < OLDEST_FASTAPI:
@@ -28,7 +28,7 @@ def check_version(file: Path) -> str:
 
 
 def fastapi_version(file: Path) -> tuple[tuple[int, ...], str]:
-    """The FastAPI of a project and the file that tells it, ((), "") when none does."""
+    """A project's FastAPI version and the file that has it, ((), "") if none has."""
     pinned = r'(?m)^name = "fastapi"\s+version = "(?P<version>[\d.]+)'
     required = (
         r"(?mi)(?:^|[\"'\s])fastapi(?:\[[^\]]*\])?"
@@ -48,7 +48,7 @@ def fastapi_version(file: Path) -> tuple[tuple[int, ...], str]:
     for folder in folders:
         for name in ("requirements*.txt", "requirements/*.txt", "pyproject.toml"):
             for version, operator in versions_in(folder, name, required):
-                # A lower bound that is too low tells nothing; the others have an upper one.
+                # A low ">=" says nothing about the installed version; the others limit it.
                 if version >= OLDEST_FASTAPI or operator != ">=":
                     return version, name
     return (), ""
@@ -57,7 +57,7 @@ def fastapi_version(file: Path) -> tuple[tuple[int, ...], str]:
 def versions_in(
     folder: Path, name: str, pattern: str
 ) -> Iterator[tuple[tuple[int, ...], str]]:
-    """The versions that files tell, each with the operator in front of it."""
+    """The versions in files, each with the operator before it."""
     for path in sorted(folder.glob(name)):
         try:
             found = re.search(pattern, path.read_text(encoding="utf-8"))

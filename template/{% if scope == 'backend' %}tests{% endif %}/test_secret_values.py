@@ -21,7 +21,7 @@ def test_a_missing_secret_names_both_places(monkeypatch: pytest.MonkeyPatch) -> 
         get_secret_value("A-MISSING")
 
 
-def test_a_vault_that_does_not_give_it_is_named(
+def test_a_vault_that_does_not_return_it_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AZURE_KEY_VAULT_URL", "http://127.0.0.1:9")
@@ -30,6 +30,6 @@ def test_a_vault_that_does_not_give_it_is_named(
         get_secret_value("A-MISSING")
 
 
-def test_a_name_that_could_stand_for_another_is_refused() -> None:
-    with pytest.raises(ValueError, match="'A_SECRET' is no secret's name"):
+def test_a_name_that_key_vault_does_not_allow_is_refused() -> None:
+    with pytest.raises(ValueError, match="'A_SECRET' is not a secret's name"):
         get_secret_value("A_SECRET")

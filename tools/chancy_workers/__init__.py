@@ -1,1 +1,1 @@
-"""What stands around the template."""
+"""The console program `chancy-workers`, which manages rendered services."""

@@ -1,4 +1,4 @@
-"""`chancy-workers add-job`: one more job in a service, registered and tested."""
+"""`chancy-workers add-job`: adds a job to a service, registered and with a test."""
 
 import argparse
 import sys
@@ -17,25 +17,23 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "add-job",
         help="add a job to a service",
         description=(
-            "Adds a job to the answers of a service and renders it, from the release that "
-            "the service is from. Exit status: 0 added, 1 added with conflicts or not at "
-            "all, 2 bad usage."
+            "Adds a job to the answers of a service and renders it from the service's current "
+            "release. Exit status: 0 added, 1 added with conflicts or not added, 2 bad usage."
         ),
     )
     parser.add_argument("folder", metavar="FOLDER", help="such as app/billing")
     parser.add_argument("name", metavar="NAME", help="such as send_digest")
     parser.add_argument(
-        "--schedule", metavar="CRON", help='also runs by itself: "0 7 * * mon-fri"'
+        "--schedule", metavar="CRON", help='runs the job by itself: "0 7 * * mon-fri"'
     )
     parser.add_argument(
-        "--timezone", metavar="AREA/CITY", help="of the schedule; UTC without it"
+        "--timezone", metavar="AREA/CITY", help="of the schedule; UTC by default"
     )
-    parser.add_argument("--queue", metavar="NAME", help="a queue of the service's")
+    parser.add_argument("--queue", metavar="NAME", help="a queue of the service")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns the exit status."""
     try:
         _check_timezone(arguments.timezone)
         project = find(Path(arguments.folder))
@@ -44,13 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     except Refused as refused:
         print(f"chancy-workers add-job: {refused}", file=sys.stderr)
         return 1
-    print(renewal.said, end="")
+    print(renewal.messages, end="")
     _report(project, arguments.name, renewal)
     return 1 if renewal.conflicts else 0
 
 
 def _check_timezone(name: str | None) -> None:
-    """Refuses a time zone that is none here; the template cannot tell."""
+    """Refuses an unknown time zone; the template itself cannot check this."""
     known = available_timezones()
     if name and known and name not in known:
         raise Refused(
@@ -60,11 +58,11 @@ def _check_timezone(name: str | None) -> None:
 
 
 def _check_name(project: Project, name: str) -> None:
-    """Refuses a job whose package would hide a module of the team's."""
+    """Refuses a job whose package would hide one of the team's modules."""
     module = project.service / "workers" / f"{name}.py"
     if module.is_file():
         raise Refused(
-            f"{module.relative_to(project.top)} is there, and the job's package {name} would "
+            f"{module.relative_to(project.top)} exists, and the job's package {name} would "
             "hide it: give the job or the module another name"
         )
 
@@ -77,7 +75,8 @@ def _jobs_with(project: Project, arguments: argparse.Namespace) -> list[Any]:
     }
     job = {"name": arguments.name, **options} if options else arguments.name
     jobs: list[Any] = project.answers["jobs"]
-    return [*jobs, job] if isinstance(jobs, list) else jobs  # Refused with the reason.
+    # An update refuses jobs that are not a list, with the reason.
+    return [*jobs, job] if isinstance(jobs, list) else jobs
 
 
 def _report(project: Project, name: str, renewal: Renewal) -> None:

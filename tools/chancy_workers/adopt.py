@@ -1,7 +1,7 @@
-"""Turns a service with the house pattern written by hand into a rendered one.
+"""Turns a service with hand-written workers of the house pattern into a rendered one.
 
-The template is rendered into a scratch folder; what the team wrote goes into that, and
-only when all of it could be read does anything come into the service's folder.
+The template is rendered into a scratch folder, and the team's code is put into that render.
+Files are written into the service's folder only if all of the team's code could be read.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _REFUSED_ANSWER = re.compile(r"Validation error for question '(\w+)': (.*)", re.
 
 @dataclass
 class Adoption:
-    """What is to be written, and what the person has to know."""
+    """The files to write, and what the user must know."""
 
     repository: Path
     service: Path
@@ -58,27 +58,29 @@ class Adoption:
 
 
 def add_parser(commands: Any) -> None:
-    """Adds the command to the console program's."""
+    """Adds the command."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "adopt",
         help="turn hand-written workers of the house pattern into rendered ones",
-        description="Renders the workers of a service that has them written by hand, with "
-        "the same tables, queues, cron jobs and job files. Shows what changes and asks; "
-        "writes nothing when it could not read something.",
+        description="Replaces a service's hand-written workers with rendered ones that have "
+        "the same tables, queues, cron jobs and job files. Shows the changes and asks first; "
+        "writes nothing if it could not read all of the code.",
     )
     parser.add_argument("service", type=Path, help="the service's folder: app/billing")
-    parser.add_argument("--template", help="a path or URL; by default, this program's")
+    parser.add_argument(
+        "--template", help="a path or URL; by default the template of this program"
+    )
     parser.add_argument(
         "--diff",
         action="store_true",
-        help="print all of it as a patch and write nothing",
+        help="print the changes as a patch and write nothing",
     )
     parser.add_argument("--yes", action="store_true", help="write without asking")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Adopts a service; 0 when it is written (or shown), 1 when nothing is."""
+    """Adopts a service; returns 0 if it was written or shown, 1 if nothing was written."""
     try:
         adoption = plan(arguments.service.resolve(), arguments.template)
     except Refusal as refusal:
@@ -87,8 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     except AssertionError as fault:
         print(
-            "chancy-workers adopt: the result does not say what was there, which is a "
-            f"fault of this program: report it with this\n{fault}\nNothing is written.",
+            "chancy-workers adopt: the rendered workers would differ from yours, which is a "
+            f"bug in this program: report it with this\n{fault}\nNothing is written.",
             file=sys.stderr,
         )
         return 1
@@ -104,9 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         write_all(adoption.files)
     except OSError as error:
-        print(
-            f"chancy-workers adopt: {error}: everything is as it was", file=sys.stderr
-        )
+        print(f"chancy-workers adopt: {error}: nothing is changed", file=sys.stderr)
         return 1
     _print_lines(adoption.next_steps, "\nThe service is adopted. Next:")
     return 0
@@ -116,10 +116,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan(service: Path, template: str | None) -> Adoption:
-    """Works out what becomes of a service's files; writes nothing.
+    """Works out the new content of a service's files; writes nothing.
 
     Raises:
-        Refusal: It is not to be adopted, or not all of it could be read.
+        Refusal: The service cannot be adopted, or not all of it could be read.
     """
     _refuse_unless_adoptable(service)
     _refuse_unless_installable(service)
@@ -153,28 +153,29 @@ def _house(service: Path, package: str, root: Path) -> House:
 
 
 def _what_is_new(house: House, users: Users) -> list[str]:
-    """What the rendered workers always do differently."""
+    """How rendered workers always differ from hand-written ones."""
     notes = [
-        "The rows of queues follow QUEUES at each start now, and queues poll eagerly."
+        "Each start now updates the queues' rows from QUEUES, and queues poll eagerly."
     ]
     if "shutdown_grace" not in house.settings:
         notes.append(
-            "At a stop jobs get 20 s (Chancy's default is 30): Settings(shutdown_grace=…)."
+            "At a stop, running jobs get 20 s (Chancy's default is 30); to change it: "
+            "Settings(shutdown_grace=…)."
         )
     if "log" not in house.options:
         notes.append(
-            f"The workers log to {house.package}.workers and not through a handler of "
-            "Chancy's own: have the service's logging set up."
+            f"The workers log to {house.package}.workers, without Chancy's own handler: set "
+            "up logging in the service."
         )
     if not users.entering:
-        notes.append(f"No file imports {ENTRY}: `chancy-workers wire` puts it in.")
+        notes.append(f"No file imports {ENTRY}: `chancy-workers wire` adds it.")
     return notes
 
 
 def _refuse_if_unread(house: House) -> None:
     if house.unread:
         raise Refusal(
-            "what would change its behaviour could not be read:\n"
+            "these parts of the service could not be read, so its behaviour could change:\n"
             + "\n".join(f"  {each}" for each in house.unread)
         )
 
@@ -187,7 +188,7 @@ def _refuse_unless_adoptable(service: Path) -> None:
         )
     if (service / ANSWERS).exists():
         raise Refusal(
-            f"{service / ANSWERS} is there: the service is rendered already; "
+            f"{service / ANSWERS} exists, so the service is already rendered: "
             f"`copier update --trust {service.name}` brings it up to date"
         )
     if not initialization.is_file():
@@ -196,7 +197,9 @@ def _refuse_unless_adoptable(service: Path) -> None:
             f"`copier copy --trust TEMPLATE {service.name}` puts workers in"
         )
     if (service / "workers").is_symlink() or initialization.is_symlink():
-        raise Refusal(f"{service / 'workers'} is a link: adopt what it leads to")
+        raise Refusal(
+            f"{service / 'workers'} is a link: adopt the folder that it points to"
+        )
     if _git(service, "rev-parse", "--show-toplevel") is None:
         raise Refusal(
             f"{service} is not in a git repository, and adopting replaces files: commit it first"
@@ -219,16 +222,16 @@ def _refuse_unless_installable(service: Path) -> None:
 def _refuse_unless_in_git(service: Path, files: dict[Path, bytes]) -> None:
     for path in files:
         if path.is_symlink():
-            raise Refusal(f"{path} would be replaced and is a link: put a file there")
+            raise Refusal(f"{path} would be replaced, but is a link: put a file there")
         if path.exists() and not _git(service, "ls-files", "--", str(path)):
             raise Refusal(
-                f"{path} would be replaced and is not in git, which ignores it: commit "
-                "it (git add --force) or move it away"
+                f"{path} would be replaced, but git ignores it: commit it (git add --force) "
+                "or move it away"
             )
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    """The output of a git command, None when it failed."""
+    """The output of a git command, None if it failed."""
     try:
         result = subprocess.run(
             ["git", *command], cwd=folder, capture_output=True, text=True
@@ -241,7 +244,7 @@ def _git(folder: Path, *command: str) -> str | None:
 
 
 def _package_of(service: Path) -> tuple[str, Path]:
-    """The import path of the service's folder, and the folder that it starts from."""
+    """The import path of the service's folder, and the folder where it starts."""
     try:
         tree = ast.parse((service / "workers" / f"{INITIALIZATION}.py").read_bytes())
     except (SyntaxError, ValueError):
@@ -270,7 +273,7 @@ def _package_of(service: Path) -> tuple[str, Path]:
 
 @contextmanager
 def _scratch(service: Path, package: str, main: str) -> Iterator[Path]:
-    """A folder like the service's, with the files in it that a render looks at."""
+    """A copy of the service's folder with the files that a render looks at."""
     with tempfile.TemporaryDirectory(prefix="chancy-workers-adopt-") as name:
         backend = Path(name).resolve() / "backend"
         folder = backend.joinpath(*package.split("."))
@@ -279,7 +282,7 @@ def _scratch(service: Path, package: str, main: str) -> Iterator[Path]:
         for path in service.iterdir():
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
-        # Not for the render to write, wherever the service has its own.
+        # Existing files, so that the render does not write its own main.py.
         for path in (folder / "main.py", (folder / main).resolve()):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -289,7 +292,7 @@ def _scratch(service: Path, package: str, main: str) -> Iterator[Path]:
 def _render(
     house: House, service: Path, folder: Path, template: str | None, main: str
 ) -> dict[str, Any]:
-    """Renders the answers; what the template refuses stays written by hand."""
+    """Renders the answers; the parts that the template refuses stay hand-written."""
     try:
         where = template or source.template()
         answers = answers_of(house, service.name, main)
@@ -317,7 +320,7 @@ def _render(
 
 
 def _copy(template: str, folder: Path, answers: dict[str, Any]) -> None:
-    import copier  # Here, because it takes a second.
+    import copier  # Imported here, because the import takes a second.
     import copier.errors
 
     try:
@@ -340,13 +343,13 @@ def _copy(template: str, folder: Path, answers: dict[str, Any]) -> None:
 def _files(
     house: House, service: Path, folder: Path, users: dict[str, set[str]]
 ) -> dict[Path, bytes]:
-    """What is written into the service's folder: each path with its new content."""
+    """The files to write into the service's folder: each path with its new content."""
     files: dict[Path, bytes] = {}
     tests_of_jobs = {f"test_job_{name}.py": name for name in house.jobs}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         target = service / inside
-        if path.is_dir() or inside == Path("main.py"):
+        if path.is_dir() or inside in (Path("main.py"), Path("__init__.py")):
             continue
         rendered = path.read_bytes()
         match inside.parts:
@@ -371,7 +374,7 @@ def _files(
                         Unread(
                             str(inside),
                             "the file",
-                            "the template has one of the same name",
+                            "the template has a file of the same name",
                             f"rename yours (git mv), or move it out of {inside.parent}",
                         )
                     )
@@ -383,7 +386,7 @@ def _files(
 
 
 def _instance(house: House, path: Path, rendered: bytes, used: set[str]) -> bytes:
-    """chancy_instance.py, in which the team's names for its two functions go on."""
+    """chancy_instance.py, with aliases for the team's names of its two functions."""
     module = house.module.backend.module(f"{house.package}.workers.{INSTANCE}")
     aliases = []
     for name in sorted(used - {"get_chancy", "set_chancy"}):
@@ -405,7 +408,7 @@ def _instance(house: House, path: Path, rendered: bytes, used: set[str]) -> byte
 
 
 def _package_file(house: House, path: Path, rendered: bytes) -> bytes:
-    """workers/__init__.py: the team's statements, between the rendered ones."""
+    """workers/__init__.py with the team's statements between the rendered ones."""
     own = ast.parse(path.read_bytes()).body
     if ast.get_docstring(ast.Module(own, [])) is not None:
         own = own[1:]
@@ -418,20 +421,20 @@ def _package_file(house: House, path: Path, rendered: bytes) -> bytes:
     assert check
     statements = "".join(module.segment(each) + "\n" for each in own)
     mixed = f"{head}\n{statements}{check}{tail}"
-    # What is imported here is for those who import it from here.
+    # Unused imports stay, because other modules may import these names from here.
     return tidied(mixed, house.module.backend, keep_unused=True).encode()
 
 
 def _test_of(folder: str, functions: list[JobFunction], house: House) -> str:
-    """A test that runs no job: what it does, and with which arguments, is the team's."""
+    """A test that does not run the job, because only the team knows its arguments."""
     declared = {facts.name for facts in queue_facts(house)}
     known = [job for job in functions if job.queue in declared]
     for job in functions:
         if job.queue is not None and job.queue not in declared:
             house.notes.append(
-                f"The job {job.name} names the queue {job.queue}, which nobody declares."
+                f"The job {job.name} names the queue {job.queue}, which is not declared."
             )
-    head = f'"""The {folder} job, as a worker finds it; what it does is for another test."""\n\n'
+    head = f'"""A worker finds the {folder} job; its effect needs another test."""\n\n'
     if not known:
         return (
             f"{head}from importlib import import_module\n\n\n"
@@ -455,7 +458,7 @@ def _test_of(folder: str, functions: list[JobFunction], house: House) -> str:
 
 
 def _diff(adoption: Adoption, path: Path) -> bytes:
-    """A patch of one file, as `git apply` takes it."""
+    """A patch of one file for `git apply`."""
     before = path.read_bytes() if path.is_file() else None
     name = path.relative_to(adoption.repository).as_posix().encode()
     lines = difflib.diff_bytes(
@@ -487,7 +490,7 @@ def _show(adoption: Adoption) -> None:
 
 
 def _print_bytes(content: bytes) -> None:
-    """As the files have them, in whatever encoding."""
+    """Prints bytes without changing their encoding."""
     sys.stdout.flush()
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
@@ -501,7 +504,7 @@ def _print_lines(lines: list[str], title: str, stream: Any = None) -> None:
 def _agreed() -> bool:
     if not sys.stdin.isatty():
         print(
-            "There is no terminal to ask on: add --yes to write the files.",
+            "There is no terminal to ask on: add --yes to write the files without asking.",
             file=sys.stderr,
         )
         return False
@@ -512,7 +515,7 @@ def write_all(files: dict[Path, bytes]) -> None:
     """Writes all files or none.
 
     Raises:
-        OSError: One could not be written, and those before it are as they were.
+        OSError: A file could not be written; the files before it were restored.
     """
     before: dict[Path, bytes | None] = {}
     try:
@@ -535,18 +538,18 @@ def _next_steps(service: Path, root: Path, answers: dict[str, Any]) -> list[str]
     return [
         f"cd {root}",
         *_install(Project(service / ANSWERS, answers)),
-        f"python -m {package}.workers status      # the tables, and what is due",
+        f"python -m {package}.workers status      # shows missing migrations",
         f"python -m pytest {path}/workers",
-        f"git add {path} && git commit             # copier update wants it committed",
-        "The template has the settings in docs/settings.md, and /health in README.md.",
+        f"git add {path} && git commit             # copier update needs a clean tree",
+        "The template explains the settings in docs/settings.md, and /health in README.md.",
     ]
 
 
 def _install(project: Project) -> list[str]:
-    """The commands that install what the rendered workers and their tests need."""
+    """The commands that install the requirements of the workers and their tests."""
     try:
         library = pin_of(project).uv
-    except Refused:  # The template is a folder whose commit nobody can fetch.
+    except Refused:  # The template is a folder, and its commit cannot be fetched.
         folder = Path(project.answers["_src_path"]).resolve() / "runtime"
         library = f'uv add "{NAME}[{extras_of(project.answers)}] @ {folder.as_uri()}"'
     return [

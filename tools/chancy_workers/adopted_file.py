@@ -1,4 +1,4 @@
-"""Brings what a team wrote by hand into a rendered chancy_initialization.py."""
+"""Brings a team's hand-written code into a rendered chancy_initialization.py."""
 
 import ast
 import subprocess
@@ -28,22 +28,22 @@ _RANGES = {
     "leader_lease": (10, 3600),
     "poll_interval": (1, 3600),
 }
-_BY_HAND = "# These are not in the answers, and updates leave them alone."
+_BY_HAND = "# These are not in the answers, so updates do not change them."
 
 
 def adopted(rendered: str, house: House, kept: Iterable[str]) -> str:
-    """Returns the rendered chancy_initialization.py with the team's ways in it.
+    """Returns the rendered chancy_initialization.py with the team's code.
 
-    What could not be brought over is added to `house.unread`.
+    Code that could not be brought over is added to `house.unread`.
 
     Args:
-        kept: Names of the file by hand that other modules import from it.
+        kept: Names in the hand-written file that other modules import.
     """
     return _Adoption(rendered, house).run(kept)
 
 
 class _Rendered:
-    """A rendered chancy_initialization.py: where things are, and what replaces them."""
+    """A rendered chancy_initialization.py, its parts and the edits of it."""
 
     def __init__(self, text: str) -> None:
         self._source = text.encode()
@@ -84,7 +84,7 @@ class _Rendered:
         return ast.unparse(call.keywords[0].value)
 
     def offset(self, node: ast.expr | ast.stmt, *, end: bool = False) -> int:
-        """Where a node begins or ends, in bytes."""
+        """The offset in bytes where a node begins or ends."""
         line = (node.end_lineno if end else node.lineno) or 0
         column = (node.end_col_offset if end else node.col_offset) or 0
         lines = self._source.splitlines(keepends=True)
@@ -94,17 +94,17 @@ class _Rendered:
         return self._source[self.offset(node) : self.offset(node, end=True)].decode()
 
     def replace(self, node: ast.expr | ast.stmt, text: str) -> None:
-        """Replaces a node, unless the text says the same."""
+        """Replaces a node, unless the text is equivalent."""
         if text and ast.dump(ast.parse(text)) == ast.dump(ast.parse(ast.unparse(node))):
             return
         self._edits.append((self.offset(node), self.offset(node, end=True), text))
 
     def insert(self, offset: int, text: str) -> None:
-        """Puts a text where a node begins or ends."""
+        """Inserts a text at an offset in bytes."""
         self._edits.append((offset, offset, text))
 
     def edited(self) -> str:
-        """Returns the file with all replacements made."""
+        """Returns the file after all edits."""
         source = self._source
         for start, end, text in sorted(self._edits, key=lambda e: e[:2], reverse=True):
             source = source[:start] + text.encode() + source[end:]
@@ -157,11 +157,11 @@ class _Adoption:
                 self._house.module.path.name,
                 what,
                 str(problem),
-                "define it in this file, or take it out, adopt, and write it in again",
+                "define it in this file, or remove it, adopt, and add it again",
             )
         )
 
-    # --- what is edited --------------------------------------------------------------
+    # --- the parts of the file -------------------------------------------------------
 
     def _constants(self) -> None:
         house = self._house
@@ -185,7 +185,7 @@ class _Adoption:
                 member := member_of(facts.by_hand["executor"])
             ):
                 keywords["executor"] = f"Chancy.Executor.{member}"
-            # As in the template: eager_polling is the last.
+            # The template writes eager_polling last, too.
             keywords["eager_polling"] = keywords.pop("eager_polling", "True")
             texts.append(_call("Queue", [repr(facts.name)], keywords))
         self._file.replace(self._file.assigned("QUEUES"), _list(texts))
@@ -206,7 +206,7 @@ class _Adoption:
         return keywords
 
     def _cron_jobs(self) -> None:
-        """Those of the answers stay in the template's list, to which it adds others."""
+        """Cron jobs of the answers stay in the template's list; the others are added below."""
         written = self._file.assigned("CRON_JOBS")
         assert isinstance(written, ast.List)
         texts = {self._file.job_name(each): "" for each in written.elts}
@@ -247,7 +247,7 @@ class _Adoption:
             )
         if "poll_reconnect_timeout" in options:
             self._house.notes.append(
-                "poll_reconnect_timeout is left out: the rendered pool tries for ever."
+                "poll_reconnect_timeout is left out: the rendered pool tries forever."
             )
         self._plugins(keywords["plugins"])
 
@@ -261,11 +261,11 @@ class _Adoption:
         replaced = {_replaced_by(plugin) for plugin in self._house.plugins} - {""}
         for name in sorted(replaced):
             self._house.notes.append(
-                f"Your own {name} stays in the place of the template's."
+                f"Your own {name} stays and replaces the template's."
             )
         if "Cron" not in wanted | replaced:
             self._house.notes.append(
-                "The plugin Cron comes with the template, and has a table: run "
+                "The template adds the plugin Cron, which needs a table: run "
                 f"python -m {self._house.package}.workers migrate before the first start."
             )
         for name in texts.keys() - wanted - ({"Cron"} - replaced):
@@ -286,7 +286,7 @@ class _Adoption:
     def _standard(
         self, name: str, positional: list[Bound], named: dict[str, Bound]
     ) -> str:
-        """One of the four plugins that the template always has; timing is in SETTINGS."""
+        """One of the template's four standard plugins; their timing goes into SETTINGS."""
         named = {
             **dict(zip(_POSITIONAL.get(name, ()), positional, strict=False)),
             **named,
@@ -298,7 +298,8 @@ class _Adoption:
             self._set("poll_interval", interval)
         elif interval:
             self._house.notes.append(
-                "Leadership(poll_interval=…) is left out: it looks twice in a lease."
+                "Leadership(poll_interval=…) is left out: the rendered one polls twice in a "
+                "lease."
             )
         rule = named.pop("rule", None)
         keywords = {key: self._carry.text(each) for key, each in named.items()}
@@ -307,11 +308,12 @@ class _Adoption:
     def _set(self, name: str, bound: Bound) -> None:
         value = evaluate(bound)
         if type(value) is not int:
-            raise NotCarriedOver(f"{bound.text} is known only when it runs")
+            raise NotCarriedOver(f"the value of {bound.text} is known only at run time")
         if name in self._settings and self._settings[name] != value:
             value = min(value, self._settings[name])
             self._house.notes.append(
-                f"The template has one {name} for all plugins: it is the lowest, {value}."
+                f"The template has one {name} for all plugins: it is set to the lowest, "
+                f"{value}."
             )
         self._settings[name] = value
 
@@ -340,7 +342,7 @@ class _Adoption:
             lowest, highest = _RANGES[name]
             if not lowest <= value <= highest:
                 raise NotCarriedOver(
-                    f"{name} is {value}, and takes {lowest} to {highest}"
+                    f"{name} is {value}, but must be from {lowest} to {highest}"
                 )
         if self._settings:
             texts = {name: str(value) for name, value in self._settings.items()}
@@ -349,7 +351,7 @@ class _Adoption:
             )
 
     def _insert_what_is_needed(self) -> None:
-        """The imports and statements of the file by hand that are used."""
+        """Inserts the needed imports and statements of the hand-written file."""
         if statements := self._carry.statements():
             first = self._file.offset(self._file.statement("DATABASE_SECRET"))
             self._file.insert(first, "\n\n".join(statements) + "\n\n")
@@ -364,7 +366,7 @@ class _Adoption:
 
 
 def _replaced_by(plugin: Bound) -> str:
-    """The plugin of Chancy that a plugin of the team derives from and replaces."""
+    """Chancy's plugin that is the base of a team's plugin and is replaced by it."""
     match definition_of(plugin):
         case (ast.ClassDef(bases=bases), module):
             for base in bases:
@@ -375,7 +377,7 @@ def _replaced_by(plugin: Bound) -> str:
 
 
 def _call(name: str, positional: list[str], keywords: dict[str, str]) -> str:
-    """A call, over as many lines as it has arguments."""
+    """A call with each argument on its own line."""
     parts = [*positional, *(f"{key}={text}" for key, text in keywords.items())]
     return (
         f"{name}(\n{''.join(f'{part},{chr(10)}' for part in parts)})"
@@ -389,7 +391,7 @@ def _list(items: Iterable[str]) -> str:
 
 
 def tidied(text: str, backend: Backend, *, keep_unused: bool = False) -> str:
-    """Returns a file as the template's own formatting has it, without unused imports."""
+    """Returns a file in the template's formatting, without unused imports."""
     checks = [
         "--select=I" if keep_unused else "--select=I,F401",
         "--fix",
@@ -410,10 +412,10 @@ def _ruff(*command: str, text: str) -> str:
 
 
 def prove(text: str, house: House) -> None:
-    """Makes sure that the file says what the one by hand said, and knows all its names.
+    """Makes sure that the file declares the same as the hand-written one, and binds all names.
 
     Raises:
-        AssertionError: It does not, which is a fault of this program.
+        AssertionError: It does not, which is a bug in this program.
     """
     _ruff("check", "--select=F821,F811", text=text)
     rendered = _Rendered(text)

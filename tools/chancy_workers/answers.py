@@ -1,4 +1,4 @@
-"""The services that this template rendered, and what was answered for them."""
+"""The services that this template rendered, and their answers."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ Answers = dict[str, Any]
 
 @dataclass(frozen=True)
 class Project:
-    """What one answers file stands for: a service, or a backend with its first one.
+    """The project of one answers file: a service, or a backend with its first service.
 
     Args:
         file: The answers file; its folder is the destination of `copier update`.
-        answers: What is in it.
+        answers: The content of the file.
     """
 
     file: Path
@@ -36,21 +36,21 @@ class Project:
 
     @property
     def service(self) -> Path:
-        """The service's folder, the one with `workers/` in it."""
+        """The service's folder, which contains `workers/`."""
         if self.answers["scope"] == "backend":
             return self.folder / "app" / str(self.answers["service"])
         return self.folder
 
     @property
     def main(self) -> Path:
-        """The file that the answers name as the one with the app; it may be missing."""
+        """The file with the app, according to the answers; it may be missing."""
         return Path(
             os.path.normpath(self.service / str(self.answers.get("main", "main.py")))
         )
 
     @property
     def name(self) -> str:
-        """The service's folder, as a command takes it from the repository's top."""
+        """The path of the service's folder from the repository's top."""
         return self.service.relative_to(self.top).as_posix()
 
     @property
@@ -58,7 +58,7 @@ class Project:
         return str(self.answers.get("package", f"app.{self.answers['service']}"))
 
     def modules(self) -> Iterator[Path]:
-        """The Python files in the service's folder, but for those of an environment."""
+        """The Python files in the service's folder, without virtual environments."""
         for folder, below, files in os.walk(self.service):
             below[:] = [
                 name
@@ -69,12 +69,12 @@ class Project:
 
     @property
     def release(self) -> str:
-        """The release of the template that the files are from; an archive has none."""
+        """The release of the template from which the files were rendered; archives have none."""
         return str(self.answers.get("_commit", "no release"))
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs, each with its `name`; what is none, an update refuses and names."""
+        """The valid jobs, each with its `name`; an update reports invalid ones."""
         return jobs_of(self.answers)
 
     @cached_property
@@ -82,22 +82,22 @@ class Project:
         """The top folder of the repository.
 
         Raises:
-            Refused: There is none.
+            Refused: The folder is not in a repository.
         """
         return top_of(self.folder)
 
     @property
     def path(self) -> str:
-        """The answers file as git names it."""
+        """The path of the answers file from the repository's top."""
         return self.file.relative_to(self.top).as_posix()
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An answers file that is no YAML.
+    """An answers file that is not valid YAML.
 
     Args:
-        name: The file, as a command takes it from the repository's top.
+        name: The path of the file from the repository's top.
     """
 
     name: str
@@ -106,11 +106,11 @@ class Unreadable:
 
 
 def jobs_of(answers: Answers) -> list[dict[str, Any]]:
-    """The jobs in answers, each with its `name`; none of what is no job."""
-    told = answers.get("jobs")
+    """The jobs in answers, each with its `name`; entries that are not jobs are skipped."""
+    entries = answers.get("jobs")
     jobs = [
         {"name": job} if isinstance(job, str) else job
-        for job in (told if isinstance(told, list) else [])
+        for job in (entries if isinstance(entries, list) else [])
     ]
     return [
         job
@@ -120,10 +120,10 @@ def jobs_of(answers: Answers) -> list[dict[str, Any]]:
 
 
 def read(file: Path) -> Project | None:
-    """The project of an answers file, None when that is another template's.
+    """The project of an answers file, None if another template wrote the file.
 
     Raises:
-        Refused: The file is no YAML.
+        Refused: The file is not valid YAML.
     """
     try:
         answers = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -137,16 +137,16 @@ def read(file: Path) -> Project | None:
 
 
 def find(folder: Path) -> Project:
-    """The project that a service's folder belongs to: its answers are there or above.
+    """The project of a service's folder; its answers are in the folder or above it.
 
     Raises:
-        Refused: The folder is missing, in no repository, or this template rendered
+        Refused: The folder is missing or not in a repository, or this template rendered
             nothing into it.
     """
     start = folder.resolve()
     if not start.is_dir():
         raise Refused(
-            f"there is no folder {folder}: name a service's, such as app/billing"
+            f"there is no folder {folder}: name a service's folder, such as app/billing"
         )
     top_of(start)
     for above in (start, *start.parents):
@@ -162,16 +162,16 @@ def find(folder: Path) -> Project:
         if (above / ".git").exists():
             break
     raise Refused(
-        f"{folder} holds no workers of this template: put them there with copier copy, or "
-        "name the service's folder, such as app/billing"
+        f"{folder} has no workers of this template: add them with copier copy, or name the "
+        "service's folder, such as app/billing"
     )
 
 
 def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
-    """The projects of these folders, or every one of the repository without any.
+    """The projects of these folders; without folders all projects of the repository.
 
     Raises:
-        Refused: A folder has none, or the repository has none.
+        Refused: A folder or the repository has no project.
     """
     if folders:
         named = {project.file: project for project in map(find, folders)}
@@ -187,8 +187,8 @@ def choose(folders: Sequence[Path]) -> list[Project | Unreadable]:
             found += [project] if project else []
     if not found:
         raise Refused(
-            "no service here was rendered by this template: go to the backend's "
-            "repository, or name a service's folder"
+            "this template rendered no service here: run this in the backend's repository, "
+            "or name a service's folder"
         )
     return found
 
@@ -197,32 +197,33 @@ def _mend(file: Path, shown: Path | str) -> str:
     """How to get a readable answers file back.
 
     Args:
-        shown: The file, as the command has to name it.
+        shown: The path of the file for the command.
     """
     state = git(file.parent, "status", "--porcelain", "--", f":(literal){file.name}")[
         :2
     ]
     if state in ("", "??", "AA", "DD") or "U" in state:
         return (
-            'mend it by hand (README, "Change the answers", has what to do with a '
-            "conflict), and commit"
+            'correct it by hand (README, "Change the answers", explains conflicts), and '
+            "commit"
         )
     return f"git checkout HEAD -- {shlex.quote(str(shown))}"
 
 
 def fingerprint(answers: Answers) -> str:
-    """What the template writes into the answers file; an edit by hand does not fit it."""
-    told = {key: value for key, value in answers.items() if not key.startswith("_")}
-    text = json.dumps(told, sort_keys=True, default=str)
+    """The fingerprint that the template writes; it no longer matches after an edit by hand."""
+    asked = {key: value for key, value in answers.items() if not key.startswith("_")}
+    text = json.dumps(asked, sort_keys=True, default=str)
     return hashlib.sha1(text.encode()).hexdigest()
 
 
 def rendered_answers(project: Project) -> Answers:
-    """The answers that the files are from, which an edit by hand has not changed yet.
+    """The answers from which the files were rendered, without later edits by hand.
 
-    They are those of the newest commit whose fingerprint fits, and is the one of now: a
-    merge of two branches keeps one of theirs. Without one, the newest that fits. Releases
-    before v0.3.0 wrote none; then they are those that came in with the release.
+    They are in the newest commit whose fingerprint matches its answers and is the current
+    fingerprint (a merge of two branches keeps one of theirs), otherwise in the newest commit
+    whose fingerprint matches. Releases before v0.3.0 wrote no fingerprint; then the answers
+    are those of the commit that brought the release.
 
     Raises:
         Refused: The history does not go back that far.
@@ -243,9 +244,9 @@ def rendered_answers(project: Project) -> Answers:
             break
     if found is None:
         raise Refused(
-            f"{project.file} was edited by hand, and no commit has it as Copier wrote it: "
-            "fetch the whole history (git fetch --unshallow), or undo the edit and answer "
-            "with copier update --trust --vcs-ref :current: -d NAME=VALUE"
+            f"{project.file} was edited by hand, and no commit has the version that Copier "
+            "wrote: fetch the whole history (git fetch --unshallow), or undo the edit and "
+            "answer with copier update --trust --vcs-ref :current: -d NAME=VALUE"
         )
     return found
 
@@ -253,8 +254,8 @@ def rendered_answers(project: Project) -> Answers:
 def _history(project: Project) -> Iterator[Answers]:
     """The answers file in the commits that changed it, the newest first.
 
-    A file that was moved is followed. One that git takes for a copy is new: services that
-    came from one template look alike.
+    Moves of the file are followed. A copy, as git detects it, ends the history, because the
+    services of one template look alike.
     """
     log = git(
         project.top,
@@ -278,7 +279,7 @@ def _history(project: Project) -> Iterator[Answers]:
         try:
             answers = yaml.safe_load(git(project.top, "show", f"{commit}:{path}"))
         except (ValueError, yaml.YAMLError):
-            answers = None  # A conflict that was committed, say.
+            answers = None  # A committed conflict, for example.
         if isinstance(answers, dict):
             yield answers
         if change.startswith("C"):

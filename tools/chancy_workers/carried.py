@@ -1,4 +1,4 @@
-"""Moves expressions of a hand-written file into a rendered one, with what they need."""
+"""Moves expressions of a hand-written file into a rendered one, with their dependencies."""
 
 import ast
 import builtins
@@ -20,15 +20,15 @@ from .python_files import (
 
 
 class NotCarriedOver(Exception):
-    """An expression that cannot stand in the rendered file, and why."""
+    """Why an expression cannot be used in the rendered file."""
 
 
 class Carried:
-    """Takes expressions over, and notes the imports and statements that they need.
+    """Carries expressions over, and collects the imports and statements that they need.
 
     Args:
-        rendered: The rendered file, whose own names stay what they are.
-        house: The file by hand.
+        rendered: The rendered file, whose own names keep their meaning.
+        house: The hand-written service.
     """
 
     def __init__(self, rendered: ast.Module, house: House) -> None:
@@ -42,13 +42,13 @@ class Carried:
         self._statements: dict[ast.stmt, None] = {}
 
     def statements(self) -> list[str]:
-        """The statements of the file by hand that are needed, in its order."""
+        """The needed statements of the hand-written file, in its order."""
         module = self._house.module
         found = sorted(self._statements, key=lambda each: each.lineno)
         return [module.segment(each).rstrip() for each in found]
 
     def value(self, bound: Bound) -> str:
-        """The text of what an expression stands for: its value, where that is known."""
+        """The text of an expression's value, or of the expression if the value is unknown."""
         value = evaluate(bound)
         if isinstance(value, set | frozenset) and is_plain(value):
             items = ", ".join(map(repr, sorted(value, key=repr)))
@@ -64,20 +64,20 @@ class Carried:
         return node
 
     def keep(self, name: str) -> None:
-        """Keeps a name of the file by hand that others import."""
+        """Keeps a name of the hand-written file that other files import."""
         binding = self._house.module.look_up(name)
         if name in self._rendered:
             if isinstance(binding, ast.stmt) and name != "create_chancy":
                 raise NotCarriedOver(
-                    "the rendered file has another: call yours by another name"
+                    "the rendered file has another one: give yours another name"
                 )
             return
         if binding is None or isinstance(binding, Imported):
-            raise NotCarriedOver("let them import it from where it is defined")
+            raise NotCarriedOver("it is defined elsewhere: import it from there")
         self._statement(name, self._house.module)
 
     def keep_effect(self, statement: ast.stmt) -> None:
-        """Keeps a statement of the file by hand that does something when it is imported."""
+        """Keeps a statement of the hand-written file that has an effect on import."""
         module = self._house.module
         match statement:
             case ast.Expr(value=ast.Constant()):
@@ -99,22 +99,24 @@ class Carried:
                 return
             case _:
                 raise NotCarriedOver(
-                    "it runs when the file is imported, and has no place in the rendered "
-                    "file (main.py is a good one)"
+                    "it runs when the file is imported, and the rendered file has no place "
+                    "for it (main.py is a good place)"
                 )
 
     def name(self, name: str, scope: Scope) -> ast.expr | str:
-        """What stands for a name in the rendered file: another name, or an expression."""
+        """The replacement of a name in the rendered file: a name or an expression."""
         module = scope.module
         match scope.look_up(name):
             case (value,):
                 if not is_plain(value):
-                    raise NotCarriedOver(f"{name} is known only when it runs")
+                    raise NotCarriedOver(
+                        f"the value of {name} is known only at run time"
+                    )
                 return ast.parse(repr(value), mode="eval").body
             case Bound() as bound if name in scope.names:
                 if is_chancy(evaluate(bound), "Chancy"):
                     raise NotCarriedOver(
-                        f"it needs {name}, and the rendered Chancy is made later"
+                        f"it needs {name}, but the rendered file makes its Chancy later"
                     )
                 return self.node(bound)
             case Imported() as imported:
@@ -139,13 +141,13 @@ class Carried:
                 return rendered
         if name in self._rendered:
             raise NotCarriedOver(
-                f"the rendered file has another {name}: give yours a name of its own"
+                f"the rendered file has another {name}: give yours another name"
             )
         self.imports[self._import_line(name, imported, module)] = None
         return name
 
     def _import_line(self, name: str, imported: Imported, module: Module) -> str:
-        """An import by its full path: the template adds jobs among the relative ones."""
+        """An absolute import, because the template sorts jobs among the relative imports."""
         match imported.statement:
             case ast.ImportFrom() as statement:
                 base = absolute(statement, module.package)
@@ -173,8 +175,8 @@ class Carried:
         binding = module.look_up(name)
         if isinstance(binding, Bound) and is_chancy(evaluate(binding), "Chancy"):
             raise NotCarriedOver(
-                f"{name} is the Chancy, which the rendered file makes at each start: call "
-                "get_chancy() instead"
+                f"{name} is the Chancy, but the rendered file makes a new one at each start: "
+                "call get_chancy() instead"
             )
         statement = module.statement_of(name)
         if statement is None:
@@ -192,12 +194,12 @@ class Carried:
                     if self.name(node.id, module.scope) != node.id and isinstance(
                         found, Imported
                     ):
-                        # The rendered file has another name for it.
+                        # The rendered file imports it under another name.
                         self.imports[self._import_line(node.id, found, module)] = None
 
 
 def _of_the_library(path: str) -> str:
-    """The path of the class of the library that replaces one of Chancy."""
+    """The path of the library's class that replaces a class of Chancy."""
     return (
         f"chancy_runtime.{path.rpartition('.')[2]}"
         if path.startswith("chancy.")
@@ -206,7 +208,7 @@ def _of_the_library(path: str) -> str:
 
 
 class _Inliner(ast.NodeTransformer):
-    """Puts what the local names of a function stand for in their places."""
+    """Replaces the local names of a function with their values."""
 
     def __init__(self, carry: Carried, bound: Bound) -> None:
         self._carry = carry

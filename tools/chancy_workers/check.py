@@ -1,4 +1,4 @@
-"""`chancy-workers check`: what is broken, and what is behind."""
+"""`chancy-workers check`: finds services that are broken or behind."""
 
 import argparse
 import json
@@ -21,10 +21,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the command."""
     parser = commands.add_parser(
         "check",
-        help="tell which services are behind or broken",
+        help="show which services are behind or broken",
         description=(
-            "Looks at services that this template rendered and changes nothing. Exit "
-            "status: 0 nothing is broken, 1 something is, 2 bad usage."
+            "Checks services that this template rendered and changes nothing. Exit "
+            "status: 0 nothing is broken, 1 something is broken, 2 bad usage."
         ),
     )
     parser.add_argument(
@@ -32,17 +32,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="FOLDER",
         nargs="*",
         type=Path,
-        help="such as app/billing; every service of the repository without one",
+        help="such as app/billing; by default every service of the repository",
     )
     parser.add_argument(
         "--database",
         action="store_true",
-        help="also ask the database that WORKERS_DATABASE_URL or the secret names",
+        help="also check the database that WORKERS_DATABASE_URL or the secret names",
     )
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="a service behind the newest release is an error too, not a notice",
+        help="report a service behind the newest release as an error, not as a notice",
     )
     parser.add_argument(
         "--format",
@@ -54,7 +54,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns the exit status."""
     try:
         projects = choose(arguments.folders)
     except Refused as refused:
@@ -95,7 +94,9 @@ def _check_all(
         subject, refused = _subject_of(project, templates, folder)
         for reason in refused:
             yield subject.found(
-                project.file, reason, "mend that first: not everything could be checked"
+                project.file,
+                reason,
+                "correct that first, because not everything could be checked",
             )
         yield from is_behind(subject, "error" if strict else "notice")
         for check in CHECKS:
@@ -107,7 +108,7 @@ def _check_all(
 def _subject_of(
     project: Project, templates: dict[str, Template | Refused], scratch: Path
 ) -> tuple[Subject, list[str]]:
-    """A project with its template and a fresh render, and why one of them is missing."""
+    """A project with its template and a fresh render, and why either of them is missing."""
     refused = []
     answers, rendered = {}, None
     try:
@@ -154,7 +155,7 @@ def _print(findings: Sequence[Finding], services: int, format: str) -> None:
 def _say_connections(
     projects: Sequence[Project | Unreadable], problems: Collection[str]
 ) -> None:
-    """Says what each service needs of its pooler, unless that was found to be wrong."""
+    """Reports how many connections each service needs, unless a finding says it already."""
     for project in projects:
         if isinstance(project, Project) and project.service.is_dir():
             total = sum_of(project)
@@ -168,7 +169,7 @@ def _say_connections(
 
 
 def _say_from_where(projects: Sequence[Project | Unreadable]) -> None:
-    """Says what paths and commands start from, where that is not here."""
+    """Reports the folder of the paths and commands, if it is not the current one."""
     tops = {
         project.top if isinstance(project, Project) else top_of(Path.cwd())
         for project in projects
@@ -182,7 +183,7 @@ def _say_from_where(projects: Sequence[Project | Unreadable]) -> None:
 
 
 def _escape(text: str, more: str = "") -> str:
-    """As GitHub wants the text of a workflow command, or with `:,` a property of it."""
+    """Escapes the text of a GitHub workflow command, or with `:,` a property of it."""
     for character in "%\r\n" + more:
         text = text.replace(character, f"%{ord(character):02X}")
     return text

@@ -1,4 +1,4 @@
-"""What can be wrong with a service that was rendered: one function for each check."""
+"""The checks of a rendered service: one function for each."""
 
 import ast
 import os
@@ -42,14 +42,14 @@ DEFAULT = ".copier-answers.yml"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One problem.
 
     Args:
-        file: Where, from the repository's top folder.
+        file: The path of the file, from the repository's top folder.
         line: The line in it, from 1.
         problem: What is wrong.
-        mend: The command or the edit that puts it right.
-        level: `error`, or `notice` for what is not known to be wrong.
+        mend: The command or the edit that corrects it.
+        level: `error`, or `notice` for something that may be right.
     """
 
     service: str
@@ -62,12 +62,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Subject:
-    """A service to look at.
+    """A service to check.
 
     Args:
-        answers: Those that the files are from; empty when that cannot be told.
+        answers: The answers from which the files were rendered; empty if unknown.
         rendered: A fresh render of the same release with the same answers.
-        template: The template's repository; None when it cannot be reached.
+        template: The template's repository; None if it cannot be reached.
     """
 
     project: Project
@@ -81,18 +81,18 @@ class Subject:
 
     @property
     def initialization(self) -> str:
-        """The text of the module with the team's choices; nothing when it is gone."""
+        """The text of the module with the team's choices; "" if it is missing."""
         path = self.workers / "chancy_initialization.py"
         return _text(path) if path.is_file() else ""
 
     @property
     def update(self) -> str:
-        """The command that brings the service to the newest release and takes answers in."""
+        """The command that updates the service and applies changed answers."""
         return f"chancy-workers update {shlex.quote(self.project.name)}"
 
     @cached_property
     def ignored(self) -> dict[Path, str]:
-        """The rendered files that git ignores and does not know, each with the line that says so."""
+        """The untracked rendered files that git ignores, each with the line that causes it."""
         project, rendered = self.project, self.rendered
         listed = {project.path, *rendered_files(project)}
         if rendered is not None:
@@ -106,7 +106,7 @@ class Subject:
         return {project.top / name: line for name, line in found.items()}
 
     def brings_back(self, *files: Path) -> str:
-        """The command that brings back rendered files that are gone."""
+        """The command that brings back missing rendered files."""
         project = self.project
         where = " ".join(map(self.shown, files))
         known = [f":(literal){file.relative_to(project.top)}" for file in files]
@@ -124,7 +124,7 @@ class Subject:
         )
 
     def shown(self, file: Path) -> str:
-        """A path from the repository's top folder, as a shell takes it."""
+        """A path from the repository's top folder, quoted for a shell."""
         return shlex.quote(os.path.relpath(file, self.project.top))
 
     def found(
@@ -135,37 +135,37 @@ class Subject:
 
 
 def is_behind(subject: Subject, level: str) -> Iterator[Finding]:
-    """A newer release of the template is out: update, and read what it changed."""
+    """The template has a newer release: update, and read what it changed."""
     if subject.template is None:
         return
     newer = subject.template.releases_after(subject.project.release)
     if newer:
-        told = [
+        described = [
             f"{release} ({changes})" if changes else release
             for release in newer
             if (changes := subject.template.changes_of(release)) is not None
         ]
         yield subject.found(
             subject.project.file,
-            f"{subject.project.release} is behind {', '.join(told)}",
+            f"{subject.project.release} is behind {', '.join(described)}",
             subject.update,
             level=level,
         )
 
 
 def is_answered_by_hand(subject: Subject) -> Iterator[Finding]:
-    """The answers were edited after the last render: let an update take them in."""
+    """The answers were edited after the last render: apply them with an update."""
     answers = subject.project.answers
     if "_fingerprint" in answers and answers["_fingerprint"] != fingerprint(answers):
         yield subject.found(
             subject.project.file,
-            "the answers were edited by hand and are not rendered yet",
+            "the answers were edited by hand and have not been rendered yet",
             subject.update,
         )
 
 
 def has_missing_modules(subject: Subject) -> Iterator[Finding]:
-    """A module of the workers is gone, without which they or their commands do not start."""
+    """A module is missing that the workers or their commands need to start."""
     if subject.rendered is None:
         return
     fresh = subject.rendered / subject.project.service.relative_to(
@@ -178,24 +178,25 @@ def has_missing_modules(subject: Subject) -> Iterator[Finding]:
 
 
 def has_ignored_files(subject: Subject) -> Iterator[Finding]:
-    """Git ignores rendered files, which no clone has then: add them all the same."""
+    """Git ignores rendered files, so clones do not have them: add them anyway."""
     groups: dict[tuple[str, bool], list[Path]] = {}
     for path, line in subject.ignored.items():
         groups.setdefault((line, path.exists()), []).append(path)
     for (line, is_there), paths in groups.items():
-        told = f"git ignores ({line}), so that no clone has {' '.join(map(subject.shown, paths))}"
-        add = f"git add -f {' '.join(map(subject.shown, paths))}"
+        names = " ".join(map(subject.shown, paths))
+        problem = f"git ignores {names} ({line}), so clones do not have them"
         yield subject.found(
             paths[0],
-            told if is_there else f"is missing, and {told}",
-            f"{add}, or narrow that line"
+            problem if is_there else f"is missing, and {problem}",
+            f"git add -f {names}, or narrow that line"
             if is_there
-            else f"{add} where they are, or here {subject.brings_back(*paths)}",
+            else f"git add -f {names} where they exist, or here "
+            f"{subject.brings_back(*paths)}",
         )
 
 
 def has_old_imports(subject: Subject) -> Iterator[Finding]:
-    """An import leads to a module that is in the library since v0.5.0."""
+    """An import names a module that moved into the library in v0.5.0."""
     project = subject.project
     if needed_version(subject.workers) is None:
         return
@@ -207,7 +208,7 @@ def has_old_imports(subject: Subject) -> Iterator[Finding]:
         for each in wiring.find_old_imports(path.read_bytes(), place):
             yield subject.found(
                 path,
-                f"{each.text} leads nowhere, since the library has that module now",
+                f"{each.text} no longer works, because the module is now in the library",
                 f"write {each.write}",
                 each.line,
             )
@@ -217,12 +218,13 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
     """Nothing starts the workers: wire them into the file with the app."""
     answers, main = subject.project.answers, subject.project.main
     if main.is_file():
-        told = [
+        options = [
             f"--service={answers['service']}",
             f"--package={subject.project.package}",
         ]
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            wired = task("wire_lifespan").main(["--check", *told, "--", str(main)]) == 0
+            wire_lifespan = task("wire_lifespan")
+            wired = wire_lifespan.main(["--check", *options, "--", str(main)]) == 0
     else:
         wired = any(
             re.search(
@@ -248,8 +250,8 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
         yield subject.found(
             path,
             "has an app that starts no workers"
-            + (", beside the one that the template wrote" if is_sample else ""),
-            "if it is the one that the server runs, chancy-workers wire --service "
+            + (", beside the app that the template wrote" if is_sample else ""),
+            "if the server runs this app, chancy-workers wire --service "
             f"{answers['service']} {subject.shown(path)}, then {remove} {subject.shown(main)}",
             line,
             "error" if is_sample else "notice",
@@ -257,7 +259,7 @@ def is_not_wired(subject: Subject) -> Iterator[Finding]:
 
 
 def _other_apps(subject: Subject) -> Iterator[tuple[Path, int]]:
-    """The files of the service's folder that have another app, with its line."""
+    """Files in the service's folder with another app, and its line."""
     project, wiring = subject.project, task("wire_lifespan")
     name, package = project.answers["service"], project.package
     service = wiring.service_of(project.main, name, package, "")
@@ -265,7 +267,7 @@ def _other_apps(subject: Subject) -> Iterator[tuple[Path, int]]:
 
 
 def _is_sample(subject: Subject) -> bool:
-    """Whether the file with the app is as the template wrote it."""
+    """Whether the file with the app is unchanged since the template wrote it."""
     if subject.rendered is None or not subject.project.main.is_file():
         return False
     main = os.path.relpath(subject.project.main, subject.project.folder)
@@ -276,7 +278,7 @@ def _is_sample(subject: Subject) -> bool:
 
 
 def has_no_way_to_the_dashboard(subject: Subject) -> Iterator[Finding]:
-    """Nothing serves the dashboard of the answers, or it is served without an answer."""
+    """The answers have a dashboard that is not served, or it is served without an answer."""
     project = subject.project
     where = str(subject.answers.get("dashboard", "none"))
     file = subject.workers / "dashboard.py"
@@ -288,8 +290,8 @@ def has_no_way_to_the_dashboard(subject: Subject) -> Iterator[Finding]:
         for path in including:
             yield subject.found(
                 path,
-                "includes the dashboard, which the answers do not have",
-                f"take its lines out, or set dashboard in {project.path}, commit, then "
+                "includes the dashboard, but the answers have none",
+                f"remove its lines, or set dashboard in {project.path}, commit, then "
                 + subject.update,
             )
     elif where == "in_api" and not next(including, None):
@@ -299,7 +301,7 @@ def has_no_way_to_the_dashboard(subject: Subject) -> Iterator[Finding]:
             name = f"{project.answers['service']}_dashboard"
             yield subject.found(
                 project.main,
-                "does not include the dashboard, which nobody can see then",
+                "does not include the dashboard, so nobody can open it",
                 f"write from {project.package}.workers.dashboard import router as {name}, "
                 f"and app.include_router({name}) after the app is made",
             )
@@ -308,7 +310,7 @@ def has_no_way_to_the_dashboard(subject: Subject) -> Iterator[Finding]:
         if program.is_file() and not passes_dashboard(parsed(_text(program))):
             yield subject.found(
                 program,
-                "does not pass the dashboard to main(), so that run does not serve it",
+                "does not pass the dashboard to main(), so run does not serve it",
                 "write from .dashboard import router, and main(…, dashboard=router)",
             )
 
@@ -321,7 +323,7 @@ def _includes_dashboard(subject: Subject, path: Path) -> bool:
 
 
 def has_conflicts(subject: Subject) -> Iterator[Finding]:
-    """An update left conflict markers, and nobody has chosen yet."""
+    """An update left conflict markers that are not resolved yet."""
     files = set(subject.project.modules())
     if subject.rendered is not None:
         files |= {
@@ -333,16 +335,16 @@ def has_conflicts(subject: Subject) -> Iterator[Finding]:
             if text == "<<<<<<< before updating":
                 yield subject.found(
                     path,
-                    "has the conflict of an update",
+                    "has a conflict from an update",
                     "choose between the <<<<<<< and >>>>>>> lines, then git add it",
                     line,
                 )
 
 
 def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
-    """A job is in the answers and its worker.py is gone: bring it back, or take it out.
+    """A job is in the answers and its worker.py is missing: bring it back, or remove the job.
 
-    One that is not rendered yet has none.
+    A job that is not rendered yet is skipped.
     """
     rendered = {job["name"] for job in jobs_of(subject.answers)}
     for job in subject.project.jobs:
@@ -354,9 +356,9 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
         ):
             yield subject.found(
                 subject.project.file,
-                f"the job {job['name']} is in the answers, and workers/{job['name']}/"
-                "worker.py is not there",
-                f"{subject.brings_back(worker)}; or take it out of jobs in "
+                f"the job {job['name']} is in the answers, but workers/{job['name']}/"
+                "worker.py is missing",
+                f"{subject.brings_back(worker)}; or remove it from jobs in "
                 f"{subject.project.path}, commit, then {subject.update}",
             )
 
@@ -364,7 +366,7 @@ def has_jobs_without_files(subject: Subject) -> Iterator[Finding]:
 def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
     """A job's folder is in neither the answers nor the imports: add it, or delete it.
 
-    One whose name the template refuses can be in neither.
+    A job whose name the template refuses is skipped.
     """
     answered = {job["name"] for job in subject.project.jobs}
     files = {subject.project.main, *subject.project.modules()}
@@ -384,19 +386,19 @@ def has_files_without_jobs(subject: Subject) -> Iterator[Finding]:
             for other, text in others.items()
             if path.parent not in other.parents
         )
-        if name not in answered and not imported and _is_taken(subject, name):
+        if name not in answered and not imported and _is_accepted(subject, name):
             its = [path.parent, test] if test.is_file() else [path.parent]
             shown = " ".join(map(subject.shown, its))
             yield subject.found(
                 path,
-                f"nobody registers the job {name} (what is queued of it still runs)",
+                f"the job {name} is not registered (queued jobs of it still run)",
                 f"chancy-workers add-job {shlex.quote(subject.project.name)} {name}, or "
                 f"git rm -r {shown}",
             )
 
 
-def _is_taken(subject: Subject, name: str) -> bool:
-    """Whether the template takes a job's name; one that a team adopted it may refuse."""
+def _is_accepted(subject: Subject, name: str) -> bool:
+    """Whether the template accepts a job's name; it may refuse the name of an adopted job."""
     if subject.template is None or subject.rendered is None:
         return True
     jobs = [*jobs_of(subject.answers), {"name": name}]
@@ -411,9 +413,9 @@ def _is_taken(subject: Subject, name: str) -> bool:
 
 
 def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
-    """A job names a queue that nobody declares, so that no worker ever takes it.
+    """A job names a queue that is not declared, so no worker ever takes it.
 
-    Nothing is found where QUEUES is not a list of calls, which would have to be run.
+    If QUEUES is not a list of calls, nothing is reported, because its value is unknown.
     """
     declared = {"default"}
     tree = parsed(subject.initialization)
@@ -439,7 +441,7 @@ def has_jobs_without_queue(subject: Subject) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _Tagged:
-    """A Queue or a Worker as the file declares it."""
+    """A Queue or a Worker that the file declares."""
 
     line: int
     name: str
@@ -448,9 +450,9 @@ class _Tagged:
 
 
 def has_queues_apart(subject: Subject) -> Iterator[Finding]:
-    """No Worker takes a queue, or Workers of both kinds of processes take it.
+    """No Worker takes a queue, or Workers in both kinds of processes take it.
 
-    Nothing is found where a call would have to be run to know what it says.
+    If the arguments of a call are known only at run time, nothing is reported.
     """
     tree = parsed(subject.initialization)
     file = subject.workers / "chancy_initialization.py"
@@ -458,42 +460,42 @@ def has_queues_apart(subject: Subject) -> Iterator[Finding]:
     workers = [_tagged(call) for call in _calls(tree, "Worker")]
     if not (_lists_calls(tree, "QUEUES") and all(queues) and all(workers)):
         return
-    told = [worker for worker in workers if worker]
+    declared = [worker for worker in workers if worker]
     for queue in filter(None, queues):
-        takers = [worker for worker in told if _takes(worker, queue)]
+        takers = [worker for worker in declared if _takes(worker, queue)]
         kinds = {worker.process for worker in takers}
         tags = ", ".join(sorted(queue.tags))
-        # A Worker has more tags where it runs: hostname=…, python=… and others.
+        # At run time a Worker also has tags such as hostname=… and python=….
         if not takers and "=" not in tags:
             yield subject.found(
                 file,
-                f"no worker takes the queue {queue.name} (its tags are {tags}), and its "
-                "jobs never run",
-                f"give a worker one of the tags, or the queue none, in {subject.project.path}, "
-                f"commit, then {subject.update}",
+                f"no worker takes the queue {queue.name} (its tags are {tags}), so its jobs "
+                "never run",
+                f"give a worker one of the tags, or remove them from the queue, in "
+                f"{subject.project.path}, commit, then {subject.update}",
                 queue.line,
             )
-        elif any(each.process for each in told) and kinds not in (
+        elif any(each.process for each in declared) and kinds not in (
             {"api"},
             {"own"},
             set(),
         ):
             yield subject.found(
                 file,
-                f"workers in the API and in the process of their own take the queue "
+                f"workers in the API and in the workers' own process take the queue "
                 f"{queue.name}"
                 + (
                     "" if queue.tags else ", which has no tags and goes to every worker"
                 ),
-                "if its jobs belong in one of the two, give it a tag that only the workers "
-                "there have",
+                "if its jobs belong in one of the two, give the queue a tag that only the "
+                "workers there have",
                 queue.line,
                 "notice",
             )
 
 
 def _tagged(call: ast.Call) -> _Tagged | None:
-    """What a call of Queue or Worker says; None where only a run would tell."""
+    """The arguments of a call of Queue or Worker; None if known only at run time."""
     name = _keyword(call, "name") or next(iter(call.args), None)
     try:
         tags, process = (
@@ -520,7 +522,7 @@ def _takes(worker: _Tagged, queue: _Tagged) -> bool:
 
 
 def _lists_calls(tree: ast.AST, name: str) -> bool:
-    """Whether a name is a list of calls and nothing else."""
+    """Whether a name is bound to a list that contains only calls."""
     for node in ast.walk(tree):
         match node:
             case (
@@ -533,7 +535,7 @@ def _lists_calls(tree: ast.AST, name: str) -> bool:
 
 
 def _calls(tree: ast.AST, function: str) -> Iterator[ast.Call]:
-    """The calls of a function of this name."""
+    """The calls of a function with this name."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
@@ -542,12 +544,12 @@ def _calls(tree: ast.AST, function: str) -> Iterator[ast.Call]:
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:
-    """What a call gives to its argument of this name."""
+    """The value of a call's keyword argument, None if it is not passed."""
     return next((each.value for each in call.keywords if each.arg == name), None)
 
 
 def _text_of(node: ast.expr | None) -> str | None:
-    """The text that an expression is, where it is one as it stands."""
+    """The value of a string literal, None for other expressions."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -555,7 +557,7 @@ def _text_of(node: ast.expr | None) -> str | None:
 
 
 def has_another_library(subject: Subject) -> Iterator[Finding]:
-    """The library is missing, or older than the workers need; or it cannot be told."""
+    """The library is missing or older than the workers need, or its version is unknown."""
     project = subject.project
     needed = needed_version(subject.workers)
     if needed is None:
@@ -585,14 +587,14 @@ def has_another_library(subject: Subject) -> Iterator[Finding]:
     for extra in missing_extras(project):
         yield subject.found(
             answers,
-            f"the dashboard needs the extra {extra} of {NAME}, which the dependencies do "
-            "not name",
+            f"the dashboard needs the extra {extra} of {NAME}, which is not among the "
+            "dependencies",
             f"add it{command}",
         )
     if has_dependency(project) is not False and not found:
         yield subject.found(
             answers,
-            f"which {NAME} the service has cannot be told: no lock file, no pinned "
+            f"could not determine which {NAME} the service has: no lock file, no pinned "
             "requirement and no .venv has it",
             f"the workers need {needed} or newer{command}",
             level="notice",
@@ -600,9 +602,9 @@ def has_another_library(subject: Subject) -> Iterator[Finding]:
 
 
 def needs_too_many_connections(subject: Subject) -> Iterator[Finding]:
-    """What `deploy` deploys does not fit into the pooler: smaller pools, fewer replicas.
+    """The deployed processes need more connections than the pooler has.
 
-    An error where the sizes that the files state are too much without any other.
+    It is an error if the sizes that the files state are already too much.
     """
     project = subject.project
     if not is_deployed(project):
@@ -622,7 +624,7 @@ def needs_too_many_connections(subject: Subject) -> Iterator[Finding]:
     yield subject.found(
         file,
         str(total),
-        "lower a pool here or where it is named, or maxReplicas in deploy; or raise the "
+        "lower a pool here or at its place above, or maxReplicas in deploy; or raise the "
         f"pooler's pool size and pooler_connections in {project.path}, commit, then "
         + subject.update,
         line,
@@ -631,27 +633,27 @@ def needs_too_many_connections(subject: Subject) -> Iterator[Finding]:
 
 
 def is_killed_too_soon(subject: Subject) -> Iterator[Finding]:
-    """The platform kills a process while its jobs may still end: raise what it waits."""
+    """The platform kills a process while its jobs may still be finishing: let it wait longer."""
     for file, line, seconds, needed in short_graces(
         subject.project, subject.initialization
     ):
         yield subject.found(
             file,
-            f"gives a process {seconds} s after SIGTERM, and its shutdown_grace and the end "
-            f"of the service take {needed} s",
+            f"gives a process {seconds} s after SIGTERM, but its shutdown_grace and the "
+            f"service's shutdown take {needed} s",
             f"write {needed} or more, or lower shutdown_grace in chancy_initialization.py",
             line,
         )
 
 
 def has_probes_without_routes(subject: Subject) -> Iterator[Finding]:
-    """The platform asks for a route that the app does not have, and never takes it for ready."""
+    """The platform probes routes that the app does not have, so it never becomes ready."""
     file = probes_without_routes(subject.project, _root_of(subject.project))
     if file is not None:
         yield subject.found(
             subject.project.main,
-            f"has no /health/live and /health/ready, for which {subject.shown(file)} asks, "
-            "so that no revision becomes ready",
+            f"has no /health/live and /health/ready, which {subject.shown(file)} probes, so "
+            "no revision becomes ready",
             "add app.include_router(health_router(get_chancy)), with health_router from "
             f"chancy_runtime.web and get_chancy from {subject.project.package}.workers."
             "chancy_instance",
@@ -659,7 +661,7 @@ def has_probes_without_routes(subject: Subject) -> Iterator[Finding]:
 
 
 def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
-    """Alembic's autogenerate would drop Chancy's tables: leave them out in env.py."""
+    """Alembic's autogenerate would drop Chancy's tables: exclude them in env.py."""
     project = subject.project
     prefix = str(project.answers.get("prefix", f"{project.answers['service']}_"))
     root = _root_of(project)
@@ -668,7 +670,7 @@ def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
         for name in files_like(root, "env.py")
         for gap in gaps_in(_text(root / name), prefix)
     ]
-    # A function of the team's may ask the library's.
+    # The team's own function may call the library's function.
     if not all(gap.is_certain for _, gap in found) and files_with(
         re.escape(LIBRARY), root, "*.py"
     ):
@@ -679,7 +681,7 @@ def has_models_without_its_tables(subject: Subject) -> Iterator[Finding]:
 
 
 def _root_of(project: Project) -> Path:
-    """The folder of the backend: the nearest one that says what it needs."""
+    """The folder of the backend: the nearest one with requirements."""
     signs = ("pyproject.toml", "alembic.ini", "setup.py", "requirements*.txt")
     for folder in folders_of(project):
         if any(path.is_file() for sign in signs for path in folder.glob(sign)):
@@ -688,7 +690,7 @@ def _root_of(project: Project) -> Path:
 
 
 def has_tests_that_start_workers(subject: Subject) -> Iterator[Finding]:
-    """The service's own tests start the workers: do they have a database for that?"""
+    """The service's own tests start the workers, so they need a database."""
     found = [*that_start_workers(subject.project)]
     for path, line in found[:1]:
         others = [subject.shown(other) for other, _ in found[1:]]
@@ -706,7 +708,7 @@ def has_tests_that_start_workers(subject: Subject) -> Iterator[Finding]:
 
 
 def has_tables_to_migrate(subject: Subject) -> Iterator[Finding]:
-    """The database that the environment or the secret names lacks a migration."""
+    """The database in the environment or the secret lacks a migration."""
     package = subject.project.package
     root = subject.project.service.parents[len(package.split(".")) - 1]
     python = next(
@@ -737,7 +739,7 @@ def has_tables_to_migrate(subject: Subject) -> Iterator[Finding]:
         )
         yield subject.found(
             subject.workers,
-            f"the tables are not as they should be: {due or lines[-1]}",
+            f"the tables are not up to date: {due or lines[-1]}",
             f"python -m {package}.workers migrate",
         )
 
@@ -748,7 +750,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _text(path: Path) -> str:
-    """A text file, in whatever encoding the team wrote it."""
+    """The text of a file; bytes that are not UTF-8 are replaced."""
     return path.read_text(encoding="utf-8", errors="replace")
 
 

@@ -8,7 +8,8 @@ from typing import NoReturn
 from . import add_job, adopt, check, demo, remove_job, update, wire
 from .repository import leave_the_caller_s_repository
 
-# Each has add_parser(commands), which sets `run` to its run(arguments) -> exit status.
+# Each module has add_parser(commands), which sets `run` to a function that takes the
+# arguments and returns the exit status.
 COMMANDS: tuple[ModuleType, ...] = (
     wire,
     adopt,
@@ -21,7 +22,7 @@ COMMANDS: tuple[ModuleType, ...] = (
 
 
 def main() -> NoReturn:
-    """Runs the command that the person named and exits with its status."""
+    """Runs the command that was named and exits with its status."""
     arguments = make_parser().parse_args()
     leave_the_caller_s_repository()
     try:
@@ -35,7 +36,7 @@ def main() -> NoReturn:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of every command."""
+    """Returns the parser with all commands."""
     parser = argparse.ArgumentParser(
         prog="chancy-workers",
         description="Puts Chancy workers into FastAPI services and keeps them current.",

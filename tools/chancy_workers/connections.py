@@ -1,4 +1,4 @@
-"""How many of a pooler's connections a service takes, as its files and answers say."""
+"""Computes from a service's files and answers how many of a pooler's connections it needs."""
 
 import ast
 import re
@@ -21,25 +21,25 @@ from .python_files import (
     evaluate,
 )
 
-# A release runs beside the one before while it is deployed.
+# During a deployment, the new release runs beside the previous one.
 RELEASES = 2
-# `migrate`, or a command by hand.
+# `migrate`, or a command typed by hand.
 COMMANDS = 1
-# What the library takes at most in a process that only pushes.
+# The library's maximum in a process that only pushes.
 _PUSHING = 4
-# What Supabase gives a small project, and Settings assume.
+# Supabase's pool size for a small project, which is also the default of Settings.
 _POOLER_CONNECTIONS = 15
 _ELSEWHERE = "other database"
 # Chancy's own default.
 _CHANCY = 10
 _SYNC = ("sync_push", "sync_push_many")
-# What Container Apps start at most of an app that does not say how many.
+# The maximum of Container Apps for an app without maxReplicas.
 _PLATFORM_REPLICAS = 10
 _APP_WITHOUT_MOST = re.compile(
     r"resource \w+ 'Microsoft\.App/containerApps@[^']*' = (?!.*\bmaxReplicas:)",
     re.DOTALL,
 )
-# How uvicorn and gunicorn are told to start several processes: in a command, or as a list.
+# The options with which uvicorn and gunicorn start several processes, in a command or a list.
 _PROCESSES = re.compile(
     r"""(?:--workers(?:=|\s+|["'],?\s*["'])|\bWEB_CONCURRENCY(?:=|'\s+value:\s*)["']?)(\d+)"""
 )
@@ -50,8 +50,8 @@ class Part:
     """Connections of one replica.
 
     Args:
-        size: How many; None where only a run would tell.
-        is_stated: Whether the files say the size, or leave it to a default.
+        size: How many; None if known only at run time.
+        is_stated: Whether the files state the size; otherwise it is a default.
     """
 
     what: str
@@ -67,8 +67,8 @@ class Replicas:
     """The replicas of one kind, which all have the same parts.
 
     Args:
-        parts: What each process connects with.
-        processes: How many a replica has.
+        parts: The connections of each process.
+        processes: The number of processes in a replica.
     """
 
     what: str
@@ -88,11 +88,11 @@ class Replicas:
 
 @dataclass(frozen=True)
 class Sum:
-    """What the processes of a service take while a release is deployed.
+    """The connections that a service needs during a deployment.
 
     Args:
-        limit: What the pooler has for the service.
-        is_known: Whether there is a pooler at all, as far as the files tell.
+        limit: The pooler's connections for the service.
+        is_known: Whether the files show that there is a pooler.
     """
 
     replicas: list[Replicas]
@@ -101,15 +101,15 @@ class Sum:
     is_known: bool
 
     def size(self, *, stated: bool = False) -> int:
-        """The connections of all; with `stated`, of what the files state."""
+        """All connections; with `stated`, only those whose size the files state."""
         once = sum(each.size(stated=stated) for each in self.replicas)
         return RELEASES * (once + self.scale_rules) + COMMANDS
 
     def __str__(self) -> str:
         rule = f" + {self.scale_rules} scale rule" if self.scale_rules else ""
         return (
-            f"needs up to {self.size()} of the pooler's {self.limit} connections while a "
-            f"release is deployed: {RELEASES} × ({' + '.join(map(str, self.replicas))}"
+            f"needs up to {self.size()} of the pooler's {self.limit} connections during a "
+            f"deployment: {RELEASES} × ({' + '.join(map(str, self.replicas))}"
             f"{rule}) + {COMMANDS} migrate"
         )
 
@@ -128,8 +128,8 @@ def sum_of(project: Project) -> Sum:
         numbers = {"API": 1, "worker": replicas}
     elif files.kind == "both":
         numbers["API"] = max(1, replicas - 1)
-    told = settings.get("pooler_connections", answers.get("pooler_connections"))
-    limit = told if isinstance(told, int) else None
+    value = settings.get("pooler_connections", answers.get("pooler_connections"))
+    limit = value if isinstance(value, int) else None
     return Sum(
         [
             Replicas(
@@ -148,7 +148,7 @@ def sum_of(project: Project) -> Sum:
 
 
 class _Files:
-    """The files of a service that say something about connections."""
+    """The files of a service that affect its connections."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -158,21 +158,21 @@ class _Files:
         self.kind = str(project.answers.get("run_workers", "in_api"))
 
     def given(self, function: str) -> dict[str, Any]:
-        """The values of the arguments of the first such call, a Bound if not known."""
+        """The values of the first such call's arguments; an unknown value is a Bound."""
         for call in self._calls_of(function):
             _, named = arguments(call) or ([], {})
             return {name: evaluate(value) for name, value in named.items()}
         return {}
 
     def _calls_of(self, function: str) -> Iterator[Bound]:
-        """The calls in chancy_initialization.py of a function or class."""
+        """The calls of a function or class in chancy_initialization.py."""
         module = self._backend.module(self._initialization)
         for call in _calls(module) if module else ():
             if called(call).rpartition(".")[2] == function:
                 yield call
 
     def parts(self, what: str) -> list[Part]:
-        """What a replica of the API or of the workers' process connects with."""
+        """The connections of one process of the API or of the workers."""
         pushes = what == "API" and self.kind == "own_process"
         given = self.given("Chancy").get("max_connection_pool_size", _CHANCY)
         size = given if isinstance(given, int) else None
@@ -189,7 +189,7 @@ class _Files:
         return parts + [part for module in modules for part in self._pools(module)]
 
     def _workers(self, elsewhere: str) -> int:
-        """How many Workers a process runs: those that are not for the other one."""
+        """The number of Workers in a process: those that are not for the other process."""
         named = [(arguments(call) or ([], {}))[1] for call in self._calls_of("Worker")]
         if self.kind != "both":
             return len(named)
@@ -197,7 +197,7 @@ class _Files:
         return len(named) - processes.count(elsewhere)
 
     def _modules_of(self, what: str) -> list[Module]:
-        """The modules of the backend that the app imports, or that the jobs import."""
+        """The modules of the backend that the app or the jobs import."""
         workers = [
             f"{self._project.package}.workers.{path.parent.name}.worker"
             for path in sorted(self._project.service.glob("workers/*/worker.py"))
@@ -234,23 +234,23 @@ class _Files:
 
     @property
     def processes(self) -> int:
-        """How many processes a replica of the API starts."""
+        """The number of processes that a replica of the API starts."""
         folder = self._project.folder
         images = (folder / "Dockerfile", folder / "deploy" / "Dockerfile")
         files = [*filter(Path.is_file, images), *folder.glob("deploy/*.bicep")]
-        told = [number for path in files for number in _PROCESSES.findall(_code(path))]
-        return max([1, *map(int, told)])
+        found = [number for path in files for number in _PROCESSES.findall(_code(path))]
+        return max([1, *map(int, found)])
 
     @cached_property
     def bicep(self) -> dict[str, int]:
-        """The most replicas of the API and the worker, and how many scale rules there are."""
+        """The maximum replicas of the API and of the worker, and the number of scale rules."""
         found: dict[str, int] = {}
         for path in sorted(self._project.folder.glob("deploy/*.bicep")):
             text = _code(path)
             for parameters in (*path.parent.glob("*.bicepparam"), path):
-                told = parameters.read_text(errors="replace")
                 values = re.findall(
-                    r"(?m)^(?:param|var) (\w+)(?: int)? *= *(\d+)", told
+                    r"(?m)^(?:param|var) (\w+)(?: int)? *= *(\d+)",
+                    parameters.read_text(errors="replace"),
                 )
                 for name, value in values:
                     text = re.sub(
@@ -269,12 +269,12 @@ class _Files:
 
 
 def _code(path: Path) -> str:
-    """A Dockerfile or a file of Bicep, without the lines that are comments."""
+    """The text of a Dockerfile or a Bicep file without comment lines."""
     return re.sub(r"(?m)^\s*(#|//).*", "", path.read_text(errors="replace"))
 
 
 def _calls(module: Module) -> Iterator[Bound]:
-    """The calls in a module; what any of its imports binds is known to all of them."""
+    """The calls in a module; each can resolve the names of all imports in the module."""
     names = {
         name: binding
         for node in ast.walk(module.tree)
@@ -288,7 +288,7 @@ def _calls(module: Module) -> Iterator[Bound]:
 
 
 def _imported(module: Module) -> Iterator[str]:
-    """What a module imports, and the packages that this is in."""
+    """The modules that a module imports, and the packages around them."""
     for node in ast.walk(module.tree):
         match node:
             case ast.ImportFrom(names=aliases):
@@ -305,7 +305,7 @@ def _imported(module: Module) -> Iterator[str]:
 
 
 def _pushes_in_threads(module: Module) -> bool:
-    """Whether a module pushes without asyncio, for which Chancy opens a second pool."""
+    """Whether a module pushes without asyncio; then Chancy opens a second pool."""
     return any(
         isinstance(call.node, ast.Call)
         and isinstance(call.node.func, ast.Attribute)
@@ -331,7 +331,7 @@ def _of_asyncpg(given: Mapping[str, Any]) -> tuple[Any, bool]:
     return given.get("max_size", 10), "max_size" in given
 
 
-# What makes a pool, and how many connections it may have with these arguments.
+# Functions that make a pool, and the maximum size of the pool from their arguments.
 _SIZES = {
     "psycopg_pool.AsyncConnectionPool": _of_psycopg,
     "psycopg_pool.ConnectionPool": _of_psycopg,

@@ -1,4 +1,4 @@
-"""Who serves the dashboard of a service, as its files tell."""
+"""Finds in a service's files where its dashboard is served."""
 
 import ast
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def includes_dashboard(tree: ast.AST, file: Path, workers: Path, package: str) -> bool:
-    """Whether a module gives the router of a service's dashboard to a call.
+    """Whether a module passes the router of a service's dashboard to a call.
 
     Args:
-        file: Where it is.
+        file: The path of the module.
         workers: The folder of the service's workers.
         package: The import path of the service's folder.
     """
@@ -33,7 +33,7 @@ def passes_dashboard(tree: ast.AST) -> bool:
 
 
 def _names_of(tree: ast.AST, file: Path, workers: Path, package: str) -> Iterator[str]:
-    """The names that stand for workers/dashboard.py, or for its router."""
+    """The names that refer to workers/dashboard.py or to its router."""
     for node in ast.walk(tree):
         match node:
             case ast.ImportFrom(module=module, names=names, level=level):
@@ -41,8 +41,8 @@ def _names_of(tree: ast.AST, file: Path, workers: Path, package: str) -> Iterato
                 for alias in names:
                     path = f"{module}." if module else ""
                     if any(
-                        _is_dashboard(told, above, workers, package)
-                        for told in (path[:-1], path + alias.name)
+                        _is_dashboard(imported, above, workers, package)
+                        for imported in (path[:-1], path + alias.name)
                     ):
                         yield alias.asname or alias.name
             case ast.Import(names=names):
@@ -52,11 +52,11 @@ def _names_of(tree: ast.AST, file: Path, workers: Path, package: str) -> Iterato
 
 
 def _is_dashboard(path: str, above: Path | None, workers: Path, package: str) -> bool:
-    """Whether a dotted path leads to workers/dashboard.py.
+    """Whether a dotted path refers to workers/dashboard.py.
 
     Args:
-        above: Where a relative import starts; an absolute one may start in any folder
-            above the workers.
+        above: The folder where a relative import starts; None for an absolute import,
+            which may start in any folder above the workers.
     """
     if above:
         return above.joinpath(*path.split(".")) == workers / "dashboard"

@@ -2,9 +2,9 @@
 
     uv run demo [--keep DIR]
 
-Everything is real (Copier, PostgreSQL, uvicorn) and nothing is left behind: no process
-and no folder, also after Ctrl-C. The exit status is 0 when every job ran, 1 when
-something failed, 130 after Ctrl-C and 143 after SIGTERM.
+Everything is real (Copier, PostgreSQL, uvicorn). No process and no folder is left behind,
+not even after Ctrl-C. The exit status is 0 if every job ran, 1 if something failed, 130
+after Ctrl-C and 143 after SIGTERM.
 """
 
 import argparse
@@ -36,7 +36,7 @@ JOBS = 50
 START_TIMEOUT = 30
 JOBS_TIMEOUT = 30
 STOP_TIMEOUT = 35
-# What may be set for other projects, and would lead this one elsewhere.
+# Variables that may be set for other projects and would misdirect this one.
 OF_OTHERS = re.compile(
     "VIRTUAL_ENV|PYTHON(PATH|HOME)|UV_(PROJECT|WORKING_DIR|FROZEN|LOCKED|ENV_FILE)|"
     "UVICORN_|WEB_CONCURRENCY|LOG_LEVEL|SENTRY_|AZURE_|WORKERS_|POSTGRES_|PG"
@@ -47,7 +47,7 @@ Resource = TypeVar("Resource")
 
 
 class DemoError(Exception):
-    """What went wrong, with the output of the command that failed."""
+    """A failure, with the output of the failed command."""
 
 
 class Stopped(BaseException):
@@ -86,20 +86,19 @@ def _new_folder(text: str) -> Path:
     folder = Path(text)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise argparse.ArgumentTypeError(
-            f"{folder} is there already and not empty: name a new folder"
+            f"{folder} exists and is not empty: name a new folder"
         )
     return folder.resolve()
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns the exit status of the demo."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signals.arrive)
     try:
         with ExitStack() as stack:
             _show(stack, arguments.keep)
     except Stopped as stopped:
-        console.print("[yellow]Stopped[/]: everything is taken down again.")
+        console.print("[yellow]Stopped[/]: everything was cleaned up.")
         return stopped.status
     except (
         DemoError,
@@ -115,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(stack: ExitStack, keep: Path | None) -> None:
-    """Renders, migrates, boots, runs the jobs; `stack` takes it all down again.
+    """Renders, migrates, boots and runs the jobs; `stack` cleans everything up.
 
     Raises:
         DemoError: A step failed.
@@ -127,7 +126,7 @@ def _show(stack: ExitStack, keep: Path | None) -> None:
 
     with _step("Rendering a backend with the service billing"):
         with signals.held():
-            import copier  # Here, because it takes a second.
+            import copier  # Imported here, because the import takes a second.
         copier.run_copy(
             place,
             backend,
@@ -158,7 +157,7 @@ def _show(stack: ExitStack, keep: Path | None) -> None:
     with _step("Stopping the service with SIGTERM"):
         service.terminate()
         status = service.wait(STOP_TIMEOUT)
-        # uvicorn leaves the lifespan, then ends by the signal that asked it to.
+        # uvicorn leaves the lifespan, then kills itself with the signal that it got.
         if status != -signal.SIGTERM or "shutdown complete" not in _text(log):
             raise DemoError(f"uvicorn ended with {status}:\n{_last_lines(log)}")
 
@@ -168,7 +167,7 @@ def _show(stack: ExitStack, keep: Path | None) -> None:
         console.print(f"  {line}", markup=False, soft_wrap=True)
     console.print(f"  … and {len(lines) - 3} more\n")
     console.print(
-        f"[green]{len(lines)} jobs ran[/] in a service that was not there "
+        f"[green]{len(lines)} jobs ran[/] in a service that did not exist "
         f"{time.monotonic() - began:.0f} seconds ago. To go on:\n"
     )
     if keep:
@@ -179,7 +178,7 @@ def _show(stack: ExitStack, keep: Path | None) -> None:
 
 
 def _run_jobs(address: str) -> None:
-    """Pushes the jobs over HTTP and waits until every one has succeeded."""
+    """Pushes the jobs over HTTP and waits until all have succeeded."""
     with Progress(console=console, transient=True) as progress:
         pushing = progress.add_task("Pushing jobs over HTTP", total=JOBS)
         pending = []
@@ -205,7 +204,7 @@ def _run_jobs(address: str) -> None:
 def _started(
     start: Callable[[], Resource], stop: Callable[[Resource], object]
 ) -> Iterator[Resource]:
-    """Yields what `start` gives; a signal comes before the start or leads to `stop`."""
+    """Yields the result of `start`; a signal arrives before it or makes `stop` run."""
     with ExitStack() as stack:
         with signals.held(), _blocked_in_children():
             resource = start()
@@ -225,7 +224,7 @@ def _scratch_folder() -> AbstractContextManager[str]:
 
 
 def _postgresql(scratch: Path) -> AbstractContextManager[Any]:
-    """A server of the demo's own on a socket."""
+    """A PostgreSQL server only for the demo, on a socket."""
     with signals.held():
         embedded = task("embedded")
     folder = scratch / "postgresql"
@@ -238,7 +237,7 @@ def _postgresql(scratch: Path) -> AbstractContextManager[Any]:
 def _service(
     python: str, backend: Path, environment: dict[str, str], log: IO[str]
 ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """uvicorn as its own process, in a session of its own so that Ctrl-C is ours."""
+    """uvicorn in its own process and session, so that only the demo gets Ctrl-C."""
     return _started(
         lambda: subprocess.Popen(
             [python, "-m", "uvicorn", f"app.{SERVICE}.main:app", "--port", "0"],
@@ -262,7 +261,7 @@ def _stop_service(process: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_until_up(service: subprocess.Popen[bytes], log: IO[str]) -> str:
-    """Returns the address that uvicorn chose, once it answers there."""
+    """Returns the address that uvicorn chose, once it accepts requests."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and service.poll() is None:
         if address := re.search(r"running on (http://\S+)", _text(log)):
@@ -280,7 +279,7 @@ def _last_lines(log: IO[str]) -> str:
 
 
 def _request(url: str, method: str = "GET") -> dict[str, str]:
-    # The service is on this machine, whatever proxy the environment names.
+    # The service is on this machine, so a proxy in the environment is ignored.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, method=method)
     with opener.open(request, timeout=10) as response:
@@ -307,7 +306,7 @@ def _call(
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without what belongs to other projects."""
+    """This process's environment without the variables of other projects."""
     return {
         name: value for name, value in os.environ.items() if not OF_OTHERS.match(name)
     }
@@ -332,7 +331,7 @@ def _step(title: str) -> Iterator[None]:
 
 
 class _Signals:
-    """Turns SIGINT and SIGTERM into Stopped, later when they are held back."""
+    """Turns SIGINT and SIGTERM into Stopped; while held, only afterwards."""
 
     def __init__(self) -> None:
         self.holders = 0
@@ -344,7 +343,7 @@ class _Signals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lets a start or a clean-up finish before a signal counts."""
+        """Lets a start or a cleanup finish before a signal takes effect."""
         self.holders += 1
         try:
             yield

@@ -1,4 +1,4 @@
-"""What the files of a deployment ask of the service that they deploy."""
+"""Checks what the files of a deployment require from the service."""
 
 import ast
 import re
@@ -9,23 +9,23 @@ from .answers import Project
 from .python_files import parsed
 from .repository import files_with
 
-# That of Settings in the library.
+# The default of Settings in the library.
 SHUTDOWN_GRACE = 20
-# What leaving the lifespan takes after the jobs have ended.
+# The seconds that leaving the lifespan takes after the jobs have ended.
 MARGIN = 5
 READY = "/health/ready"
 ROUTER = "health_router"
 
 
 def is_deployed(project: Project) -> bool:
-    """Whether the files in deploy/ are the template's; a team's own may deploy anything."""
+    """Whether the files in deploy/ are the template's; other files may deploy anything."""
     return bool(project.answers.get("deploy", "none") != "none")
 
 
 def short_graces(
     project: Project, initialization: str
 ) -> Iterator[tuple[Path, int, int, int]]:
-    """Where the platform kills a process while its jobs may still end.
+    """Grace periods after which the platform kills a process that may still finish jobs.
 
     Yields the file, the line, the seconds there and the seconds that are needed.
     """
@@ -60,7 +60,7 @@ def _shutdown_grace(initialization: str) -> int:
 
 
 def probes_without_routes(project: Project, root: Path) -> Path | None:
-    """The file with a probe for which no module of the backend has a route.
+    """The file with a probe whose route no module of the backend has; None for none.
 
     Args:
         root: The folder of the backend.

@@ -1,4 +1,4 @@
-"""The answers that make the template render the workers that were written by hand."""
+"""The answers with which the template renders the hand-written workers."""
 
 import ast
 import re
@@ -30,7 +30,7 @@ _DEFAULT_PLUGINS = ("Leadership", "Pruner", "Recovery", "Metrics", "WorkflowPlug
 
 @dataclass
 class QueueFacts:
-    """A declared queue: what the template asks for, and what it does not."""
+    """A declared queue: the answer for the template, and the arguments kept by hand."""
 
     name: str
     answer: dict[str, Any]
@@ -38,10 +38,10 @@ class QueueFacts:
 
 
 def queue_facts(house: House) -> list[QueueFacts]:
-    """Returns the queues of a house, `default` among them, in their order.
+    """Returns the queues of a house in order, always with `default`.
 
     Raises:
-        NotCarriedOver: A queue's name or arguments are known only when it runs.
+        NotCarriedOver: A queue's name or arguments are known only at run time.
     """
     worker_tags = [tag for tags in map(tags_of, house.workers) for tag in tags or ()]
     facts: list[QueueFacts] = []
@@ -54,7 +54,7 @@ def queue_facts(house: House) -> list[QueueFacts]:
         named = {**given[1], **dict(zip(["name"], given[0], strict=False))}
         name = evaluate(named.pop("name")) if "name" in named else None
         if not isinstance(name, str):
-            raise NotCarriedOver(f"{call.text}: its name is known only when it runs")
+            raise NotCarriedOver(f"{call.text}: its name is known only at run time")
         if name in [each.name for each in facts]:
             raise NotCarriedOver(f"the queue {name} is declared twice")
         facts.append(_queue(name, named, worker_tags))
@@ -97,7 +97,7 @@ def _queue(name: str, named: dict[str, Bound], worker_tags: list[str]) -> QueueF
 
 
 def member_of(bound: Bound) -> str:
-    """The name of a member of Chancy.Executor, of the class or of an instance of it."""
+    """The name of the member of Chancy.Executor in an expression, "" for none."""
     match followed(bound).node:
         case ast.Attribute(value=ast.Attribute(attr="Executor"), attr=name):
             return name
@@ -105,7 +105,7 @@ def member_of(bound: Bound) -> str:
 
 
 def _is_exact(tag: Any, worker_tags: list[str]) -> bool:
-    """Whether a tag, which is a pattern, means the workers that have just this tag."""
+    """Whether a tag, which is a pattern, matches only workers that have exactly this tag."""
     if not isinstance(tag, str) or tag not in worker_tags:
         return False
     try:
@@ -117,7 +117,7 @@ def _is_exact(tag: Any, worker_tags: list[str]) -> bool:
 
 
 def tags_of(worker: Bound) -> list[str] | None:
-    """Returns a Worker's tags, None where they are known only when it runs."""
+    """Returns a Worker's tags, None if they are known only at run time."""
     given = arguments(worker)
     if given is None or "tags" not in given[1]:
         return []
@@ -129,7 +129,7 @@ def tags_of(worker: Bound) -> list[str] | None:
 
 
 def plugin_names(house: House) -> list[str]:
-    """Returns the names of the plugins that come from Chancy, also of its default ones."""
+    """Returns the names of Chancy's plugins, its default plugins included."""
     names = [plugin_name(each) for each in house.plugins]
     if house.has_default_plugins:
         names += [each for each in _DEFAULT_PLUGINS if each not in names]
@@ -142,10 +142,10 @@ def plugin_name(plugin: Bound) -> str:
 
 
 def answers_of(house: House, service: str, main: str) -> dict[str, Any]:
-    """Returns the answers that render a house, as far as the template asks.
+    """Returns the answers that render a house, as far as answers can express it.
 
     Raises:
-        NotCarriedOver: A queue's name or arguments are known only when it runs.
+        NotCarriedOver: A queue's name or arguments are known only at run time.
     """
     queues = queue_facts(house)
     plugins = plugin_names(house)
@@ -165,13 +165,13 @@ def answers_of(house: House, service: str, main: str) -> dict[str, Any]:
         "metrics": "Metrics" in plugins,
         "workflow": "WorkflowPlugin" in plugins,
         "start_without_database": False,
-        # Its jobs need no decorator, and may be anywhere.
+        # Hand-written jobs need no decorator and may be anywhere.
         "only_registered": False,
     }
 
 
 def _jobs(house: House, queues: set[str]) -> list[dict[str, str]]:
-    """The jobs, those with a schedule first and in the order of their schedules."""
+    """The jobs; jobs with a schedule come first, in the order of the schedules."""
     when: dict[str, dict[str, str]] = {}
     for schedule in house.schedules:
         if folder := folder_of(schedule, house):
@@ -188,7 +188,7 @@ def _jobs(house: House, queues: set[str]) -> list[dict[str, str]]:
 
 
 def folder_of(schedule: Schedule, house: House) -> str:
-    """Returns the folder of a job whose function has its name, as in the template."""
+    """Returns the folder of a scheduled job; as in the template, its function has its name."""
     paths = imports_in(schedule.job)
     workers = f"{house.package}.workers"
     found = (name for name in house.jobs if f"{workers}.{name}.worker.{name}" in paths)
@@ -196,10 +196,10 @@ def folder_of(schedule: Schedule, house: House) -> str:
 
 
 def demote(answers: dict[str, Any], question: str, reason: str) -> str:
-    """Makes an answer one that the template takes; returns what stays by hand.
+    """Removes the refused part of an answer; returns a note about what stays by hand.
 
     Raises:
-        Refusal: Nothing of the answer can be left out.
+        Refusal: No part of the answer can be left out.
     """
     jobs, queues, workers = answers["jobs"], answers["queues"], answers["workers"]
     fault = re.split(": (?:write|give|add|leave|take) ", reason)[0]
@@ -236,7 +236,10 @@ def demote(answers: dict[str, Any], question: str, reason: str) -> str:
                 queue.pop("tags", None)
         case _:
             raise Refusal(f"the template refuses the answer {question}: {reason}")
-    return f"{INITIALIZATION}.py has what the answer {question} cannot hold: {fault}."
+    return (
+        f"{INITIALIZATION}.py keeps a part that the answer {question} cannot express: "
+        f"{fault}."
+    )
 
 
 def _names(text: str, word: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reads the house pattern that a team wrote by hand, without importing it."""
+"""Reads hand-written workers of the house pattern without importing them."""
 
 import ast
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from .python_files import (
 INITIALIZATION = "chancy_initialization"
 INSTANCE = "chancy_instance"
 ENTRY = "initialize_workers"
-DEFAULT_TIMEZONE = "Etc/UTC"  # Chancy's own
+DEFAULT_TIMEZONE = "Etc/UTC"  # Chancy's default.
 _OPTIONS = {
     "min_connection_pool_size",
     "max_connection_pool_size",
@@ -36,9 +36,9 @@ _OPTIONS = {
     "notifications",
     "log",
 }
-# Arguments of a Worker that the library's takes too.
+# Arguments of a Worker that the library's Worker also takes.
 WORKER_OPTIONS = ("tags", "worker_id", "queue_change_poll_interval")
-# Arguments of a Worker that have a place in the rendered settings.
+# Arguments of a Worker that become rendered settings.
 _SETTINGS = {
     "shutdown_timeout": "shutdown_grace",
     "heartbeat_timeout": "heartbeat_timeout",
@@ -51,12 +51,12 @@ _INTO_MAIN = (
 
 
 class Refusal(Exception):
-    """Why nothing is written, in lines for the person."""
+    """Why nothing is written, in lines for the user."""
 
 
 @dataclass(frozen=True)
 class Unread:
-    """What could not be read, and what the person can do about it."""
+    """A part that could not be read, and what the user can do about it."""
 
     where: str
     what: str
@@ -69,7 +69,7 @@ class Unread:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A job that Cron pushes."""
+    """The schedule of a job that Cron pushes."""
 
     cron: str
     timezone: str
@@ -78,7 +78,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class JobFunction:
-    """A function with Chancy's @job in a worker.py; no queue where it is computed."""
+    """A function with Chancy's @job in a worker.py; its queue is None if it is computed."""
 
     name: str
     queue: str | None
@@ -86,7 +86,7 @@ class JobFunction:
 
 @dataclass
 class House:
-    """What a team's chancy_initialization.py does, and its jobs."""
+    """The content of a team's chancy_initialization.py, and its jobs."""
 
     module: Module
     package: str
@@ -106,7 +106,7 @@ class House:
 
 
 def read_house(service: Path, package: str, backend: Backend) -> House:
-    """Reads a service's workers; what it could not read is in `unread`.
+    """Reads a service's workers; parts that could not be read are in `unread`.
 
     Raises:
         OSError: chancy_initialization.py cannot be read.
@@ -119,7 +119,7 @@ def read_house(service: Path, package: str, backend: Backend) -> House:
     entry = module.look_up(ENTRY)
     if not isinstance(entry, ast.AsyncFunctionDef):
         raise Refusal(
-            f"{path} has no `async def {ENTRY}()`, the heart of the house pattern"
+            f"{path} has no `async def {ENTRY}()`, which the house pattern requires"
         )
     house = House(module, package)
     _Reader(house).read(entry)
@@ -136,7 +136,7 @@ def is_chancy(bound: Any, name: str) -> bool:
 
 
 class _Reader:
-    """Goes through initialize_workers() as a run would, and writes down what it does."""
+    """Follows the statements of initialize_workers() and records what they do."""
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -150,8 +150,8 @@ class _Reader:
         if given.args or given.posonlyargs or given.vararg or given.kwonlyargs:
             self._not_read(
                 Bound(ast.Name(ENTRY, lineno=entry.lineno), module.scope),
-                "the rendered one takes no arguments",
-                "let it read what it needs by itself",
+                f"the rendered {ENTRY}() takes no arguments",
+                "let it read the values itself",
             )
         names: dict[str, Any] = dict.fromkeys(each.arg for each in given.args)
         self._block(entry.body, Scope(module, names))
@@ -168,7 +168,7 @@ class _Reader:
 
     def _block(self, statements: list[ast.stmt], scope: Scope) -> None:
         for statement in statements:
-            # What is written down keeps what its names stood for here.
+            # A copy, because names may be bound again after this statement.
             here = Scope(scope.module, dict(scope.names))
             match statement:
                 case (
@@ -203,8 +203,8 @@ class _Reader:
                     else:
                         self._not_read(
                             Bound(test, here),
-                            "what depends on it is known only when it runs",
-                            "do without the condition, adopt, and write it in again",
+                            "the result of the condition is known only at run time",
+                            "remove the condition, adopt, and add it again",
                         )
                 case ast.Try(body=body, handlers=[], orelse=orelse, finalbody=final):
                     self._block([*body, *orelse, *final], scope)
@@ -232,7 +232,7 @@ class _Reader:
         self._block(body, scope)
 
     def _enter(self, context: Bound) -> Bound:
-        """A context manager is entered: the Chancy, or a Worker."""
+        """Records a context manager that is entered: the Chancy or a Worker."""
         value = evaluate(context)
         if is_chancy(value, "Chancy"):
             self._create(value)
@@ -275,7 +275,7 @@ class _Reader:
         if items is None:
             self._not_read(
                 iterable,
-                "what the loop goes over is known only when it runs",
+                "the items of the loop are known only at run time",
                 "write the list out, or the calls without the loop",
             )
 
@@ -290,7 +290,7 @@ class _Reader:
         elif path.startswith("chancy.") and path.endswith("Cron.schedule"):
             self._schedule(call)
         elif path.startswith("chancy.") and path.endswith("Cron.unschedule"):
-            self._note(call, "is left out: each start so far has done it")
+            self._note(call, "is left out: earlier starts have already done it")
         elif path.startswith(instance):
             pass
         elif path == "asyncio.gather":
@@ -338,7 +338,7 @@ class _Reader:
                 self._not_read(
                     call,
                     "the rendered workers never migrate at a start",
-                    f"take it out; python -m {self._house.package}.workers migrate does it",
+                    f"remove it; python -m {self._house.package}.workers migrate does it",
                 )
             case _:
                 self._not_read(call, f"{ENTRY}() calls it", _INTO_MAIN)
@@ -350,7 +350,7 @@ class _Reader:
         if given is None or not isinstance(cron, str) or timezone is None:
             self._not_read(
                 call,
-                "its schedule or what else it takes is known only when it runs",
+                "its schedule or another argument is known only at run time",
                 "write them as texts, and each job by its name",
             )
             return
@@ -388,12 +388,12 @@ class _Reader:
                         continue
             self._not_read(
                 Bound(argument, call.scope),
-                "what it does is known only when it runs",
+                "its calls are known only at run time",
                 "await the calls one after the other",
             )
 
     def _inline(self, call: Bound, function: FunctionDef, module: Module) -> None:
-        """A function of the backend's: reads what it does."""
+        """Follows the statements of a function of the backend."""
         scope = entered(call, function, module)
         if scope is None or self._depth > 5:
             self._not_read(
@@ -411,14 +411,14 @@ class _Reader:
             return
         if self._chancy is not None:
             self._not_read(
-                call, "there is a Chancy already", "keep one Chancy for each service"
+                call, "it is a second Chancy", "keep one Chancy for each service"
             )
             return
         self._chancy = call.node
         given = arguments(call)
         if given is None:
             self._not_read(
-                call, "its arguments are known only when it runs", "write them out"
+                call, "its arguments are known only at run time", "write them out"
             )
             return
         positional, named = given
@@ -436,9 +436,7 @@ class _Reader:
                 case _ if name in _OPTIONS:
                     self._house.options[name] = value
                 case _:
-                    self._not_read(
-                        value, f"Chancy(… {name}=…) is not known", "take it out"
-                    )
+                    self._not_read(value, f"Chancy(… {name}=…) is unknown", "remove it")
 
     def _plugins(self, value: Bound) -> None:
         plugins = evaluate(value)
@@ -462,7 +460,7 @@ class _Reader:
         given = arguments(call)
         if given is None:
             self._not_read(
-                call, "its arguments are known only when it runs", "write them out"
+                call, "its arguments are known only at run time", "write them out"
             )
             return
         for name, value in given[1].items():
@@ -482,14 +480,13 @@ class _Reader:
                     self._not_read(
                         value,
                         f"Worker(… {name}=…) has no place in the rendered file",
-                        "take it out",
+                        "remove it",
                     )
         signals = given[1].get("register_signal_handlers")
         if signals is None or evaluate(signals) is not False:
             self._note(
                 call,
-                "becomes one with register_signal_handlers=False, with which uvicorn can "
-                "stop the service",
+                "gets register_signal_handlers=False, so that uvicorn can stop the service",
             )
 
     def _set(self, name: str, value: Bound) -> None:
@@ -500,7 +497,7 @@ class _Reader:
             )
 
     def _database(self, dsn: Bound) -> None:
-        """The secret of the database's URL, and the function that reads it."""
+        """Records the secret of the database's URL, and the function that reads it."""
         value = followed(dsn)
         house = self._house
         match value:
@@ -532,9 +529,9 @@ class _Reader:
             self._not_read(
                 dsn,
                 "the database's URL does not come from a function that takes a secret's "
-                "name and can be imported from a module of its own",
-                "write such a function, get_secret_value(name), into app/secret_values.py, "
-                "say, and call it here with the name",
+                "name and can be imported from another module",
+                "write such a function, get_secret_value(name), into a module such as "
+                "app/secret_values.py, and call it here with the name",
                 hidden=True,
             )
         elif not path and secret != secret.upper().replace("-", "_"):
@@ -566,7 +563,7 @@ class _Reader:
                 )
         return False
 
-    # --- what is said about it -----------------------------------------------------------
+    # --- notes and problems --------------------------------------------------------------
 
     def _plain(self, bound: Bound, kind: type, otherwise: Any) -> Any:
         value = evaluate(bound)
@@ -574,7 +571,7 @@ class _Reader:
             return value
         self._not_read(
             bound,
-            "its value is known only when it runs",
+            "its value is known only at run time",
             f"write it as a {'text' if kind is str else 'value'}",
         )
         return otherwise
@@ -625,7 +622,7 @@ def _jobs(workers: Path, house: House) -> Iterator[tuple[str, list[JobFunction]]
                     f"{folder}/worker.py",
                     "the file",
                     "it cannot be read as Python",
-                    "mend it",
+                    "correct it",
                 )
             )
             continue

@@ -1,4 +1,4 @@
-"""Which files of a backend use the two modules that adoption replaces."""
+"""Finds the files of a backend that use the two modules that adoption replaces."""
 
 import ast
 import os
@@ -12,7 +12,7 @@ from .python_files import absolute
 
 @dataclass
 class Users:
-    """What other files take from the two modules, by the name of the module."""
+    """The names that other files import from the two modules, and who enters the workers."""
 
     names: dict[str, set[str]] = field(
         default_factory=lambda: {INITIALIZATION: set(), INSTANCE: set()}
@@ -20,7 +20,7 @@ class Users:
     entering: list[Path] = field(default_factory=list)
 
     def main(self, service: Path) -> str:
-        """Returns the file with the app, as the question `main` wants it."""
+        """Returns the file with the app, in the form of the answer `main`."""
         outside = [
             path
             for path in self.entering
@@ -32,12 +32,12 @@ class Users:
 
 
 def users_of(root: Path, package: str, files: Iterable[str]) -> Users:
-    """Looks through the Python files of a backend.
+    """Searches the Python files of a backend.
 
     Args:
-        root: The folder that import paths start from.
+        root: The folder where import paths start.
         package: The import path of the service's folder.
-        files: Paths from there.
+        files: Paths from `root`.
     """
     targets = {f"{package}.workers.{name}": name for name in (INITIALIZATION, INSTANCE)}
     users = Users()
@@ -45,7 +45,7 @@ def users_of(root: Path, package: str, files: Iterable[str]) -> Users:
         path = root / name
         content = path.read_bytes() if path.is_file() else b""
         own = ".".join(Path(name).with_suffix("").parts)
-        # One of the two may take from the other, and both are replaced.
+        # Imports between the two modules do not count, because both are replaced.
         if own in targets or not any(each.encode() in content for each in users.names):
             continue
         try:
@@ -61,7 +61,7 @@ def users_of(root: Path, package: str, files: Iterable[str]) -> Users:
 
 
 def _uses(tree: ast.Module, package: str) -> list[tuple[str, set[str]]]:
-    """The modules that a file imports, each with the names that it takes from there."""
+    """The modules that a file imports, each with the names that the file uses."""
     found = []
     for node in ast.walk(tree):
         match node:

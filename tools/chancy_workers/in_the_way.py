@@ -1,4 +1,4 @@
-"""What of a backend is in the way of the library: an older Python, packages that it pins."""
+"""Finds why a backend cannot install the library: an older Python, or pinned packages."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ from .answers import Project
 from .library import NAME, folders_of, has_dependency, versions_near
 from .repository import Refused
 
-# What chancy-runtime needs; a test compares this with runtime/pyproject.toml.
+# The requirements of chancy-runtime; a test compares them with runtime/pyproject.toml.
 PYTHON = ">=3.11"
 OLDER = [f"3.{minor}.{patch}" for minor in range(11) for patch in (0, 99)]
 # In .python-version and in a virtual environment's pyvenv.cfg.
@@ -34,7 +34,7 @@ PACKAGES = {
 def in_the_way(project: Project) -> Iterator[tuple[Path, str, str]]:
     """Why a backend cannot install the library: the file, the reason, the way out.
 
-    Nothing where it is among the dependencies, or locked, or installed.
+    Nothing is checked if the library is already a dependency, locked or installed.
     """
     if has_dependency(project) or [*versions_near(project)]:
         return
@@ -51,7 +51,7 @@ def in_the_way(project: Project) -> Iterator[tuple[Path, str, str]]:
             for line in path.read_text(errors="replace").splitlines():
                 yield from _of_package(project, path, line.partition(" #")[0])
         if listed or "project" in content or "poetry" in content.get("tool", {}):
-            return  # Folders above are other projects.
+            return  # Folders above belong to other projects.
 
 
 def refuse_what_is_in_the_way(project: Project) -> None:
@@ -89,13 +89,13 @@ def _of_interpreter(folder: Path) -> Iterator[tuple[Path, str, str]]:
 def _of_python(
     pyproject: Path, content: dict[str, Any]
 ) -> Iterator[tuple[Path, str, str]]:
-    """What says which Python the backend runs on allows one before 3.11."""
+    """The backend's range of Python versions, if it allows one before 3.11."""
     poetry = content.get("tool", {}).get("poetry", {}).get("dependencies", {})
-    name, told = "requires-python", content.get("project", {}).get("requires-python")
-    spec = told
-    if told is None:
-        name, told = "python", poetry.get("python")
-        spec = _poetry_range(told)
+    name, range = "requires-python", content.get("project", {}).get("requires-python")
+    spec = range
+    if range is None:
+        name, range = "python", poetry.get("python")
+        spec = _poetry_range(range)
     try:
         allowed = SpecifierSet(spec) if isinstance(spec, str) else None
     except InvalidSpecifier:
@@ -103,13 +103,14 @@ def _of_python(
     if allowed is not None and any(map(allowed.contains, OLDER)):
         yield (
             pyproject,
-            f"{name} is {told}, and {NAME} needs Python {PYTHON}: uv and poetry cannot add it",
+            f"{name} is {range}, but {NAME} needs Python {PYTHON}, so uv and poetry cannot "
+            "add it",
             f'write {name} = "{PYTHON}" and lock again',
         )
 
 
 def _declared(content: dict[str, Any]) -> Iterator[str]:
-    """The requirements in a pyproject.toml, in the words of PEP 508."""
+    """The requirements in a pyproject.toml, in the form of PEP 508."""
     project, tool = content.get("project", {}), content.get("tool", {})
     lists = [project.get("dependencies", [])]
     lists += project.get("optional-dependencies", {}).values()
@@ -119,18 +120,18 @@ def _declared(content: dict[str, Any]) -> Iterator[str]:
         uv.get("constraint-dependencies", []),
         uv.get("override-dependencies", []),
     ]
-    yield from (each for told in lists for each in told if isinstance(each, str))
-    for name, told in tool.get("poetry", {}).get("dependencies", {}).items():
-        version = told.get("version") if isinstance(told, dict) else told
+    yield from (each for some in lists for each in some if isinstance(each, str))
+    for name, entry in tool.get("poetry", {}).get("dependencies", {}).items():
+        version = entry.get("version") if isinstance(entry, dict) else entry
         if name != "python" and (found := _poetry_range(version)):
             yield f"{name}{found}"
 
 
-def _poetry_range(told: object) -> str | None:
-    """A range of poetry's in the words of PEP 440; None for one that has none."""
-    if not isinstance(told, str) or "|" in told:
+def _poetry_range(range: object) -> str | None:
+    """A range of poetry in the form of PEP 440; None if it cannot be expressed."""
+    if not isinstance(range, str) or "|" in range:
         return None
-    parts = [part.strip() for part in told.split(",") if part.strip() not in ("", "*")]
+    parts = [part.strip() for part in range.split(",") if part.strip() not in ("", "*")]
     return ",".join(map(_poetry_part, parts))
 
 
@@ -153,7 +154,7 @@ def _poetry_part(part: str) -> str:
 def _of_package(
     project: Project, path: Path, text: str
 ) -> Iterator[tuple[Path, str, str]]:
-    """A requirement that leaves no version that the library takes."""
+    """A requirement that allows no version that the library accepts."""
     try:
         requirement = Requirement(re.sub(r"\s--hash=.*", "", text.strip(" \\")))
     except InvalidRequirement:
@@ -168,18 +169,22 @@ def _of_package(
     ):
         yield (
             path,
-            f"{requirement} leaves no version of {name} that {NAME} takes ({PACKAGES[name]})",
+            f"{requirement} allows no version of {name} that {NAME} accepts "
+            f"({PACKAGES[name]})",
             f"raise it to {name}{PACKAGES[name]} and lock again",
         )
 
 
 def _fit(one: SpecifierSet, other: SpecifierSet) -> bool:
-    """Whether a version is in both; one of theirs is, or the next after it, if any."""
+    """Whether any version is in both.
+
+    If one is, then a version that they name, or the next one after it, is in both.
+    """
     candidates = [Version("9999")]
     for each in (*one, *other):
         try:
             version = Version(each.version.removesuffix(".*"))
         except InvalidVersion:
-            return True  # A specifier with ===, say.
+            return True  # A specifier with ===, for example.
         candidates += [version, Version(f"{version.base_version}.0.0.1")]
     return any(one.contains(each) and other.contains(each) for each in candidates)

@@ -1,4 +1,4 @@
-"""The library that a service's pattern needs: which version, from where, and the one it has."""
+"""The library of a service: the needed version, its source, and the installed version."""
 
 import re
 import tomllib
@@ -33,11 +33,11 @@ class Pin:
     """Where a service gets the library.
 
     Args:
-        extras: With the brackets.
-        url: The repository as an installer takes it, without git+; nothing for an index.
-        ref: A tag, or a commit's whole hash.
-        range: The versions of an index that fit.
-        index: The URL of the index, where it is not the repository.
+        extras: The extras, with brackets.
+        url: The URL of the repository for an installer, without git+; "" for an index.
+        ref: A tag, or a commit's full hash.
+        range: The matching versions of an index.
+        index: The URL of the index, if the library comes from one.
     """
 
     extras: str
@@ -48,14 +48,14 @@ class Pin:
 
     @property
     def requirement(self) -> str:
-        """The dependency as PEP 508 has it."""
+        """The dependency in the form of PEP 508."""
         if not self.url:
             return f"{NAME}{self.extras}{self.range}"
         return f"{NAME}{self.extras} @ {self._place(self.ref)}"
 
     @property
     def uv(self) -> str:
-        """The command of uv that adds it, or raises it."""
+        """The command of uv that adds or upgrades it."""
         if not self.url:
             return (
                 f"uv add --index {NAME}={self.index} --upgrade-package {NAME} "
@@ -67,7 +67,7 @@ class Pin:
 
     @property
     def poetry(self) -> str:
-        """The same of poetry, which loses the subdirectory of a named requirement."""
+        """The same command of poetry, which loses the subdirectory of a named requirement."""
         if not self.url:
             return f'poetry add --source {NAME} "{self.requirement}"'
         return f'poetry add "{self._place(self.ref)}{self.extras}"'
@@ -78,9 +78,9 @@ class Pin:
 
 
 def needed_version(workers: Path) -> Version | None:
-    """The version that the rendered workers ask for; None before v0.5.0.
+    """The version that the rendered workers need; None before v0.5.0.
 
-    It is in __init__.py; what a team has left of workers without that file asks for FIRST.
+    __init__.py names it. Workers without that file need FIRST if they import the library.
     """
     if found := NEEDED.search(_text(workers / "__init__.py")):
         return Version(found[1])
@@ -89,7 +89,7 @@ def needed_version(workers: Path) -> Version | None:
 
 
 def _text(file: Path) -> str:
-    """What is in a file; nothing where it cannot be read."""
+    """The text of a file; "" if it cannot be read."""
     try:
         return file.read_text(errors="replace")
     except OSError:
@@ -97,10 +97,10 @@ def _text(file: Path) -> str:
 
 
 def pin_of(project: Project) -> Pin:
-    """The library that fits a service, from where its answer `runtime` says.
+    """The library for a service, from the source in its answer `runtime`.
 
     Raises:
-        Refused: The template is no repository, or its commit is not in it.
+        Refused: The template is not a repository, or does not have the commit.
     """
     answers = project.answers
     extras = f"[{extras_of(answers)}]"
@@ -114,7 +114,7 @@ def pin_of(project: Project) -> Pin:
 
 
 def extras_of(answers: Answers) -> str:
-    """The extras of the library that the answers need, as `extras` in copier.yml has them."""
+    """The extras of the library that the answers need, like `extras` in copier.yml."""
     wanted = {
         "dashboard": answers.get("dashboard", "none") != "none",
         "fastapi": True,
@@ -124,7 +124,7 @@ def extras_of(answers: Answers) -> str:
 
 
 def url_of(source: str) -> str:
-    """What an installer takes for the template's place: a whole URL without credentials."""
+    """The template's location for an installer: a full URL without credentials."""
     url = source.removeprefix("git+")
     for short, long in SHORT.items():
         if url.startswith(short):
@@ -132,7 +132,7 @@ def url_of(source: str) -> str:
     if "://" not in url and (host := re.match(r"([\w.-]+@[\w.-]+):(?!//)", url)):
         return f"ssh://{host[1]}/{url[host.end() :].lstrip('/')}"
     if "://" not in url:
-        # pip does not take file:/// after the name of a package.
+        # pip does not accept file:/// after the name of a package.
         return f"file://localhost{Path(url).expanduser().resolve()}"
     url = re.sub(r"^file:///", "file://localhost/", url)
     url = re.sub(r"(?<!ssh)://[^/]*@", "://", url)
@@ -141,7 +141,7 @@ def url_of(source: str) -> str:
 
 
 def _ref_of(source: str, release: str) -> str:
-    """A release's tag, or the whole hash of a commit that is none."""
+    """A release's tag, or the full hash of a commit that is not a release."""
     untagged = UNTAGGED.fullmatch(release)
     if untagged is None:
         return release
@@ -150,7 +150,7 @@ def _ref_of(source: str, release: str) -> str:
         return git(folder, "rev-parse", "--verify", f"{untagged[1]}^{{commit}}").strip()
     if len(untagged[1]) < 40:
         raise Refused(
-            f"{release} is not a release, and its whole hash is not known here: update to a "
+            f"{release} is not a release, and its full hash is not known here: update to a "
             "release"
         )
     return untagged[1]
@@ -159,7 +159,7 @@ def _ref_of(source: str, release: str) -> str:
 def versions_near(project: Project) -> Iterator[tuple[Path, Version]]:
     """The versions of the library in lock files, pinned requirements and environments.
 
-    They are those of the service's folder and of the folders above it in the repository.
+    They are searched in the service's folder and in the folders above it in the repository.
     """
     for folder in folders_of(project):
         for path in sorted(folder.glob("*.lock")):
@@ -169,8 +169,8 @@ def versions_near(project: Project) -> Iterator[tuple[Path, Version]]:
             yield from _versions(path, (one or other for one, other in pinned))
         pattern = ".venv/lib/python*/site-packages/chancy_runtime-*.dist-info"
         for path in sorted(folder.glob(pattern)):
-            told = path.name.removesuffix(".dist-info").partition("-")[2]
-            yield from _versions(path, [told])
+            version = path.name.removesuffix(".dist-info").partition("-")[2]
+            yield from _versions(path, [version])
 
 
 def folders_of(project: Project) -> list[Path]:
@@ -192,9 +192,9 @@ def _locked(path: Path) -> Iterator[str]:
 
 
 def _versions(
-    path: Path, told: Iterator[str] | list[str]
+    path: Path, texts: Iterator[str] | list[str]
 ) -> Iterator[tuple[Path, Version]]:
-    for each in told:
+    for each in texts:
         try:
             yield path, Version(each)
         except InvalidVersion:
@@ -202,7 +202,7 @@ def _versions(
 
 
 def has_dependency(project: Project) -> bool | None:
-    """Whether the library is among the dependencies; None when they are not found."""
+    """Whether the library is among the dependencies; None if there are none."""
     found = None
     for folder in folders_of(project):
         for path in sorted(folder.glob("requirements*.*")):
@@ -221,25 +221,26 @@ def declared_extras(project: Project) -> set[str]:
     found: set[str] = set()
     for folder in folders_of(project):
         for path in folder.glob("requirements*.*"):
-            for told in EXTRAS.findall(path.read_text(errors="replace")):
+            for extras in EXTRAS.findall(path.read_text(errors="replace")):
                 found.update(
-                    canonicalize_name(extra.strip()) for extra in told.split(",")
+                    canonicalize_name(extra.strip()) for extra in extras.split(",")
                 )
         found |= (declared(folder / "pyproject.toml") or {}).get(NAME, set())
     return found
 
 
 def missing_extras(project: Project) -> list[str]:
-    """The extras that the dependencies lack, where they have the library.
+    """The extras that the dependencies lack, if they have the library.
 
-    Only of what was always an extra: a service may have the packages of the others itself.
+    Only the dashboard was always an extra. A service may itself depend on the packages of the
+    other extras.
     """
     needed = {"dashboard"} & {*extras_of(project.answers).split(",")}
     return sorted(needed - declared_extras(project)) if has_dependency(project) else []
 
 
 def declared(pyproject: Path) -> dict[str, set[str]] | None:
-    """The dependencies of a project with their extras; None when it declares none."""
+    """The dependencies of a project with their extras; None if it declares none."""
     try:
         content = tomllib.loads(pyproject.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
@@ -250,10 +251,10 @@ def declared(pyproject: Path) -> dict[str, set[str]] | None:
     lists += content.get("dependency-groups", {}).values()
     poetry = content.get("tool", {}).get("poetry", {}).get("dependencies", {})
     names: dict[str, set[str]] = {}
-    for name, told in poetry.items():
-        extras = told.get("extras", []) if isinstance(told, dict) else []
+    for name, entry in poetry.items():
+        extras = entry.get("extras", []) if isinstance(entry, dict) else []
         names.setdefault(canonicalize_name(name), set()).update(extras)
-    for each in (each for told in lists for each in told if isinstance(each, str)):
+    for each in (each for some in lists for each in some if isinstance(each, str)):
         try:
             requirement = Requirement(each)
         except InvalidRequirement:
@@ -264,12 +265,12 @@ def declared(pyproject: Path) -> dict[str, set[str]] | None:
 
 
 def is_older(version: Version, needed: Version) -> bool:
-    """Whether a library is of an older minor release than the pattern."""
+    """Whether the library's minor release is older than the needed one."""
     return (version.major, version.minor) < (needed.major, needed.minor)
 
 
 def newer_ref(old: str, new: str) -> bool:
-    """Whether a tag or hash in a pyproject.toml is to be replaced by another."""
+    """Whether a tag or hash in a pyproject.toml must be replaced by another."""
     versions = version_of(old), version_of(new)
     if versions[0] and versions[1]:
         return versions[0] < versions[1]

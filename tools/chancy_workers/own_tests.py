@@ -1,4 +1,4 @@
-"""A service's own tests that start its workers: they enter the lifespan of its app."""
+"""Finds a service's own tests that start its workers by entering the lifespan of its app."""
 
 import ast
 import os
@@ -10,15 +10,18 @@ from .answers import Project
 from .python_files import parsed
 from .repository import files_with
 
-# What enters an app's lifespan: Starlette's and asgi-lifespan's classes, and the app's own.
+# Names that enter an app's lifespan: classes of Starlette and asgi-lifespan, and the app's own.
 _ENTERING = ("TestClient", "LifespanManager", "lifespan_context", "lifespan")
-# WORKERS_MODE=off as git's regular expression, in the syntax of any file.
+# WORKERS_MODE=off in the syntax of any file, as a regular expression for git.
 _SWITCH = "WORKERS_MODE[^[:alnum:]_]{1,9}off"
 _TEST = re.compile(r"(.*/)?(conftest|test_[^/]*|[^/]*tests?)\.py|(.*/)?tests?/.*\.py")
 
 
 def that_start_workers(project: Project) -> Iterator[tuple[Path, int]]:
-    """Yields the files of such tests, each with the line, unless WORKERS_MODE is off."""
+    """Yields the files of such tests, each with its first such line.
+
+    Yields nothing if a file in the repository sets WORKERS_MODE to off.
+    """
     top = project.top
     workers = (project.service / "workers").relative_to(top)
     others = f":(exclude,literal){workers.as_posix()}"
@@ -35,7 +38,7 @@ def that_start_workers(project: Project) -> Iterator[tuple[Path, int]]:
 
 
 def conftest_of(path: Path, top: Path) -> Path:
-    """The conftest.py that is nearest to a test; one beside it where there is none."""
+    """The conftest.py that is nearest to a test, or the path for a new one beside it."""
     beside = path.with_name("conftest.py")
     return next(
         (each for each in _with_fixtures(path, top) if each.name == beside.name), beside
@@ -43,7 +46,7 @@ def conftest_of(path: Path, top: Path) -> Path:
 
 
 def _with_fixtures(path: Path, top: Path) -> Iterator[Path]:
-    """A test, and each conftest.py that has fixtures for it, the nearest first."""
+    """A test, then each conftest.py with fixtures for it, the nearest first."""
     yield path
     for folder in path.parents:
         conftest = folder / "conftest.py"
@@ -54,7 +57,7 @@ def _with_fixtures(path: Path, top: Path) -> Iterator[Path]:
 
 
 def _parsed(path: Path) -> ast.AST:
-    """The syntax tree of a file, an empty one where it is no Python."""
+    """The syntax tree of a file; an empty one if it is not Python."""
     try:
         return parsed(path.read_bytes())
     except OSError:
@@ -86,7 +89,7 @@ def _lines_that_enter(path: Path) -> list[int]:
 
 
 def _called(node: ast.expr) -> str:
-    """The last name of what an expression calls."""
+    """The last part of the name that an expression calls."""
     match node:
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
             return name
@@ -94,10 +97,10 @@ def _called(node: ast.expr) -> str:
 
 
 def _imports(path: Path, module: str, top: Path) -> bool:
-    """Whether a file imports a module; `import` may start at any folder above that.
+    """Whether a file imports a module; the import path may start at any folder above it.
 
     Args:
-        module: Its path from the repository's top folder, as in /app/billing/main.
+        module: Its path from the repository's top folder, such as /app/billing/main.
     """
     folders = path.relative_to(top).parent.parts
     for node in ast.walk(_parsed(path)):

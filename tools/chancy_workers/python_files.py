@@ -1,4 +1,4 @@
-"""Reads Python files without importing them: what a name stands for, where it is known."""
+"""Reads Python files without importing them, and finds the values of names."""
 
 import ast
 import operator
@@ -20,13 +20,13 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.BitOr: operator.or_,
 }
-# Deep enough for what people write, and an end for what refers to itself.
+# Deep enough for real code; it ends the evaluation of names that refer to themselves.
 _DEEPEST = 50
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A name that an import binds, with the full dotted path of what it stands for."""
+    """A name that an import binds, with the full dotted path of the imported object."""
 
     path: str
     statement: ast.Import | ast.ImportFrom
@@ -34,7 +34,7 @@ class Imported:
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """An expression, and where its names are looked up."""
+    """An expression, and the scope of its names."""
 
     node: ast.expr
     scope: "Scope"
@@ -50,15 +50,16 @@ class Bound:
 
 @dataclass(eq=False)
 class Scope:
-    """A module, or a function in it with what its statements have bound so far."""
+    """A module, or a function in it with the names that its statements have bound so far."""
 
     module: "Module"
     names: dict[str, Any] = field(default_factory=dict)
 
     def look_up(self, name: str) -> Any:
-        """Returns what a name stands for, None when the file does not say.
+        """Returns what a name is bound to, None if it is unknown.
 
-        Imported, Bound, the definition of a function or class, or a value in a tuple.
+        It is an Imported, a Bound, the definition of a function or class, or a tuple with
+        the value.
         """
         return self.names[name] if name in self.names else self.module.look_up(name)
 
@@ -102,7 +103,7 @@ class Module:
         return bindings[0] if len(bindings) == 1 else None
 
     def statement_of(self, name: str) -> ast.stmt | None:
-        """Returns the statement of the file that binds a name, if there is just one."""
+        """Returns the only statement of the file that binds a name; None for several."""
         found = [
             statement
             for statement in self.tree.body
@@ -111,7 +112,7 @@ class Module:
         return found[0] if len(found) == 1 else None
 
     def segment(self, statement: ast.stmt) -> str:
-        """Returns a statement as it is written, with its decorators."""
+        """Returns the source of a statement, with its decorators."""
         decorators = getattr(statement, "decorator_list", [])
         first = min([statement.lineno, *(each.lineno for each in decorators)])
         lines = [
@@ -120,7 +121,7 @@ class Module:
         return "\n".join(lines)
 
     def line(self, number: int) -> str:
-        """Returns a line of the file, the first with 1, as it is written."""
+        """Returns the source of a line; the first line is 1."""
         return self._lines[number - 1]
 
     @cached_property
@@ -130,21 +131,21 @@ class Module:
 
 
 class Backend:
-    """The files below the folder that the import paths start from."""
+    """The files below the folder where import paths start."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._modules: dict[str, Module | None] = {}
 
     def top_level(self) -> set[str]:
-        """Returns the names that an import of the backend's own can begin with."""
+        """Returns the possible first names in imports of the backend's own modules."""
         files = {path.stem for path in self.root.glob("*.py")}
         folders = {path.parent.name for path in self.root.glob("*/*.py")}
         deeper = {path.parents[1].name for path in self.root.glob("*/*/*.py")}
         return {name for name in files | folders | deeper if name.isidentifier()}
 
     def module(self, dotted: str) -> Module | None:
-        """Returns a module of the backend; None for one of others, or a broken one."""
+        """Returns a module of the backend; None if it is not the backend's, or is broken."""
         if dotted not in self._modules:
             self._modules[dotted] = self._read(dotted)
         return self._modules[dotted]
@@ -161,7 +162,7 @@ class Backend:
 
 
 def bindings_of(statement: ast.stmt, scope: Scope) -> Iterator[tuple[str, Any]]:
-    """Yields the names that a statement binds, each with what it stands for."""
+    """Yields the names that a statement binds, each with what it is bound to."""
     match statement:
         case ast.Import(names=aliases):
             for alias in aliases:
@@ -195,7 +196,7 @@ def bindings_of(statement: ast.stmt, scope: Scope) -> Iterator[tuple[str, Any]]:
 
 
 def parsed(text: str | bytes) -> ast.Module:
-    """Returns the syntax tree of a module, an empty one where the text is no Python."""
+    """Returns the syntax tree of a module; an empty one if the text is not Python."""
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError):
@@ -212,7 +213,7 @@ def absolute(statement: ast.ImportFrom, package: str) -> str:
 
 
 def dotted(node: ast.expr, scope: Scope) -> str:
-    """Returns the full path of a name or an attribute of one, or nothing."""
+    """Returns the full path of a name or an attribute, "" for other expressions."""
     match node:
         case ast.Name(id=name):
             match scope.look_up(name):
@@ -227,10 +228,10 @@ def dotted(node: ast.expr, scope: Scope) -> str:
 
 
 def evaluate(bound: Bound, depth: int = 0) -> Any:
-    """Returns the value of an expression, or a Bound where only a run could tell.
+    """Returns the value of an expression, or a Bound if it is known only at run time.
 
-    Lists, tuples, sets and dicts may hold both. A Bound that comes back stands where the
-    value is made: names that lead there are followed.
+    Lists, tuples, sets and dicts may contain both. A returned Bound is the expression that
+    makes the value; names that refer to it are followed.
     """
     node, scope = bound.node, bound.scope
     if depth > _DEEPEST:
@@ -282,7 +283,7 @@ def evaluate(bound: Bound, depth: int = 0) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is known to its last part."""
+    """Whether a value is completely known."""
     if isinstance(value, dict):
         return is_plain([*value, *value.values()])
     if isinstance(value, list | tuple | set | frozenset):
@@ -293,7 +294,7 @@ def is_plain(value: Any) -> bool:
 def arguments(
     call: Bound,
 ) -> tuple[list[Bound], dict[str, Bound]] | None:
-    """Returns the arguments of a call, None when a run alone could tell which they are."""
+    """Returns the arguments of a call, None if they are known only at run time."""
     assert isinstance(call.node, ast.Call)
     if any(isinstance(each, ast.Starred) for each in call.node.args):
         return None
@@ -315,7 +316,7 @@ def arguments(
 
 
 def followed(bound: Bound) -> Bound:
-    """Returns the expression that a name stands for; calls are not followed."""
+    """Returns the expression to which a name is bound; calls are not followed."""
     for _ in range(_DEEPEST):
         if not isinstance(bound.node, ast.Name):
             break
@@ -328,13 +329,13 @@ def followed(bound: Bound) -> Bound:
 
 
 def called(call: Bound) -> str:
-    """Returns the full path of what a call calls, or nothing."""
+    """Returns the full path of the called object, "" if it is unknown."""
     assert isinstance(call.node, ast.Call)
     return dotted(call.node.func, call.scope)
 
 
 def imports_in(bound: Bound) -> list[str]:
-    """Returns the full paths of what an expression uses that is imported."""
+    """Returns the full paths of the imported objects that an expression uses."""
     paths: list[str] = []
     for node in ast.walk(bound.node):
         if isinstance(node, ast.Name):
@@ -347,14 +348,14 @@ def imports_in(bound: Bound) -> list[str]:
 
 
 def definition_of(call: Bound) -> tuple[Any, Module] | None:
-    """Returns what a call calls, as a file of the backend defines it, and the file."""
+    """Returns the backend's definition of the called object, and its module."""
     path, _, name = called(call).rpartition(".")
     module = call.scope.module.at(path)
     return (module.look_up(name), module) if module else None
 
 
 def function_of(call: Bound) -> tuple[FunctionDef, Module] | None:
-    """Returns the function of the backend that a call calls."""
+    """Returns the backend's function that a call calls, and its module."""
     match definition_of(call):
         case (ast.FunctionDef() | ast.AsyncFunctionDef() as function, module):
             return function, module
@@ -362,7 +363,7 @@ def function_of(call: Bound) -> tuple[FunctionDef, Module] | None:
 
 
 def entered(call: Bound, function: FunctionDef, module: Module) -> Scope | None:
-    """Returns the scope in which a call runs the function's body, None if unclear."""
+    """Returns the scope of the function's body during a call, None if it is unclear."""
     given = arguments(call)
     if given is None or function.args.vararg or function.args.kwarg:
         return None
@@ -391,7 +392,7 @@ def entered(call: Bound, function: FunctionDef, module: Module) -> Scope | None:
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yields the statements of a module, also those under `if` and `try`."""
+    """Yields the statements of a module, also those inside `if` and `try`."""
     for statement in body:
         yield statement
         match statement:
@@ -419,7 +420,7 @@ def _items(
 
 
 def _part(part: ast.expr, value: Callable[[ast.expr], Any]) -> str | None:
-    """The text of a part of an f-string."""
+    """The text of a part of an f-string, None if it is unknown."""
     match part:
         case ast.Constant(value=str() as text):
             return text
@@ -446,7 +447,7 @@ def _comprehended(
 
 
 def unpacked(target: ast.expr, item: Any) -> dict[str, Any] | None:
-    """Returns what the target of a loop binds for an item, None if that is unclear."""
+    """Returns the names that the target of a loop binds for an item, None if unclear."""
     match target:
         case ast.Name(id=name):
             return {name: item if isinstance(item, Bound) else (item,)}
@@ -480,7 +481,7 @@ def _named(bound: Bound, depth: int) -> Any:
 
 
 def _at(path: str, bound: Bound, depth: int) -> Any:
-    """The value at a full path in the backend."""
+    """The value of a full dotted path in the backend."""
     parts = path.split(".") if depth <= _DEEPEST else []
     for split in range(len(parts) - 1, 0, -1):
         if module := bound.scope.module.at(".".join(parts[:split])):
@@ -489,7 +490,7 @@ def _at(path: str, bound: Bound, depth: int) -> Any:
 
 
 def _member(bound: Bound, module: Module, names: list[str], depth: int) -> Any:
-    """The value of a module's name, or of a name in a class of it."""
+    """The value of a name in a module, or in a class of the module."""
     match module.look_up(names[0]), names[1:]:
         case Bound() as inner, []:
             return evaluate(inner, depth + 1)
@@ -504,7 +505,7 @@ def _member(bound: Bound, module: Module, names: list[str], depth: int) -> Any:
 
 
 def _returned(bound: Bound, depth: int) -> Any:
-    """What a function of the backend returns that only computes and returns."""
+    """The result of a backend's function that only assigns names and returns a value."""
     found = function_of(bound)
     if found is None or isinstance(found[0], ast.AsyncFunctionDef):
         return bound

@@ -1,4 +1,4 @@
-"""`chancy-workers remove-job`: a job out of a service, with its files and its test."""
+"""`chancy-workers remove-job`: removes a job from a service, with its files and its test."""
 
 import argparse
 import ast
@@ -28,8 +28,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="remove a job from a service",
         description=(
             "Removes a job from the answers of a service, with its folder, its test and "
-            "its schedule. Everything has to be committed, so that nothing is lost. Exit "
-            "status: 0 removed, 1 removed with conflicts or not at all, 2 bad usage."
+            "its schedule. Everything must be committed, so that nothing is lost. Exit "
+            "status: 0 removed, 1 removed with conflicts or not removed, 2 bad usage."
         ),
     )
     parser.add_argument("folder", metavar="FOLDER", help="such as app/billing")
@@ -38,7 +38,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns the exit status."""
     name = arguments.name
     try:
         project = find(Path(arguments.folder))
@@ -57,17 +56,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _jobs_without(project: Project, name: str) -> Any:
-    """The answer `jobs` without one; it may be out already, and its files be left."""
+    """The answer `jobs` without a job; only the job's files may be left to remove."""
     jobs = project.answers["jobs"]
     worker = project.service / "workers" / name / "worker.py"
     known = [job["name"] for job in project.jobs]
     if name not in known and not (name.isidentifier() and worker.is_file()):
         raise Refused(
             f"there is no job {name} in {project.name}: name one of "
-            f"{', '.join(known) or 'its jobs, of which there is none'}"
+            f"{', '.join(known) or 'its jobs (it has none)'}"
         )
     if not isinstance(jobs, list):
-        return jobs  # Refused with the reason.
+        return jobs  # An update refuses it, with the reason.
     return [
         job
         for job in jobs
@@ -76,13 +75,13 @@ def _jobs_without(project: Project, name: str) -> Any:
 
 
 def _take_away(name: str, project: Project, updated: Project) -> None:
-    """Deletes a job's files in the scratch copy, and its route where main.py has it.
+    """Deletes a job's files in the scratch copy, and its route in main.py.
 
     Args:
         updated: The project in the scratch copy, after Copier has run there.
 
     Raises:
-        Refused: Something else in the repository imports the job.
+        Refused: Another file in the repository uses the job.
     """
     workers = updated.service / "workers"
     test = workers / "tests" / f"test_job_{name}.py"
@@ -107,13 +106,13 @@ def _take_away(name: str, project: Project, updated: Project) -> None:
             ]
     if uses:
         raise Refused(
-            f"{', '.join(uses)} {'uses' if len(uses) == 1 else 'use'} the job {name}: take "
-            "that out, commit, then run this again"
+            f"{', '.join(uses)} {'uses' if len(uses) == 1 else 'use'} the job {name}: "
+            "remove that, commit, then run this again"
         )
 
 
 def _uses(project: Project, path: Path, name: str) -> Iterator[int]:
-    """The lines of a file that import a job, or that name its module in a text."""
+    """The lines of a file that import a job or mention its module."""
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -144,7 +143,7 @@ def _uses(project: Project, path: Path, name: str) -> Iterator[int]:
 def _take_out_of_main(project: Project, updated: Project) -> None:
     """Merges into main.py what the template would write differently without the job.
 
-    It stays as it is where that is not possible, and is then named as one that uses it.
+    If that is impossible, main.py stays as it is and is reported as a file that uses the job.
     """
     if updated.answers.get("main", "main.py") != "main.py":
         return
@@ -182,7 +181,7 @@ def merged(mine: str, before: str, after: str) -> str | None:
 
 
 def _flaws(text: str) -> set[str]:
-    """What ruff says of names that a module uses and does not have, or imports in vain."""
+    """The undefined names and unused imports of a module, as ruff reports them."""
     found = _ruff(text, "--select=F401,F821", "--output-format=json").stdout
     return {each["message"] for each in json.loads(found)}
 
@@ -195,9 +194,9 @@ def _ruff(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _report(project: Project, name: str, renewal: Renewal) -> None:
-    for line in renewal.said.splitlines():
-        # It stays in an update, in which the template says so.
-        if not line.startswith(f"The job {name} is out of the answers"):
+    for line in renewal.messages.splitlines():
+        # An update keeps the job's files and says so, but this command deletes them.
+        if not line.startswith(f"The job {name} was removed from the answers"):
             print(line)
     folder = project.service / "workers" / name
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
@@ -206,8 +205,8 @@ def _report(project: Project, name: str, renewal: Renewal) -> None:
     renewal.show_files()
     if folder.is_dir():
         shown = folder.relative_to(project.top)
-        print(f"{shown} stays: git does not have what is left in it")
+        print(f"{shown} stays, because git does not have the files that are left in it")
     print(
-        f"The job {name} is out of {project.name}; git has its files until now. Jobs of it "
-        "that are queued fail once this is deployed: deploy when there are none."
+        f"The job {name} was removed from {project.name}; git still has its files. Queued "
+        "jobs of it fail once this is deployed: deploy when none is queued."
     )

@@ -1,7 +1,7 @@
-"""Renders a project anew: `copier update` in a scratch copy, taken over when it is whole.
+"""Renders a project again: runs `copier update` in a scratch copy, then copies the result back.
 
-The scratch copy holds the project's files only, so that Copier compares those and not the
-whole backend, and the backend sees one short step at the end instead of every one.
+The scratch copy has only the project's files, so Copier compares those and not the whole
+backend. The backend changes only in one short step at the end.
 """
 
 import os
@@ -30,25 +30,25 @@ RENDERED = re.compile(
     r"(chancy_\w+|__init__|__main__|\w+/(__init__|worker)|tests/(conftest|test_\w+))\.py"
 )
 OLD_MODULE = re.compile(r"chancy_(?!initialization|instance)\w+\.py")
-# In the copy every file is as the repository has it, whatever the checkout makes of it.
+# In the copy every file has the repository's content, without conversions of the checkout.
 ATTRIBUTES = "* -text -filter -ident\n"
 
 
 @dataclass(frozen=True)
 class Renewal:
-    """What came of it.
+    """The result of a renewal.
 
     Args:
-        release: The release that the files are from now.
-        changed: The files that were written or deleted, from the repository's top folder.
-        conflicts: Those of them that hold conflict markers.
-        said: What a person has to know: what the template's own programs printed, and more.
+        release: The new release of the files.
+        changed: The written or deleted files, from the repository's top folder.
+        conflicts: The changed files that contain conflict markers.
+        messages: Messages for the user, also those of the template's own programs.
     """
 
     release: str
     changed: list[str]
     conflicts: list[str]
-    said: str
+    messages: str
 
     def show_files(self) -> None:
         """Prints the files that changed, then those with a conflict."""
@@ -62,11 +62,11 @@ class Renewal:
 
 @dataclass(frozen=True)
 class Stage:
-    """One version of a file that has a conflict, as git's index has it.
+    """One version of a file with a conflict in git's index.
 
     Args:
-        blob: The version's name as an object.
-        number: 1 the release that was, 2 the team's, 3 the release that is.
+        blob: The hash of the version's content.
+        number: 1 for the old release, 2 for the team's file, 3 for the new release.
     """
 
     mode: str
@@ -81,15 +81,15 @@ def renew(
     release: str = "",
     finish: Callable[[Project], None] = lambda updated: None,
 ) -> Renewal:
-    """Updates a project and takes answers in: `changes`, and those edited by hand.
+    """Updates a project and applies answers: `changes`, and edits of the answers file.
 
     Args:
-        release: The template's release, CURRENT for the one that the files are from,
-            nothing for the newest.
-        finish: Changes more in the scratch copy, or refuses; it gets the project there.
+        release: The template's release; CURRENT for the release of the files, "" for the
+            newest.
+        finish: Makes more changes in the scratch copy, or refuses; it gets the project there.
 
     Raises:
-        Refused: Nothing was changed, for this reason.
+        Refused: The reason why nothing was changed.
     """
     check_clean(project)
     base = _of_folder(project, rendered_answers(project))
@@ -104,26 +104,26 @@ def renew(
         copy = scratch / project.top.name
         check_out(project, source, base, copy)
         try:
-            said = run_copier(project, copy, data, release)
+            messages = run_copier(project, copy, data, release)
         except Refused as refused:
-            # What is newer than the newest release, a pre-release for one, is current.
+            # A version after the newest release, such as a pre-release, counts as current.
             if release or not str(refused).startswith("You are downgrading"):
                 raise
-            said = run_copier(project, copy, data, CURRENT)
-        said += resolve_layout(copy)
+            messages = run_copier(project, copy, data, CURRENT)
+        messages += resolve_layout(copy)
         _refuse_rejects(copy)
         _put_back_source(project, source, copy / project.path)
         updated = read(copy / project.path)
         assert updated is not None
-        said += switch_imports(updated)
+        messages += switch_imports(updated)
         finish(updated)
         changed, conflicts = take_over(copy, project.top)
-    return Renewal(updated.release, changed, conflicts, said)
+    return Renewal(updated.release, changed, conflicts, messages)
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder that is gone afterwards, whatever Copier has left in it when it was stopped."""
+    """A folder that is deleted afterwards, with anything that a stopped Copier left in it."""
     with tempfile.TemporaryDirectory(
         prefix="chancy-workers-", ignore_cleanup_errors=True
     ) as folder:
@@ -131,7 +131,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _of_folder(project: Project, answers: Answers) -> Answers:
-    """The answers as they are for the folder that the service has now, if it was renamed."""
+    """The answers for the service's current folder, which may have been renamed."""
     if answers["scope"] == "backend":
         return {**answers, "service": project.answers["service"]}
     path = str(answers.get("package", project.folder.name))
@@ -140,10 +140,10 @@ def _of_folder(project: Project, answers: Answers) -> Answers:
 
 
 def check_clean(project: Project) -> None:
-    """Makes sure that whatever the update changes can be seen and undone.
+    """Makes sure that everything that the update changes can be seen and undone.
 
     Raises:
-        Refused: Something is not committed, ignored, or not there.
+        Refused: A file is uncommitted or ignored, or the service's folder is missing.
     """
     if not project.service.is_dir():
         problem, mend = absent(project)
@@ -158,21 +158,24 @@ def check_clean(project: Project) -> None:
     refuse_ignored(project.top, [project.path, *rendered_files(project)])
     if not git(project.top, "ls-files", "--", f":(literal){project.path}"):
         raise Refused(
-            f"git does not know {project.path}: commit it, then run this again"
+            f"git does not track {project.path}: commit it, then run this again"
         )
 
 
 def absent(project: Project) -> tuple[str, str]:
-    """What to say of a service whose folder is gone, as only a backend's first can be."""
+    """The problem and the way out if a service's folder is missing.
+
+    Only the first service of a backend can be missing.
+    """
     return (
-        f"{project.name} is not there",
+        f"{project.name} does not exist",
         f"write the service's new name as service in {project.path}, or bring the folder "
         "back, and commit",
     )
 
 
 def rendered_files(project: Project) -> list[str]:
-    """The modules and tests of the workers that are there, from the repository's top."""
+    """The existing modules and tests of the workers, from the repository's top."""
     workers = project.service / "workers"
     return sorted(
         path.relative_to(project.top).as_posix()
@@ -182,17 +185,17 @@ def rendered_files(project: Project) -> list[str]:
 
 
 def scope_of(project: Project) -> list[str]:
-    """The files that an update of the project may look at, as git's patterns."""
+    """The files that an update of the project may read, as git pathspecs."""
     folder = project.folder.relative_to(project.top)
     main = os.path.relpath(project.main, project.top)
     return list(dict.fromkeys((f":(literal){folder.as_posix()}", f":(literal){main}")))
 
 
 def check_out(project: Project, source: str, base: Answers, copy: Path) -> None:
-    """Makes a repository of the project's committed files, and of its answers as rendered.
+    """Makes a repository of the project's committed files and its rendered answers.
 
     Args:
-        source: Where the template is.
+        source: The location of the template.
     """
     copy.mkdir()
     git_alone(copy, "init", "--quiet")
@@ -231,7 +234,7 @@ def check_out(project: Project, source: str, base: Answers, copy: Path) -> None:
 
 
 def _take_out_crlf(copy: Path) -> None:
-    """Ends lines with LF, as the template does, where the repository itself has CRLF."""
+    """Ends lines with LF, like the template, in files that have CRLF in the repository."""
     files = with_crlf(copy, ["."])
     listed = "".join(f"{name}\0" for name in files)
     git_alone(copy, "checkout-index", "-z", "--stdin", input=listed)
@@ -242,14 +245,14 @@ def _take_out_crlf(copy: Path) -> None:
 
 
 def with_crlf(folder: Path, files: Sequence[str]) -> list[str]:
-    """The files of a repository whose lines it has with CRLF, all of them."""
-    told = git(folder, "ls-files", "--eol", "-z", "--", *files)
-    entries = [entry.split("\t", 1) for entry in names(told)]
+    """The files in which all lines end with CRLF in the repository itself."""
+    listed = git(folder, "ls-files", "--eol", "-z", "--", *files)
+    entries = [entry.split("\t", 1) for entry in names(listed)]
     return [name for about, name in entries if about.startswith("i/crlf ")]
 
 
 def _paths(project: Project) -> list[str]:
-    """What `git ls-tree` takes: no patterns, and `.` only alone."""
+    """Paths for `git ls-tree`, which takes no patterns; [] means the whole repository."""
     folder = project.folder.relative_to(project.top)
     if folder == Path("."):
         return []
@@ -259,21 +262,22 @@ def _paths(project: Project) -> list[str]:
 
 
 def _put_answers(project: Project, source: str, base: Answers, copy: Path) -> None:
-    """Gives Copier the answers as rendered, where that was not what is committed."""
+    """Writes the rendered answers into the copy, if the committed ones differ."""
     own = {key: value for key, value in project.answers.items() if key.startswith("_")}
     own["_src_path"] = source
     answers = {key: value for key, value in base.items() if not key.startswith("_")}
-    told = fingerprint(answers)
-    if {**answers, **own} == project.answers and own.get("_fingerprint", told) == told:
+    current = fingerprint(answers)
+    is_same = {**answers, **own} == project.answers
+    if is_same and own.get("_fingerprint", current) == current:
         return
-    own["_fingerprint"] = told
+    own["_fingerprint"] = current
     text = yaml.safe_dump({**own, **answers}, sort_keys=False, allow_unicode=True)
     blob = git_alone(copy, "hash-object", "-w", "--stdin", input=text).rstrip("\n")
     git_alone(copy, "update-index", "--cacheinfo", f"100644,{blob},{project.path}")
 
 
 def _put_back_source(project: Project, source: str, answers: Path) -> None:
-    """Keeps a relative path to the template as it was typed: others have it elsewhere."""
+    """Keeps a relative path to the template, because it differs on other machines."""
     typed = project.answers["_src_path"]
     if typed != source:
         text = answers.read_text(encoding="utf-8")
@@ -284,10 +288,10 @@ def _put_back_source(project: Project, source: str, answers: Path) -> None:
 
 
 def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str:
-    """`copier update` in the scratch copy; returns what the template's programs print.
+    """Runs `copier update` in the scratch copy; returns the output of the template's programs.
 
     Raises:
-        Refused: Copier ended with an error; its last line says which.
+        Refused: Copier failed; the last line of its output is the reason.
     """
     data_file = copy.with_name("data.yml")
     data_file.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
@@ -302,16 +306,16 @@ def run_copier(project: Project, copy: Path, data: Answers, release: str) -> str
 
 
 def _refuse_rejects(copy: Path) -> None:
-    """Makes sure that every edit of the team's is in the copy.
+    """Makes sure that the copy has every edit of the team.
 
     Raises:
-        Refused: Copier left some aside, as it does where git hides a conflict from it.
+        Refused: Copier wrote .rej files, which happens if git hides a conflict from it.
     """
     new = names(git_alone(copy, "ls-files", "--others", "-z"))
     left = [name.removesuffix(".rej") for name in new if name.endswith(".rej")]
     if left:
         raise Refused(
-            f"Copier left edits in {first_of(left)} aside: please report it with the "
+            f"Copier could not apply edits of {first_of(left)}: please report it with the "
             "settings that git config --list --name-only shows"
         )
 
@@ -327,9 +331,9 @@ def unmerged(copy: Path) -> list[Stage]:
 
 
 def resolve_layout(copy: Path) -> str:
-    """Takes the release's text where a team's differs from the last one in layout only.
+    """Takes the new release's text for files in which the team changed only the layout.
 
-    Returns what to say of it.
+    Returns the message about it.
     """
     files = Counter(stage.name for stage in unmerged(copy))
     reformatted = [
@@ -347,15 +351,15 @@ def resolve_layout(copy: Path) -> str:
     git_alone(copy, "checkout", "--theirs", "--", *paths)
     git_alone(copy, "add", "--force", "--", *paths)
     return (
-        "These files had the layout of your formatter, and have the template's now: run "
-        f"it again ({', '.join(reformatted)})\n"
+        "These files had the layout of your formatter and now have the template's: run your "
+        f"formatter again ({', '.join(reformatted)})\n"
     )
 
 
 def switch_imports(updated: Project) -> str:
-    """Switches the imports of modules that the library has now, in all of a service.
+    """Switches all of a service's imports of modules that are now in the library.
 
-    Returns what to say of it, and of the imports that are left for a person.
+    Returns the message about it, and about imports that a person must change.
     """
     if needed_version(updated.service / "workers") is None:
         return ""
@@ -371,30 +375,33 @@ def switch_imports(updated: Project) -> str:
         if result.data is not None:
             path.write_bytes(result.data)
             switched.append(shown)
-            result = wiring.switch_imports(result.data, place)  # With the lines of now.
+            # Once more, for problems with the new line numbers.
+            result = wiring.switch_imports(result.data, place)
         problems += [f"  {shown}:{problem}" for problem in result.problems]
-    said = ""
+    messages = ""
     if switched:
-        said += f"These files import from chancy_runtime now: {', '.join(switched)}\n"
+        files = ", ".join(switched)
+        messages += f"These files now import from chancy_runtime: {files}\n"
     if problems:
-        said += "These imports lead nowhere any more, and are left to you:\n"
-        said += "".join(f"{problem}\n" for problem in problems)
-    return said
+        messages += "These imports no longer work, and you must change them:\n"
+        messages += "".join(f"{problem}\n" for problem in problems)
+    return messages
 
 
 def is_machinery(path: Path, project: Project) -> bool:
-    """Whether it is a module of a release before v0.5.0, which was edited and kept."""
+    """Whether a file is an edited module of a release before v0.5.0, which was kept."""
     mine = path.parent == project.service / "workers"
     return mine and bool(OLD_MODULE.match(path.name))
 
 
 def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
-    """Writes into the backend what differs in the copy; returns all and the conflicts.
+    """Writes the copy's changes into the backend; returns all changed files and the conflicts.
 
-    Everything that can fail comes first, beside the files; then each is replaced in one step.
+    All steps that can fail come first and write beside the files. Then each file is replaced
+    in one step.
 
     Raises:
-        Refused: Git ignores a new file, or one cannot be written; nothing is changed then.
+        Refused: Git ignores a new file, or a file cannot be written; nothing was changed.
     """
     changed = names(
         git_alone(copy, "diff", "--name-only", "--no-renames", "-z", "HEAD")
@@ -417,7 +424,7 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
             _delete(path)
         if isinstance(error, OSError):
             raise Refused(
-                f"{error.filename} cannot be written ({error.strerror}): mend that, then "
+                f"{error.filename} cannot be written ({error.strerror}): correct that, then "
                 "run this again"
             ) from error
         raise
@@ -436,31 +443,31 @@ def take_over(copy: Path, top: Path) -> tuple[list[str], list[str]]:
             _take_back(copy, top, touched)
         except (OSError, Refused) as more:
             raise Refused(
-                f"{reason}, and what was replaced before not brought back ({more}): README, "
-                '"Stay current", has the command that undoes it'
+                f"{reason}, and files that were replaced before could not be restored "
+                f'({more}): README, "Stay current", has the command that undoes it'
             ) from error
-        raise Refused(f"{reason}: mend that, then run this again") from error
+        raise Refused(f"{reason}: correct that, then run this again") from error
     return touched, conflicts
 
 
 def _refuse_hidden(top: Path, touched: Sequence[str]) -> None:
-    """Makes sure that git shows what becomes of these files.
+    """Makes sure that git shows changes of these files.
 
     Raises:
-        Refused: It does not look at one, so that an edit of the team's may be in it.
+        Refused: git does not check one for changes, so it may have an edit of the team.
     """
     shown_again = task("refuse_update").shown_again
     for entry in names(git(top, "ls-files", "-v", "-z")):
         mark, name = entry.split(" ", 1)
         if name in touched and (command := shown_again(mark, name, "-C", str(top))):
             raise Refused(
-                f"git does not look at {name}, which this update changes, and an edit of it "
-                f"would be lost: {command}, then run this again"
+                f"git does not check {name} for changes, but this update changes it, so edits "
+                f"of it would be lost: {command}, then run this again"
             )
 
 
 def _take_back(copy: Path, top: Path, touched: Sequence[str]) -> None:
-    """Brings files of the backend back as they are committed, and git's index."""
+    """Restores the committed files of the backend, and git's index."""
     committed = set(
         names(git_alone(copy, "ls-tree", "-r", "-z", "--name-only", "HEAD"))
     )
@@ -472,10 +479,10 @@ def _take_back(copy: Path, top: Path, touched: Sequence[str]) -> None:
 
 
 def _write_beside(source: Path, target: Path, beside: dict[Path, Path]) -> None:
-    """Writes what is to replace a file, with the line ends and the mode of that one.
+    """Writes a file's replacement beside it, with its line endings and its mode.
 
     Args:
-        beside: Takes the new file, by the one that it is to replace.
+        beside: Gets the path of the replacement, by the path of the file.
     """
     content = source.read_bytes()
     if target.is_file() and b"\r\n" in target.read_bytes() and b"\r\n" not in content:
@@ -489,7 +496,7 @@ def _write_beside(source: Path, target: Path, beside: dict[Path, Path]) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Deletes a file that may be there, and the folders that it leaves empty."""
+    """Deletes a file if it exists, and the folders that become empty."""
     path.unlink(missing_ok=True)
     for folder in path.parents:
         try:
@@ -499,7 +506,7 @@ def _delete(path: Path) -> None:
 
 
 def _mark_unmerged(copy: Path, top: Path, stages: Sequence[Stage]) -> None:
-    """Tells git of the conflicts, as a merge would: `git status` and `git mergetool` work."""
+    """Records the conflicts in git's index like a merge, for git status and git mergetool."""
     conflicts = {stage.name for stage in stages}
     crlf = with_crlf(top, [f":(literal){name}" for name in conflicts])
     written = ""

@@ -1,4 +1,4 @@
-"""Questions to git, and what a command says when it does nothing."""
+"""Runs git commands, and has the error for a command that does nothing."""
 
 import functools
 import os
@@ -8,26 +8,26 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# A person's settings under which an update would lose something, or stop.
+# Settings with safe values; with other values an update would lose edits, or stop.
 SETTINGS = {
     "apply.whitespace": "nowarn",
     "core.hooksPath": os.devnull,
     "log.showSignature": "false",
     "status.showUntrackedFiles": "all",
 }
-# What a scratch repository needs of a person's settings: how to reach other repositories.
+# The user's settings that a scratch repository needs to reach other repositories.
 REACHING = re.compile(
     r"(credential\w*|https?|protocol|ssh|url)\..+"
     r"|core\.(askpass|gitproxy|sshcommand)|safe\.directory"
 )
-# Variables that change what git's commands do, or what a new repository is.
+# Variables that change what git's commands do, or how a new repository is made.
 CHANGING = re.compile(
     r"GIT_(DEFAULT_HASH|DIFF_OPTS|EXTERNAL_DIFF|TEMPLATE_DIR|\w+_PATHSPECS)"
 )
 
 
 class Refused(Exception):
-    """Why nothing was done, in one line that ends with the way out."""
+    """The reason why nothing was done, in one line that ends with the way out."""
 
 
 def git(
@@ -36,13 +36,13 @@ def git(
     input: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Runs a command of git in a folder and returns what it prints.
+    """Runs a git command in a folder and returns its output.
 
     Args:
-        env: The variables that it gets in place of `environment()`.
+        env: The environment, instead of `environment()`.
 
     Raises:
-        Refused: git is missing, or the command failed; its own line says why.
+        Refused: git is missing, or the command failed; the message has git's reason.
     """
     command = ["git", *map(str, arguments)]
     try:
@@ -64,25 +64,25 @@ def git(
 
 
 def git_alone(folder: Path, *arguments: str | Path, input: str | None = None) -> str:
-    """Runs a command of git in a scratch repository, which has no settings of a person."""
+    """Runs a git command in a scratch repository, without the user's settings."""
     return git(folder, *arguments, input=input, env=alone())
 
 
 def environment() -> dict[str, str]:
-    """The environment in which git has SETTINGS above those of the person."""
+    """The environment in which SETTINGS override the user's git settings."""
     first = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
     return {**os.environ, **_configured([*SETTINGS.items()], first)}
 
 
 @functools.cache
 def alone() -> dict[str, str]:
-    """The environment in which git has none of the person's settings.
+    """The environment in which git has none of the user's settings.
 
-    Neither their ignored files and attributes, nor what they put into each new repository:
-    only how to reach other repositories.
+    Ignored files, attributes and templates for new repositories are left out. Only the
+    settings that reach other repositories are kept.
     """
-    told = names(git(Path.cwd(), "config", "--list", "-z"))
-    entries = [entry.partition("\n") for entry in told]
+    listed = names(git(Path.cwd(), "config", "--list", "-z"))
+    entries = [entry.partition("\n") for entry in listed]
     reaching = [
         (key, value if newline else "true")
         for key, newline, value in entries
@@ -106,7 +106,7 @@ def alone() -> dict[str, str]:
 
 
 def _configured(settings: Sequence[tuple[str, str]], first: int) -> dict[str, str]:
-    """The variables that give git settings; `first` is the number of the first one."""
+    """The variables that pass settings to git; `first` is the number of the first one."""
     variables = {"GIT_CONFIG_COUNT": str(first + len(settings))}
     for number, (name, value) in enumerate(settings, first):
         variables[f"GIT_CONFIG_KEY_{number}"] = name
@@ -115,10 +115,10 @@ def _configured(settings: Sequence[tuple[str, str]], first: int) -> dict[str, st
 
 
 def leave_the_caller_s_repository() -> None:
-    """Takes out of the environment what git gives its hooks and aliases.
+    """Removes the variables from the environment that git sets for hooks and aliases.
 
-    It would be the repository of every git that a command starts, in other folders too.
-    What else changes git's commands goes as well.
+    With them every git command, also in other folders, would use the caller's repository.
+    Other variables that change git's commands are removed, too.
     """
     for name in [name for name in os.environ if CHANGING.fullmatch(name)]:
         del os.environ[name]
@@ -127,19 +127,19 @@ def leave_the_caller_s_repository() -> None:
             ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True
         )
     except FileNotFoundError:
-        return  # What needs git says so.
+        return  # The commands that need git report that it is missing.
     for name in listed.stdout.split():
         if not name.startswith("GIT_CONFIG"):
             os.environ.pop(name, None)
 
 
 def ignored(top: Path, files: Sequence[str]) -> dict[str, str]:
-    """The files that git ignores and does not know, each with the line that says so.
+    """The untracked files that git ignores, each with the line that causes it.
 
     Args:
-        files: As git names them from the top folder; they may be missing.
+        files: Paths from the top folder; they may be missing.
     """
-    told = names(
+    fields = names(
         subprocess.run(
             ["git", "check-ignore", "--verbose", "-z", "--stdin"],
             cwd=top,
@@ -149,7 +149,7 @@ def ignored(top: Path, files: Sequence[str]) -> dict[str, str]:
             errors="surrogateescape",
         ).stdout
     )
-    lines = zip(told[::4], told[1::4], told[2::4], told[3::4], strict=False)
+    lines = zip(fields[::4], fields[1::4], fields[2::4], fields[3::4], strict=False)
     return {
         name: f"{source}:{line} has {pattern}"
         for source, line, pattern, name in lines
@@ -158,40 +158,43 @@ def ignored(top: Path, files: Sequence[str]) -> dict[str, str]:
 
 
 def refuse_ignored(top: Path, files: Sequence[str]) -> None:
-    """Makes sure that git takes files of the template's, from the top folder.
+    """Makes sure that git does not ignore rendered files.
+
+    Args:
+        files: Paths from the top folder.
 
     Raises:
-        Refused: It ignores one that it does not know yet.
+        Refused: git ignores a file that it does not track yet.
     """
     if found := ignored(top, files):
         first = next(iter(found))
         raise Refused(
             f"git ignores {first_of([*found])}, which the template renders ({found[first]}): "
-            "mend that line or git add -f what is there, commit, then run this again"
+            "correct that line, or git add -f the existing files, commit, then run this again"
         )
 
 
 def reason_in(printed: str) -> str:
-    """The line that says why a command failed: git's own, otherwise the last; or nothing."""
+    """The reason in the output of a failed command: git's "fatal:" line, or the last line."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     fatal = re.search("fatal: .*", printed)
     return fatal[0] if fatal else (lines or [""])[-1]
 
 
 def first_of(files: Sequence[str]) -> str:
-    """The first few of many files, for a message."""
+    """The first files of a list, for a message."""
     return ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
 
 
 def names(output: str) -> list[str]:
-    """The names that git printed with -z."""
+    """The names in the output of a git command with -z."""
     return [name for name in output.split("\0") if name]
 
 
 def files_like(folder: Path, pattern: str) -> list[str]:
-    """The files below a folder by the last part of their path, not in ignored folders.
+    """The files below a folder whose names match a pattern, without ignored folders.
 
-    A file that is itself ignored is among them.
+    A file that is itself ignored is listed.
     """
     glob = f":(glob)**/{pattern}"
     listed = git(folder, "ls-files", "-z", "-co", "--exclude-standard", "--", glob)
@@ -202,11 +205,11 @@ def files_like(folder: Path, pattern: str) -> list[str]:
 
 
 def files_with(pattern: str, folder: Path, *where: str) -> list[str]:
-    """The files below a folder in which git finds a text, also those not committed yet.
+    """The files below a folder in which git finds a pattern, also untracked files.
 
     Args:
         pattern: An extended regular expression.
-        where: The pathspecs of the files to look into.
+        where: The pathspecs of the files to search.
     """
     options = ("--untracked", "-l", "-z", "-I", "-E")
     try:
@@ -216,10 +219,10 @@ def files_with(pattern: str, folder: Path, *where: str) -> list[str]:
 
 
 def top_of(folder: Path) -> Path:
-    """The top folder of the repository that a folder is in.
+    """The top folder of a folder's repository.
 
     Raises:
-        Refused: It is in none, or in one without a commit.
+        Refused: The folder is not in a repository, or the repository has no commit.
     """
     try:
         top = git(folder, "rev-parse", "--show-toplevel").rstrip("\n")
@@ -231,11 +234,11 @@ def top_of(folder: Path) -> Path:
             r"(?:ownership .*at |unsafe repository \()'(.+?)'", str(error)
         ):
             raise Refused(
-                f"{owned[1]} belongs to somebody else, and git reads nothing there: run git "
+                f"{owned[1]} belongs to another user, so git reads nothing there: run git "
                 f"config --global --add safe.directory {shlex.quote(owned[1])}"
             ) from error
         raise Refused(
-            f"{folder} is in no git repository with a commit in it, and what an update "
-            "changes could not be seen: run git init, then commit everything"
+            f"{folder} is not in a git repository with a commit, so the changes of an update "
+            "could not be seen: run git init, then commit everything"
         ) from error
     return Path(top)

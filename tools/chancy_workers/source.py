@@ -1,4 +1,4 @@
-"""Where the template is that this program came with."""
+"""Finds the template from which this program was installed."""
 
 import importlib.util
 import json
@@ -13,37 +13,37 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def template() -> str:
-    """Returns what `copier copy` takes as TEMPLATE: a path, or the URL of a repository.
+    """Returns the TEMPLATE argument of `copier copy`: a path, or the URL of a repository.
 
-    An installer notes where a package came from (PEP 610): `uvx --from URL` leaves the
-    URL, `uv sync` and `uvx --from PATH` the folder.
+    Installers record the origin of a package (PEP 610): `uvx --from URL` records the URL,
+    `uv sync` and `uvx --from PATH` the folder.
 
     Raises:
-        LookupError: The package was installed from an index, which holds no template.
+        LookupError: The package was installed from an index, which has no template.
     """
     if (CHECKOUT / "copier.yml").is_file():
         return str(CHECKOUT)
-    noted = distribution("chancy-workers").read_text("direct_url.json")
-    if not noted:
+    recorded = distribution("chancy-workers").read_text("direct_url.json")
+    if not recorded:
         raise LookupError(
-            "this program does not know where its template is: name it with --template"
+            "this program was installed without its template: name one with --template"
         )
-    return place_of(json.loads(noted))
+    return place_of(json.loads(recorded))
 
 
-def place_of(noted: dict[str, Any]) -> str:
-    """Returns what Copier takes for the place that an installer noted.
+def place_of(recorded: dict[str, Any]) -> str:
+    """Returns the template's location for Copier from the origin that an installer recorded.
 
-    Copier knows a repository behind a URL by git+ in front.
+    Copier needs git+ before the URL of a repository.
     """
-    parts = urlsplit(noted["url"])
+    parts = urlsplit(recorded["url"])
     if parts.scheme == "file":
         return unquote(parts.path)
-    return f"git+{noted['url']}" if "vcs_info" in noted else str(noted["url"])
+    return f"git+{recorded['url']}" if "vcs_info" in recorded else str(recorded["url"])
 
 
 def task(name: str) -> ModuleType:
-    """Loads a program that Copier runs, a module or a package; or one of the library's.
+    """Loads a module or package that Copier runs, or a module of the library.
 
     It is beside this module in a wheel, and in tasks/ or runtime/ in a checkout.
     """

@@ -1,4 +1,4 @@
-"""The template's repository as a project's answers name it: releases and renders."""
+"""The template's repository from a project's answers: its releases and renders."""
 
 import re
 import shlex
@@ -12,10 +12,10 @@ from packaging.version import InvalidVersion, Version
 from .answers import Answers, Project
 from .repository import Refused, alone, git, reason_in
 
-# What Copier takes for a URL, and git does not.
+# Copier's short forms of URLs, which git does not know.
 SHORT = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
-LOST = "make sure that _src_path in the answers file leads to the template"
-# How to go on after what Copier and git say.
+LOST = "make sure that _src_path in the answers file names the template"
+# The ways out for messages of Copier and git.
 WAYS_OUT = {
     "Unknown revision": "run git fetch --tags in the template's repository",
     "fatal: ": LOST,
@@ -26,10 +26,10 @@ class Template:
     """A clone of the template in a scratch folder."""
 
     def __init__(self, source: str, scratch: Path) -> None:
-        """Clones.
+        """Clones the template.
 
         Raises:
-            Refused: It cannot be reached.
+            Refused: The template cannot be reached.
         """
         self.source = source
         self.folder = scratch / "template"
@@ -40,7 +40,7 @@ class Template:
             raise Refused(f"{refused}: {LOST}") from refused
 
     def releases_after(self, release: str) -> list[str]:
-        """The newer releases, the oldest first; pre-releases are none."""
+        """The newer releases, the oldest first, without pre-releases."""
         mine = version_of(release)
         tags = git(self.folder, "tag", "--list").split()
         found = [(version, tag) for tag in tags if (version := version_of(tag))]
@@ -51,7 +51,7 @@ class Template:
         ]
 
     def changes_of(self, release: str) -> str:
-        """What CHANGELOG says first about a release, in one line; nothing without one."""
+        """The first paragraph about a release in CHANGELOG.md, in one line; "" without one."""
         newest = (["", *self.releases_after("0")])[-1]
         try:
             changelog = git(self.folder, "show", f"{newest or 'HEAD'}:CHANGELOG.md")
@@ -73,21 +73,22 @@ class Template:
         scratch: Path,
         beside_its_main: bool = True,
     ) -> Path:
-        """A fresh render of what a project is from; returns its folder.
+        """Renders a project's release again; returns the folder.
 
         Args:
-            beside_its_main: The file with the app counts as there; else it is rendered.
+            beside_its_main: Whether the file with the app counts as existing; otherwise it
+                is rendered.
 
         Raises:
-            Refused: The release is not there any more, or refuses the answers.
+            Refused: The release no longer exists, or it refuses the answers.
         """
         folder = scratch / project.top.name / project.folder.relative_to(project.top)
         folder.mkdir(parents=True)
         if beside_its_main:
             _put_main(project, scratch / project.top.name)
         data = scratch / "answers.yml"
-        told = {key: value for key, value in answers.items() if not key.startswith("_")}
-        data.write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")
+        asked = {key: answers[key] for key in answers if not key.startswith("_")}
+        data.write_text(yaml.safe_dump(asked, allow_unicode=True), encoding="utf-8")
         copier(
             *("copy", "--skip-tasks", f"--vcs-ref={project.release}"),
             *(f"--data-file={data}", self.folder, folder),
@@ -98,23 +99,23 @@ class Template:
 
 
 def template_of(project: Project) -> str:
-    """Where the project's template is; a relative path is stored as it was typed once.
+    """The location of the project's template; the answers may have a relative path.
 
     Raises:
-        Refused: It was an archive, or a path leads to no repository from here.
+        Refused: The template was an archive, or its path is not a repository from here.
     """
     source = str(project.answers.get("_src_path"))
     for name in ("_src_path", "_commit"):
-        told = project.answers.get(name, "")
-        if not isinstance(told, str) or (name == "_src_path" and not told):
+        value = project.answers.get(name, "")
+        if not isinstance(value, str) or (name == "_src_path" and not value):
             raise Refused(
-                f"{project.path} has {told!r} as {name}, which is no text: bring the line "
-                f"back (git log -p -- {shlex.quote(project.path)} has it), commit, then "
+                f"{project.path} has {value!r} as {name}, which is not a text: restore the "
+                f"line (git log -p -- {shlex.quote(project.path)} shows it), commit, then "
                 "run this again"
             )
     if "_commit" not in project.answers:
         raise Refused(
-            f"{project.path} names no release, since its template was no git repository "
+            f"{project.path} names no release, because its template was not a git repository "
             f"({source}): write the repository as _src_path and the release, such as "
             "v1.2.3, as _commit, commit, then run this again"
         )
@@ -125,14 +126,14 @@ def template_of(project: Project) -> str:
         if place.is_file() or (place / ".git").exists() or place.suffix == ".git":
             return str(place.resolve())
     raise Refused(
-        f"{project.path} names the template by a path that leads to no git repository from "
-        f"here ({source}): write its URL or its absolute path as _src_path, commit, then "
-        "run this again"
+        f"{project.path} names the template by a path that is not a git repository from here "
+        f"({source}): write its URL or its absolute path as _src_path, commit, then run this "
+        "again"
     )
 
 
 def _put_main(project: Project, top: Path) -> None:
-    """Puts an empty file where the answers say that the app is, which the template checks."""
+    """Makes an empty file with the app, because the template checks that it exists."""
     main = project.main
     asked = project.answers.get("main", "main.py") != "main.py"
     if asked and project.top in main.parents and main.is_file():
@@ -149,7 +150,7 @@ def _url(source: str) -> str:
 
 
 def version_of(release: str) -> Version | None:
-    """The version that a tag, or git's description of a commit after one, stands for."""
+    """The version of a tag, or of git's description of a commit after a tag."""
     text = re.sub(r"-(\d+)-g([0-9a-f]+)$", r".post\1+\2", release)
     try:
         return Version(text)
@@ -158,16 +159,16 @@ def version_of(release: str) -> Version | None:
 
 
 def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
-    """Runs a command of Copier, which asks nothing; returns what it prints.
+    """Runs a Copier command without prompts; returns its output.
 
-    The template is the one that this program is from, so that it may run its own commands.
-    Nothing of a person's git set-up reaches the repositories that Copier makes for itself.
+    The template's tasks may run, because this program comes from the same template. The
+    user's git settings do not affect the repositories that Copier makes for itself.
 
     Args:
-        scratch: Where its own temporary folders are, which it leaves when it is killed.
+        scratch: The folder for Copier's temporary folders, which remain if it is killed.
 
     Raises:
-        Refused: It ended with an error; the last line of its traceback, or git's, says which.
+        Refused: Copier failed; the reason is git's line or the last line of the traceback.
     """
     command, *others = map(str, arguments)
     variables = {
@@ -186,7 +187,7 @@ def copier(*arguments: str | Path, cwd: Path, scratch: Path) -> str:
         errors="replace",
     )
     if result.returncode != 0:
-        # Of a program of the template's that failed Copier says so in a line of its own.
+        # After a failed program of the template, Copier adds its own line, which is removed.
         printed = re.sub(r"\nTask \[.*", "", result.stderr)
         reason = reason_in(printed) or f"copier ended with {result.returncode}"
         for before in ("ValueError: ", "Validation error for question "):

@@ -1,4 +1,4 @@
-"""`chancy-workers update`: every service of a backend on the current pattern."""
+"""`chancy-workers update`: brings every service of a backend to the current pattern."""
 
 import argparse
 import sys
@@ -17,11 +17,11 @@ from .upgrade import Upgrade
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one service.
+    """The result of updating one service.
 
     Args:
         result: `updated`, `current`, `conflict` or `refused`.
-        about: The files with a conflict, or the reason.
+        about: The files with a conflict, or the reason for the refusal.
     """
 
     folder: str
@@ -37,10 +37,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "update",
         help="bring services to the newest release of the template",
         description=(
-            "Updates one service after the other to the newest release, answers that were "
-            "edited by hand included, and goes on when one cannot be updated. Then raises "
-            "the library chancy-runtime in pyproject.toml and uv.lock. Exit status: 0 all "
-            "are current, 1 one has conflicts or was refused, 2 bad usage."
+            "Updates one service after the other to the newest release and applies answers "
+            "that were edited by hand. It continues if a service cannot be updated. Then it "
+            "upgrades the library chancy-runtime in pyproject.toml and uv.lock. Exit status: "
+            "0 all are current, 1 one has conflicts or was refused, 2 bad usage."
         ),
     )
     parser.add_argument(
@@ -48,13 +48,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="FOLDER",
         nargs="*",
         type=Path,
-        help="such as app/billing; every service of the repository without one",
+        help="such as app/billing; by default every service of the repository",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns the exit status."""
     console = Console(highlight=False)
     try:
         projects = choose(arguments.folders)
@@ -67,10 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
     for number, project in enumerate(projects, 1):
         where = f"{number} of {len(projects)}"
         with console.status(f"Updating {project.name} ({where})"):
-            outcome, said = update(project)
+            outcome, messages = update(project)
         outcomes.append(outcome)
         print(f"{outcome.folder}: {outcome.result}")
-        print(said, end="", flush=True)
+        print(messages, end="", flush=True)
     for top, upgrade in upgrades.items():
         its = [
             updated
@@ -79,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             and (updated := _again(project)) is not None
             and updated.top == top
         ]
-        with console.status("Raising the library"):
+        with console.status("Upgrading the library"):
             lines = upgrade.raise_for(its)
         print(*lines, sep="\n", end="\n" if lines else "")
     _show(outcomes)
@@ -88,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _again(project: Project | Unreadable) -> Project | None:
-    """A project as it is after its update; None for one that cannot be read."""
+    """A project after its update; None if it cannot be read."""
     try:
         return read(project.file) if isinstance(project, Project) else None
     except Refused:
@@ -96,7 +95,7 @@ def _again(project: Project | Unreadable) -> Project | None:
 
 
 def update(project: Project | Unreadable) -> tuple[Outcome, str]:
-    """Updates one service; returns what became of it, and what the template said."""
+    """Updates one service; returns the outcome and the messages for the user."""
     if isinstance(project, Unreadable):
         about = [f"{project.reason}: {project.mend}"]
         return Outcome(project.name, "", "", "refused", about), ""
@@ -113,7 +112,7 @@ def update(project: Project | Unreadable) -> tuple[Outcome, str]:
     outcome = Outcome(
         project.name, project.release, renewal.release, result, renewal.conflicts
     )
-    return outcome, renewal.said
+    return outcome, renewal.messages
 
 
 def _show(outcomes: Sequence[Outcome]) -> None:
@@ -128,4 +127,4 @@ def _show(outcomes: Sequence[Outcome]) -> None:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
     if any(each.result in ("updated", "conflict") for each in outcomes):
-        print("Look at the change with git diff, run the tests, then commit.")
+        print("Check the changes with git diff, run the tests, then commit.")

@@ -1,4 +1,4 @@
-"""Raises the library with the pattern: in pyproject.toml and uv.lock, or by a line to type."""
+"""Upgrades the library with the pattern in pyproject.toml and uv.lock, or prints a command."""
 
 import os
 import re
@@ -26,7 +26,7 @@ from .library import (
 )
 from .repository import Refused, environment, git, names, reason_in
 
-# The reference of a source in [tool.uv.sources], and the one of a direct dependency.
+# The git reference in [tool.uv.sources], and the git reference of a direct dependency.
 SOURCE = re.compile(
     r"""(?P<before>^\s*["']?chancy[-_.]runtime["']?\s*=\s*\{[^}]*?"""
     r"""|^\[tool\.uv\.sources\.["']?chancy[-_.]runtime["']?\][^\[]*?)"""
@@ -47,7 +47,7 @@ class Upgrade:
 
     Args:
         top: The repository's top folder.
-        dirty: The files with changes from before the update, which are left alone.
+        dirty: Files with uncommitted changes before the update, which are not changed.
     """
 
     top: Path
@@ -56,21 +56,21 @@ class Upgrade:
 
     @classmethod
     def of(cls, top: Path) -> "Upgrade":
-        """Looks at what is not committed before anything is updated."""
+        """Records the uncommitted files before anything is updated."""
         status = git(
             top, "status", "--porcelain", "-z", "--", ":/*pyproject.toml", ":/*uv.lock"
         )
         return cls(top, {top / entry[3:] for entry in names(status)})
 
     def raise_for(self, projects: Sequence[Project]) -> list[str]:
-        """Raises the library for services that were updated; returns what to say."""
-        said: dict[str, None] = {}
+        """Upgrades the library for updated services; returns the lines for the user."""
+        lines: dict[str, None] = {}
         for project in projects:
             try:
-                said.update(dict.fromkeys(self._lines_for(project)))
+                lines.update(dict.fromkeys(self._lines_for(project)))
             except Refused as refused:
-                said[f"the library was not raised: {refused}"] = None
-        return [*said]
+                lines[f"the library was not upgraded: {refused}"] = None
+        return [*lines]
 
     def _lines_for(self, project: Project) -> Iterator[str]:
         needed = needed_version(project.service / "workers")
@@ -94,14 +94,14 @@ class Upgrade:
             old = any(is_older(version, needed) for version in locks)
             yield from self._raise(homes[0], pin, old)
         elif not found or any(is_older(version, needed) for _, version in found):
-            verb = "raise" if homes or has_dependency(project) else "add"
+            verb = "upgrade" if homes or has_dependency(project) else "add"
             yield f"{verb} the library: {add_command(project, pin)}"
 
     def _raise(self, pyproject: Path, pin: Pin, old: bool) -> Iterator[str]:
-        """Raises the library in one project, once.
+        """Upgrades the library in one project, once.
 
         Args:
-            old: Whether the version that is locked is older than what a service needs.
+            old: Whether the locked version is older than a service needs.
         """
         before = pyproject.read_bytes()
         after = _with_ref(before.decode(), pin).encode()
@@ -119,16 +119,16 @@ class Upgrade:
         shown = " and ".join(map(self._shown, files))
         update = f"uv lock --upgrade-package {NAME}"
         command = pin.uv if pin.url else update
-        line = f"raise the library yourself: {self._there(pyproject.parent)}{command}"
+        line = f"upgrade the library yourself: {self._there(pyproject.parent)}{command}"
         if self.dirty & {*files}:
-            yield f"{shown} had changes that are not committed, and stay as they are: {line}"
+            yield f"{shown} had uncommitted changes and were not changed: {line}"
             return
         contents = [file.read_bytes() for file in files]
         pyproject.write_bytes(after)
         if locks and (reason := _lock(locks[0].parent)):
             for file, content in zip(files, contents, strict=True):
                 file.write_bytes(content)
-            yield f"{shown} stay as they were, since uv lock failed ({reason}): {line}"
+            yield f"{shown} were not changed, because uv lock failed ({reason}): {line}"
         else:
             yield f"{shown} now name {NAME} {pin.ref or pin.range}"
 
@@ -136,18 +136,18 @@ class Upgrade:
         return os.path.relpath(path, self.top)
 
     def _there(self, folder: Path) -> str:
-        """The command that goes to a folder from the repository's top."""
+        """The cd command from the repository's top to a folder, "" for the top itself."""
         return (
             f"cd {shlex.quote(self._shown(folder))} && " if folder != self.top else ""
         )
 
     def _differs(self, file: Path) -> bool:
-        """Whether the update has changed a file, as it does in a rendered backend."""
+        """Whether the update changed a file, which happens in a rendered backend."""
         return bool(git(self.top, "status", "--porcelain", "--", f":(literal){file}"))
 
 
 def _with_ref(text: str, pin: Pin) -> str:
-    """A pyproject.toml with the reference of a pin, where it has an older one."""
+    """The text of a pyproject.toml with older references replaced by the pin's reference."""
     if not pin.url:
         return text
 
@@ -165,7 +165,7 @@ def _with_ref(text: str, pin: Pin) -> str:
 
 
 def _lock(folder: Path) -> str:
-    """Locks the newest version that fits; returns why it failed."""
+    """Locks the newest matching version; returns why it failed, "" on success."""
     if shutil.which("uv") is None:
         return "uv is not installed"
     command = ["uv", "lock", "--upgrade-package", NAME]
@@ -181,7 +181,7 @@ def _lock(folder: Path) -> str:
             timeout=TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        return f"no end within {TIMEOUT} s"
+        return f"it did not end within {TIMEOUT} s"
     if result.returncode == 0:
         return ""
     return reason_in(result.stderr) or f"exit {result.returncode}"
@@ -195,7 +195,7 @@ def _is_poetry(folder: Path) -> bool:
 
 
 def add_command(project: Project, pin: Pin) -> str:
-    """What to type or write for the tool whose files are near a service; uv's where there are none."""
+    """The command or line for the tool whose files are near a service, by default for uv."""
     for folder in folders_of(project):
         if (folder / "pyproject.toml").is_file():
             if _is_poetry(folder):

@@ -1,4 +1,4 @@
-"""`chancy-workers wire`: what Copier's task does, for one file and by hand."""
+"""`chancy-workers wire`: runs Copier's wiring task by hand, for one file."""
 
 import argparse
 import fnmatch
@@ -12,8 +12,8 @@ import yaml
 from .source import task
 
 MODES = ("diff", "check", "remove")
-TOLD = ("service", "package", "app")
-# How far below the backend's root a service's folder can be.
+OPTIONS = ("service", "package", "app")
+# How many levels below the backend's root a service's folder can be.
 DEPTH = 5
 
 
@@ -23,27 +23,28 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "wire",
         help="wire the workers into the file with the FastAPI app",
         description=(
-            "Wires the workers of a service into the file with its FastAPI app, as "
-            "`copier copy` does. Exit status: 0 wired (or removed), 1 --check found it not "
-            "wired, 2 bad usage, 3 wired already, 4 left alone, 5 nothing to do."
+            "Wires the workers of a service into the file with its FastAPI app, like "
+            "`copier copy`. Exit status: 0 wired (or removed), 1 not wired (--check), 2 bad "
+            "usage, 3 already wired, 4 left as it is, 5 nothing to do."
         ),
     )
     parser.add_argument("file", metavar="FILE", help="such as app/billing/main.py")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--diff", action="store_true", help="show the change only")
     what.add_argument(
-        "--check", action="store_true", help="only tell whether it is wired"
+        "--check", action="store_true", help="only check whether it is wired"
     )
-    what.add_argument("--remove", action="store_true", help="take the wiring out again")
+    what.add_argument("--remove", action="store_true", help="remove the wiring")
     parser.add_argument(
-        "--service", metavar="NAME", help="whose workers, when several are meant"
+        "--service",
+        metavar="NAME",
+        help="the service, if several have their app in FILE",
     )
-    parser.add_argument("--app", metavar="NAME", help="the app, where FILE has several")
+    parser.add_argument("--app", metavar="NAME", help="the app, if FILE has several")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns the exit status of the program."""
     file = Path(arguments.file)
     services = [
         service
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     status = task("wire_lifespan").main(
         [
             *(f"--{mode}" for mode in modes),
-            *(f"--{key}={named[key]}" for key in TOLD if named.get(key)),
+            *(f"--{key}={named[key]}" for key in OPTIONS if named.get(key)),
             "--",
             str(file),
         ]
@@ -78,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
 def services_of(file: Path) -> list[dict[str, str]]:
     """Returns the answers of the services that have their app in a file.
 
-    Those that name it; where none does, those of the service whose folder it is in.
+    These services name the file in their answers. If none does, it is the service in whose
+    folder the file is.
     """
     file = file.absolute()
     backend = next(
@@ -99,7 +101,7 @@ def services_of(file: Path) -> list[dict[str, str]]:
 
 
 def _answers_below(backend: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Yields the folder of each service and the answers that it was rendered from."""
+    """Yields the folder of each service and the answers from which it was rendered."""
     for top, folders, files in os.walk(backend):
         is_deep = len(Path(top).relative_to(backend).parts) >= DEPTH
         folders[:] = [
@@ -110,10 +112,10 @@ def _answers_below(backend: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         for name in fnmatch.filter(files, ".copier-answers*.yml"):
             try:
                 answers = yaml.safe_load(Path(top, name).read_text())
-            except yaml.YAMLError:  # As an update leaves it, with a conflict.
+            except yaml.YAMLError:  # For example with a conflict from an update.
                 continue
             if not isinstance(answers, dict) or "database_secret" not in answers:
-                continue  # Those to another template.
+                continue  # The answers to another template.
             if answers["scope"] == "backend":
                 package = f"app.{answers['service']}"
                 yield (

@@ -1,6 +1,6 @@
-"""Chancy for services that have to keep running: what rendered workers import.
+"""Chancy for services that have to keep running; rendered workers import from here.
 
-The names below are public; `chancy_runtime.web`, `.dashboard`, `.testing`, `.cli` and `.alembic` are too.
+The names below are public, and so are the modules `web`, `dashboard`, `testing`, `cli` and `alembic`.
 Every other module is internal and may change in any release.
 """
 
@@ -77,8 +77,8 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # To a type checker, a name that is not there is an error.
-    # By name of a plugin: its module, what that imports, and the extra that brings it.
+if not TYPE_CHECKING:  # Hidden, so that type checkers report names that do not exist.
+    # For each plugin: its module, the package that it imports, and the extra that has it.
     _EXTRAS = {
         "OpenTelemetryPlugin": ("opentelemetry", "opentelemetry-api", "opentelemetry"),
         "PrometheusPlugin": ("prometheus", "prometheus-client", "prometheus"),
@@ -95,7 +95,7 @@ if not TYPE_CHECKING:  # To a type checker, a name that is not there is an error
             except ImportError as error:
                 raise ImportError(
                     f"{name} needs {package} ({error}): install "
-                    f"chancy-runtime[{extra}], or take the plugin out"
+                    f"chancy-runtime[{extra}], or remove the plugin"
                 ) from error
             return getattr(found, name)
         if name.startswith("__") or find_spec(f"{__name__}.{name}"):

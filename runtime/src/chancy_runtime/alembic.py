@@ -16,7 +16,7 @@ from chancy_runtime.postgres.migrations import CORE_TABLES, VERSION_TABLE
 
 __all__ = ["include_object"]
 
-# Those of the plugins that Chancy 0.26 brings, whichever a service uses.
+# The tables of all plugins of Chancy 0.26, whether a service uses them or not.
 PLUGIN_TABLES = (
     *("cron", "metric_definitions", "metrics", "triggers"),
     *("workflow_steps", "workflows"),
@@ -24,14 +24,14 @@ PLUGIN_TABLES = (
 
 
 def include_object(*prefixes: str) -> Callable[[Any, str | None, str, bool, Any], bool]:
-    """Returns what Alembic asks about each object: whether it compares it with the models.
+    """Returns the function that tells Alembic which objects to compare with the models.
 
     It leaves out Chancy's tables with their columns, indexes and constraints, and nothing
     else: a table of the service's own that starts with the same prefix is compared.
 
     Args:
-        prefixes: What the names of Chancy's tables start with, one for each service that
-            uses the database.
+        prefixes: The prefixes of Chancy's tables, one for each service that uses the
+            database.
 
     Raises:
         TypeError: There is no prefix, or Alembic called this function itself.

@@ -31,7 +31,9 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from chancy_runtime.errors import (
     WorkersError,
+    is_chancys_worker_command,
     refuse_arguments,
+    refuse_chancys_worker,
     show_start_errors_as_one_line,
 )
 from chancy_runtime.execution.observers import observed_push
@@ -85,7 +87,7 @@ _REPLACED = {
 
 @runtime_checkable
 class _TagsEvents(Protocol):
-    """A plugin that can tag what is reported, as SentryPlugin does."""
+    """A plugin that can tag reports, such as SentryPlugin."""
 
     def scope(self, **tags: str) -> AbstractContextManager[object]: ...
 
@@ -106,28 +108,28 @@ class RunningWorker(Protocol):
 
 
 class Chancy(chancy.Chancy):
-    """The service's one Chancy, on connections that notice when their server is gone.
+    """The service's one Chancy; its connections notice when their server is gone.
 
-    Takes what chancy.Chancy takes. Entering it opens the pool and waits until it has its
-    smallest size (Chancy 0.26 neither waits nor fails); leaving it closes everything. In
-    between its Workers stop at SIGTERM (uvicorn would first wait for open requests), a
-    job that blocks the event loop is reported, and one monitor collects what fails.
+    Takes the arguments of chancy.Chancy. Entering it opens the pool and waits until the pool
+    has its smallest size (Chancy 0.26 neither waits nor fails); leaving it closes everything.
+    While it is open, its Workers stop at SIGTERM (uvicorn would first wait for open
+    requests), a job that blocks the event loop is reported, and one monitor collects failures.
     In the mode `push` it only pushes, on a pool of 1 to 4 connections: nothing is declared
     or scheduled, and its Workers do not start. In the mode `off` it connects to no database,
-    and what would need one raises a WorkersError.
+    and calls that need one raise a WorkersError.
 
     Args:
         dsn: The URL of the database, or Django's dictionary of settings.
         settings: The timing and the size of the workers.
-        package: The package that `python -m` runs the commands of (`__package__` in
-            chancy_initialization.py). Messages name it, and the log is its logger
-            unless `log` is given.
+        package: The package whose commands `python -m` runs (`__package__` in
+            chancy_initialization.py). Messages name it, and its logger is used unless
+            `log` is given.
         mode: "run" or "push": what this process does unless WORKERS_MODE says otherwise.
-        options: chancy.Chancy's own, except poll_reconnect_timeout: the pool tries
-            again every few seconds for as long as it takes.
+        options: The other arguments of chancy.Chancy, except poll_reconnect_timeout: the
+            pool tries again every few seconds for as long as it takes.
 
     Attributes:
-        monitor: What works and what does not.
+        monitor: Knows which tasks work and which fail.
         registered: The functions and executors that rows may name.
         mode: What this process does: runs its Workers, only pushes, or neither.
         deployment: Which deployment this process belongs to.
@@ -167,7 +169,7 @@ class Chancy(chancy.Chancy):
         self.settings.check(where=self.package)
         if mode not in (Mode.RUN, Mode.PUSH):
             raise WorkersError(
-                f"mode is {mode!r}, and takes run or push: correct it in {self.package}"
+                f"mode is {mode!r}, but must be run or push: correct it in {self.package}"
             )
         self.mode = workers_mode(mode)
         if self.mode is Mode.PUSH:
@@ -199,6 +201,12 @@ class Chancy(chancy.Chancy):
         self._asking: asyncio.Task[bool] | None = None
         self._stops: list[asyncio.Task[bool]] = []
         self._is_open_without_pool = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Chancy's __init__ sets them first, to its defaults.
+        if name in _REPLACED and hasattr(self, name):
+            refuse_arguments("Chancy", [name], _REPLACED)
+        super().__setattr__(name, value)
 
     # --- the pool --------------------------------------------------------------------
 
@@ -263,10 +271,12 @@ class Chancy(chancy.Chancy):
             self._is_open_without_pool = True
             return self
         refuse_other_systems()
+        if is_chancys_worker_command():
+            refuse_chancys_worker("Chancy", self.package)
         quiet = _Quiet(self.pool.name, self.monitor)
         pool_log = logging.getLogger("psycopg.pool")
         pool_log.addFilter(quiet)
-        # Not at the close: an attempt of the pool may end, and be logged, after it.
+        # Not at the close: an attempt of the pool may fail, and be logged, even later.
         finalize(self, pool_log.removeFilter, quiet)
         try:
             await self._open()
@@ -291,8 +301,9 @@ class Chancy(chancy.Chancy):
                     f"the database {self.monitor.database} did not give the "
                     f"{self.min_connection_pool_size} connections of "
                     f"CHANCY_MIN_POOL_SIZE in the {START_SECONDS:.0f} s of a start "
-                    f"({self.monitor.connect_error or 'no answer'}): raise its limit or "
-                    "the pooler's pool size, or lower CHANCY_MIN_POOL_SIZE"
+                    f"({self.monitor.connect_error or 'no answer'}): raise the database's "
+                    "connection limit or the pooler's pool size, or lower "
+                    "CHANCY_MIN_POOL_SIZE"
                 ) from None
 
     async def _until_full(self) -> None:
@@ -326,13 +337,13 @@ class Chancy(chancy.Chancy):
 
     @asynccontextmanager
     async def step_of_start(self) -> AsyncIterator[None]:
-        """Bounds a step of the start, and makes its database error one line.
+        """Limits the time of a step of the start, and makes its database error one line.
 
         Raises:
             WorkersError: The database refused, or gave no answer in the time that the
                 start has left.
         """
-        if self.workers:  # A call of a running service is a step of no start.
+        if self.workers:  # The service has started already: there is a new limit.
             self.budget.renew()
         with self.budget.step() as seconds:
             limit = asyncio.timeout(seconds)
@@ -358,13 +369,13 @@ class Chancy(chancy.Chancy):
         """Makes sure that the database answers and takes writes; writes nothing.
 
         Raises:
-            psycopg.Error: It does not.
+            psycopg.Error: The database does not answer, or is read-only.
         """
         await self.pool.drain()
         await self.check_writable()
 
     def harmless_write(self) -> sql.Composed:
-        """Returns a statement that changes no row and needs what this process needs."""
+        """Returns a statement that changes no row and needs the rights of this process."""
         to_check = harmless_push if self.mode is Mode.PUSH else harmless_write
         return to_check(self.prefix)
 
@@ -372,7 +383,7 @@ class Chancy(chancy.Chancy):
         """Sends the database a write that changes no row.
 
         Raises:
-            psycopg.Error: It does not answer, or is read-only.
+            psycopg.Error: The database does not answer, or is read-only.
         """
         async with self.pool.connection(timeout=_WRITABLE_TIMEOUT) as connection:
             await connection.execute(self.harmless_write())
@@ -381,13 +392,13 @@ class Chancy(chancy.Chancy):
         """Whether the database takes writes; simultaneous calls share one query.
 
         Args:
-            timeout: Seconds after which it counts as not writable.
+            timeout: Seconds after which the database counts as not writable.
         """
         if self.monitor.database_is_lost:
             return False
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
-        # Not cancelled when it is late: that would take psycopg even longer.
+        # A late query is not cancelled: psycopg would take even longer for that.
         done, _ = await asyncio.wait([self._asking], timeout=timeout)
         return bool(done) and self._asking.result()
 
@@ -401,7 +412,7 @@ class Chancy(chancy.Chancy):
     async def is_up_to_date(self) -> bool:
         """Returns whether no migration of the tables is due.
 
-        Chancy 0.26 creates a table to find out, which not every role may do.
+        Chancy 0.26 creates a table to find out; not every role may do that.
         """
         await self.pool.open()
         async with self.pool.connection() as connection:
@@ -436,7 +447,7 @@ class Chancy(chancy.Chancy):
     async def push_ex(
         self, cursor: "transactions.Transaction", job: pushes.AnyJob
     ) -> Reference:
-        """Pushes a job in a transaction of the service's own, as push_many_ex() does."""
+        """Pushes a job in a transaction of the service; see push_many_ex()."""
         return (await self.push_many_ex(cursor, [job]))[0]
 
     def push_many(
@@ -459,17 +470,17 @@ class Chancy(chancy.Chancy):
     async def push_many_ex(
         self, cursor: "transactions.Transaction", jobs: Sequence[pushes.AnyJob]
     ) -> list[Reference]:
-        """Pushes jobs in a transaction of the service's own, a batch in one statement.
+        """Pushes jobs in a transaction of the service, each batch in one statement.
 
         If the transaction is rolled back, nothing was pushed. Chancy 0.26 sends a statement
-        for each job, and takes nothing but a cursor whose rows are dictionaries.
+        for each job, and accepts only a cursor whose rows are dictionaries.
 
         Args:
-            cursor: One of psycopg's, a connection of psycopg or asyncpg, or an AsyncSession
-                or AsyncConnection of SQLAlchemy.
+            cursor: A cursor of psycopg, a connection of psycopg or asyncpg, or an
+                AsyncSession or AsyncConnection of SQLAlchemy.
 
         Raises:
-            TypeError: It is none of these.
+            TypeError: `cursor` is none of these.
         """
         if not self._sends:
             return recording.record(jobs, cursor)
@@ -493,11 +504,11 @@ class Chancy(chancy.Chancy):
         """Does what push_many_ex() does, without asyncio.
 
         Args:
-            cursor: One of psycopg's, a connection of psycopg, or a Session or Connection of
+            cursor: A cursor or connection of psycopg, or a Session or Connection of
                 SQLAlchemy.
 
         Raises:
-            TypeError: It is none of these.
+            TypeError: `cursor` is none of these.
         """
         if not self._sends:
             return recording.record(jobs, cursor)
@@ -515,13 +526,13 @@ class Chancy(chancy.Chancy):
             return references
 
     def observed(self, jobs: list[Job]) -> AbstractContextManager[list[Job]]:
-        """Returns the context manager to push jobs in, which yields those to push."""
+        """Returns the context manager for a push; it yields the jobs to push."""
         return observed_push(self.plugins.values(), jobs)
 
     async def cancel_job_ex(self, cursor: AsyncCursor[DictRow], ref: Reference) -> int:
-        """Cancels a job that waits or runs; one that has ended stays as it ended.
+        """Cancels a job that waits or runs; a job that has ended keeps its state.
 
-        Chancy 0.26 makes a failure of a job that has just succeeded.
+        Chancy 0.26 marks a job that has just succeeded as failed.
 
         Returns:
             How many jobs it has cancelled: 0 or 1.
@@ -529,7 +540,7 @@ class Chancy(chancy.Chancy):
         await cursor.execute(statement(_CANCEL, self.prefix), [ref.identifier])
         return cursor.rowcount
 
-    # --- what is reported ------------------------------------------------------------
+    # --- reports ---------------------------------------------------------------------
 
     def _scope(self, **tags: str) -> AbstractContextManager[object]:
         for plugin in self.plugins.values():

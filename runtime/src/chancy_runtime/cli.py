@@ -34,14 +34,14 @@ def main(
 ) -> NoReturn:
     """Runs the command that was typed and exits with its status.
 
-    `migrate` creates or upgrades Chancy's tables; `status` shows the database and what is
-    due. `jobs`, `queues`, `workers` and `cron` show what there is; `retry`, `cancel`,
-    `purge`, `pause` and `resume` change it. Each takes `--json` for programs.
+    `migrate` creates or upgrades Chancy's tables; `status` shows the database and the
+    migrations that are due. `jobs`, `queues`, `workers` and `cron` list their rows; `retry`,
+    `cancel`, `purge`, `pause` and `resume` change them. Each takes `--json` for programs.
 
     The exit status of `migrate` and `status` is 0 when the tables are as they should be,
-    and 1 when a migration is due or a table is open to Supabase's public API. That of the
-    others is 1 when a job that was named by its id was left alone. It is 1 for each
-    command that failed, 2 for bad usage and 130 after Ctrl-C.
+    and 1 when a migration is due or a table is open to Supabase's public API. The other
+    commands exit with 1 when they left a job alone that was named by its id. The status is
+    1 for each command that failed, 2 for bad usage and 130 after Ctrl-C.
 
     `run` runs the workers in this process, whatever WORKERS_MODE says. Its exit status is
     0 after a stop by SIGTERM or SIGINT.
@@ -52,19 +52,19 @@ def main(
         initialize_workers: Runs the workers while it is entered; `run` needs it.
         get_chancy: Returns the running Chancy; `run` needs it.
         app_module: The module with the API's app. `run` imports it first, so that logs and
-            Sentry are set up as there.
-        dashboard: What dashboard_router() returns, for `run` to serve beside the workers.
+            Sentry are set up the same way.
+        dashboard: The result of dashboard_router(), which `run` serves beside the workers.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {package}",
         description="The workers and their tables in the database that "
-        "WORKERS_DATABASE_URL names, or in the one of the service's secret.",
+        "WORKERS_DATABASE_URL names, or else in the database of the service's secret.",
     )
     parsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for module in _MODULES:
         module.add_commands(parsers)
     arguments = parser.parse_args()
-    # WORKERS_MODE is for the API.
+    # WORKERS_MODE applies to the API only.
     become(Process(kind="own"))
     program = Program(
         create_chancy=create_chancy,
@@ -80,7 +80,7 @@ def main(
 
 def _run(program: Program, arguments: argparse.Namespace) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
-        # Rows may have characters that the terminal's encoding does not have.
+        # Rows may have characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = arguments.run(program, arguments)

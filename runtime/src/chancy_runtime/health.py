@@ -1,4 +1,4 @@
-"""What of the running workers does not work."""
+"""Finds out which parts of the running workers do not work."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,10 @@ _PROBE_TIMEOUT = 5
 
 
 async def find_problems(get_chancy: Callable[[], Chancy]) -> list[str]:
-    """Names what does not work, in words that an outsider may read.
+    """Returns what does not work, in words that an outsider may read.
 
-    A process that only pushes has one thing that has to work: the database takes pushes.
-    In one whose workers are off nothing does.
+    In a process that only pushes, only the database has to work: it must take pushes.
+    Where the workers are off, that is the problem that is returned.
 
     Args:
         get_chancy: Returns the running Chancy, or raises a RuntimeError.

@@ -1,4 +1,4 @@
-"""Keeps what a job binds or forks to itself: Sentry's scope, variables, child processes."""
+"""Keeps a job's Sentry scope, context variables and child processes apart from other jobs."""
 
 import contextvars
 import ctypes
@@ -41,11 +41,11 @@ def isolated(scope: Any = None) -> Iterator[None]:
     """Runs its block in a Sentry isolation scope of its own, where Sentry is in use.
 
     Contexts are copied for each asyncio task, but the copies share one scope: without
-    this, the user and the tags that one job sets are reported with another's failure.
+    this, the user and the tags that one job sets are reported with another job's failure.
     https://docs.sentry.io/platforms/python/enriching-events/scopes/
 
     Args:
-        scope: One of current_scope() to go on with; without it, a new one.
+        scope: A result of current_scope() to continue with; by default a new scope.
     """
     sdk = _sentry()
     if sdk is None:
@@ -53,31 +53,33 @@ def isolated(scope: Any = None) -> Iterator[None]:
         return
     if scope is not None:
         with sdk.scope.use_isolation_scope(scope):
+            # Its thread can have this one from another job.
+            sdk.get_current_scope().clear()
             yield
         return
     with sdk.isolation_scope() as scope:
-        # It starts as a copy: what the service set for all of its events stays.
+        # It starts as a copy: tags that the service has set for all events stay.
         scope.clear_breadcrumbs()
         scope.set_new_propagation_context()
         yield
 
 
-def run_isolated(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def run_isolated(
+    scope: object, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> R:
     """Calls a function in a copy of the current context and a scope of its own.
 
-    A thread or process that runs one job after another keeps its context variables.
+    A thread or process that runs one job after another would keep its context variables.
+
+    Args:
+        scope: As for isolated().
     """
 
     def call() -> R:
-        with isolated(), in_job():
+        with isolated(scope), in_job():
             return function(*args, **kwargs)
 
     return contextvars.copy_context().run(call)
-
-
-def is_in_job() -> bool:
-    """Whether the current code runs as a part of a job, in the job's own scope."""
-    return _is_in_job.get()
 
 
 @contextmanager
@@ -93,20 +95,20 @@ def in_job() -> Iterator[None]:
 
 @functools.cache
 def _end_forks_of_jobs() -> None:
-    """From now on, a process that a job forks takes signals as a new process does.
+    """From now on, a process that a job forks has the default signal handlers.
 
-    Otherwise it has the server's handlers: it would not end at SIGTERM, which
-    multiprocessing.Pool sends and waits for, and it would outlive the service with the
-    service's open port.
+    With the server's handlers it would not end at SIGTERM, which multiprocessing.Pool
+    sends before it waits. It would also outlive the service and keep the port open.
     """
     # Loaded before a fork: the loader's lock may be held at that moment.
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     thread = threading.local()
 
     def before() -> None:
-        # Until the child has its own handlers, a signal to it would be lost: Python
-        # forgets in a new child what its parent's handlers were told.
+        # A signal that arrives before the child has its own handlers would be lost:
+        # Python clears the signals that are pending when a child starts.
         if _is_in_job.get():
+            thread.parent = os.getpid()
             thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
 
     def in_child() -> None:
@@ -116,6 +118,8 @@ def _end_forks_of_jobs() -> None:
             signal.signal(number, signal.SIG_DFL)
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != thread.parent:  # It has ended before.
+                os._exit(1)
         restore()
 
     def restore() -> None:

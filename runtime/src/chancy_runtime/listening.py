@@ -1,4 +1,4 @@
-"""The connection of a Worker that receives notifications of pushed jobs and other events."""
+"""A Worker's connection for notifications of pushed jobs and other events."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ async def listen(app: Chancy) -> AsyncConnection[TupleRow]:
     """Returns a new connection that receives the events of the service.
 
     Raises:
-        psycopg.Error: The database gives none.
+        psycopg.Error: The database refuses the connection.
     """
     connection = await DroppableConnection.connect(app.dsn, autocommit=True)
     try:
@@ -41,7 +41,7 @@ async def listen_at_start(app: Chancy) -> AsyncConnection[TupleRow]:
     """Returns a connection that listens, or fails; Chancy 0.26 waits for one for ever.
 
     Raises:
-        WorkersError: The database gives none.
+        WorkersError: The database refuses the connection.
     """
     reason = "no answer"
     with contextlib.suppress(TimeoutError):
@@ -50,7 +50,7 @@ async def listen_at_start(app: Chancy) -> AsyncConnection[TupleRow]:
                 try:
                     return await listen(app)
                 except psycopg.OperationalError as error:
-                    # Connections of the checks may still be about to end.
+                    # Connections of the checks may still be closing.
                     reason = reason_of(error)
                     await asyncio.sleep(_LISTEN_INTERVAL)
     raise WorkersError(
@@ -67,7 +67,7 @@ async def pass_on(
     """Emits each notification as an event, until the connection is lost.
 
     Args:
-        started: Is called before the first one.
+        started: Called before the first notification.
 
     Raises:
         psycopg.Error: The connection is lost.
@@ -87,7 +87,7 @@ async def renew_when_silent(
     patience: float,
     renew: Callable[[], Awaitable[None]],
 ) -> None:
-    """Renews LISTEN when its connection has gone silent: heartbeats come through it.
+    """Renews LISTEN when its connection has gone silent; heartbeats should arrive on it.
 
     Args:
         patience: Seconds without an announced heartbeat after which it counts as silent.

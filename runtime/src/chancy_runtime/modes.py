@@ -1,8 +1,8 @@
-"""What a process does with the workers of its services: it runs them, pushes, or neither.
+"""Whether a process runs the workers of its services, only pushes jobs, or does neither.
 
-The environment variable WORKERS_MODE decides it for `initialize_workers()`, as the lifespan
-of an API enters it. The command `run` and the fixtures of `chancy_runtime.testing` always
-run workers.
+The environment variable WORKERS_MODE decides this when the lifespan of an API enters
+`initialize_workers()`. The command `run` and the fixtures of `chancy_runtime.testing`
+always run workers.
 """
 
 import os
@@ -18,8 +18,8 @@ VARIABLE = "WORKERS_MODE"
 class Mode(StrEnum):
     """What `initialize_workers()` does in this process.
 
-    RUN declares, schedules and runs the Workers. PUSH opens Chancy for pushes and nothing
-    else. OFF touches no database.
+    RUN declares queues, schedules cron jobs and runs the Workers. PUSH only opens Chancy for
+    pushes. OFF touches no database.
     """
 
     RUN = "run"
@@ -32,10 +32,10 @@ class Process:
     """The kind of this process, and with it the Workers that run here.
 
     Args:
-        kind: "api", "own" for the one of the command `run`, or "any" where every Worker
-            runs, as in a test.
-        tags: Of Workers; if there are any, those that have one of them run, whatever
-            their kind.
+        kind: "api", "own" (the process of the command `run`), or "any", where every Worker
+            runs (in tests).
+        tags: If there are any, the Workers that have one of these tags run, whatever
+            process they are for.
     """
 
     kind: str = "api"
@@ -45,15 +45,15 @@ class Process:
         """Whether a Worker runs here.
 
         Args:
-            process: The kind of process that the Worker is for; None for each.
-            tags: The Worker's.
+            process: The kind of process that the Worker is for; None for every kind.
+            tags: The Worker's tags.
         """
         if self.tags:
             return not self.tags.isdisjoint(tags)
         return self.kind == "any" or process in (None, self.kind)
 
 
-# Of the process and not of a service: two services in it have the same.
+# Global, because all services in a process share it.
 _this = Process()
 
 
@@ -63,7 +63,7 @@ def this_process() -> Process:
 
 
 def become(process: Process) -> None:
-    """Makes this process one of another kind, before a service starts in it."""
+    """Sets the kind of this process, before a service starts in it."""
     global _this
     _this = process
 
@@ -72,10 +72,10 @@ def workers_mode(unset: str = Mode.RUN) -> Mode:
     """Returns what `initialize_workers()` does in this process.
 
     Args:
-        unset: The service's own choice, which counts where WORKERS_MODE is not set.
+        unset: The service's own choice, which applies where WORKERS_MODE is not set.
 
     Raises:
-        WorkersError: WORKERS_MODE has another value.
+        WorkersError: WORKERS_MODE is not a mode.
     """
     if _this.kind != "api":
         return Mode.RUN
@@ -85,5 +85,5 @@ def workers_mode(unset: str = Mode.RUN) -> Mode:
     except ValueError:
         raise WorkersError(
             f"{VARIABLE} is {value!r}, which is not a mode: set it to run, push or off, "
-            "or unset it for what the service chose"
+            "or unset it for the service's own mode"
         ) from None

@@ -1,4 +1,4 @@
-"""What a service may set for its workers, with the ranges that are safe."""
+"""The settings of a service's workers, with their safe ranges."""
 
 import re
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ class Settings:
     """The timing and the size of a service's workers.
 
     Args:
-        shutdown_grace: Seconds that running jobs get after SIGTERM; keep it 5 s below
-            what the platform waits before SIGKILL (30 s on Azure Container Apps).
+        shutdown_grace: Seconds that running jobs get after SIGTERM; keep it 5 s below the
+            time that the platform waits before SIGKILL (30 s on Azure Container Apps).
             Range: 1 to 3600.
         heartbeat_timeout: Seconds without a heartbeat after which the jobs of a killed
-            process run elsewhere; a heartbeat goes out three times in it. Range: 10 to
-            3600.
-        leader_lease: Seconds after which another process takes over from a killed
-            leader; it is renewed twice in it. Range: 10 to 3600.
+            process run elsewhere; a heartbeat is sent three times in this time. Range: 10
+            to 3600.
+        leader_lease: Seconds after which another process takes over from a killed leader; a
+            leader renews its lease twice in this time. Range: 10 to 3600.
         poll_interval: Seconds between two polls of Cron, Recovery and Pruner. Range: 1
             to 3600.
         replicas: How many processes run the service. Only the warning about the
@@ -44,11 +44,11 @@ class Settings:
             attempt; they double with each failure. Range: 0 to 3600.
         retry_limit: The longest of these waits, in seconds. Range: 0 to 86,400.
         only_registered: Whether a job whose function is not registered fails; otherwise
-            it runs, and a warning names it once. Registered are the functions with @job
-            below the service's package, and `also_registered`.
+            it runs, and a warning names it once. The functions with @job below the
+            service's package are registered, and those of `also_registered`.
         also_registered: Paths of other functions that jobs may run
-            ("app.common.reports.send"), and of packages whose functions with @job they
-            may run ("app.common"); also of executors that only rows of queues name.
+            ("app.common.reports.send"), of packages whose functions with @job they may run
+            ("app.common"), and of executors that only rows of queues name.
     """
 
     shutdown_grace: int = 20
@@ -63,26 +63,26 @@ class Settings:
     also_registered: Sequence[str] = ()
 
     def check(self, *, where: str) -> None:
-        """Makes sure that each setting is in its range, or of its kind.
+        """Makes sure that each setting has a valid value.
 
         Args:
             where: The package in which the settings can be corrected.
 
         Raises:
-            WorkersError: One is not.
+            WorkersError: A setting is out of its range or has the wrong type.
         """
         for name, span in _RANGES.items():
             check_range(name, getattr(self, name), *span, where=where)
         if type(self.only_registered) is not bool:
             raise WorkersError(
-                f"only_registered is {self.only_registered!r}, and takes True or False: "
-                f"correct it in {where}"
+                f"only_registered is {self.only_registered!r}, but must be True or "
+                f"False: correct it in {where}"
             )
         paths = self.also_registered
         if not isinstance(paths, list | tuple) or not all(map(_is_path, paths)):
             raise WorkersError(
-                f"also_registered is {paths!r}, and takes a list of import paths such as "
-                f'["app.common.reports.send"]: correct it in {where}'
+                f"also_registered is {paths!r}, but must be a list of import paths such "
+                f'as ["app.common.reports.send"]: correct it in {where}'
             )
 
 
@@ -96,13 +96,13 @@ def check_range(
     """Makes sure that a setting is a whole number in its range.
 
     Args:
-        where: The package in which it can be corrected.
+        where: The package in which the setting can be corrected.
 
     Raises:
-        WorkersError: It is not.
+        WorkersError: The value is not a whole number in the range.
     """
     if type(value) is not int or not lowest <= value <= highest:
         raise WorkersError(
-            f"{name} is {value!r}, and takes a whole number from {lowest} to {highest}: "
-            f"correct it in {where}"
+            f"{name} is {value!r}, but must be a whole number from {lowest} to "
+            f"{highest}: correct it in {where}"
         )

@@ -1,4 +1,4 @@
-"""Makes sure that a start can succeed, and says in one line why it cannot."""
+"""Makes sure that a start can succeed, or reports in one line why it cannot."""
 
 import asyncio
 import contextlib
@@ -29,11 +29,11 @@ _CLOCK_TOLERANCE = 10
 async def check_database(chancy: Chancy, *, workers: int = 1) -> None:
     """Makes sure that the database answers, has the tables and keeps sessions.
 
-    Chancy's pool opens in the background and keeps the server's reason to itself, so
-    this asks over connections of its own, before Chancy is entered. It writes nothing.
-    A transaction pooler is refused, on which Chancy's workers die within seconds. The
-    time of the start begins here: with the steps that follow it takes 15 s at most.
-    Where WORKERS_MODE is off there is nothing to make sure of.
+    Chancy's pool opens in the background and hides the server's error, so this check uses
+    connections of its own, before Chancy is entered. It writes nothing. It refuses a
+    transaction pooler, because Chancy's workers die on one within seconds. The time limit
+    of the start begins here: with the steps that follow it takes 15 s at most. Where
+    WORKERS_MODE is off, nothing is checked.
 
     Args:
         workers: How many Workers this process runs.
@@ -73,9 +73,9 @@ async def _warn_about_clock(
     ahead = time.time() - float(row[0])
     if abs(ahead) > _CLOCK_TOLERANCE:
         chancy.log.warning(
-            "this host's clock is %.0f s %s the database's: workers go by the database's, "
-            "but a time that this host computes for a job is off by as much; correct the "
-            "host's clock",
+            "this host's clock is %.0f s %s the database's clock: workers use the "
+            "database's clock, but a time that this host computes for a job is wrong by as "
+            "much; correct the host's clock",
             *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
         )
 
@@ -84,7 +84,7 @@ class JoiningWorkers:
     """The workers of a service that starts without its database.
 
     Attributes:
-        have_joined: Called when they have started.
+        have_joined: Called when the workers have started.
     """
 
     def __init__(
@@ -112,15 +112,15 @@ class JoiningWorkers:
 
     async def _join(self, stop: asyncio.Event) -> None:
         """Tries to start the workers until they have started, or until the stop."""
-        said = ""
+        logged = ""
         while not stop.is_set():
             async with contextlib.AsyncExitStack() as stack:
                 entering = asyncio.create_task(_entered(stack, self._initialize()))
                 try:
                     await _done_or_stopped(entering, stop)
                 except Exception as error:
-                    if (text := f"{type(error).__name__}: {error}") != said:
-                        said = text
+                    if (text := f"{type(error).__name__}: {error}") != logged:
+                        logged = text
                         self._log.error(
                             "the workers have not started and try again: %s",
                             error,
@@ -141,8 +141,8 @@ def join_when_database_is_there(
 ) -> Callable[[], AbstractAsyncContextManager[None]]:
     """Lets the service start without its database; the workers join when it is there.
 
-    Until then get_chancy() raises and /health/ready answers 503. A decorator for
-    `initialize_workers`.
+    A decorator for `initialize_workers`. Until the workers have joined, get_chancy() raises
+    an error and /health/ready answers 503.
     """
     return JoiningWorkers(initialize)
 

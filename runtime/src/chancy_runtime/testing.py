@@ -1,7 +1,7 @@
 """Fixtures for the tests of a service's workers, which run on a real PostgreSQL.
 
 A conftest.py imports the fixtures by name, so that they exist below it and nowhere else,
-and defines `service`, which says whose workers they start:
+and defines `service`, the service whose workers they start:
 
     @pytest.fixture(scope="session")
     def service() -> Service:
@@ -64,7 +64,7 @@ _AT_ONCE = {"backoff": 0, "backoff_jitter": [0, 0]}
 class RunJob(Protocol):
     """Pushes a job and returns it when it has ended; the fixture `run_job`.
 
-    Its attempts follow one another at once: their waits are left out.
+    Failed attempts are repeated at once, without the usual wait.
     """
 
     def __call__(
@@ -97,7 +97,7 @@ class Service:
         """Waits until every task of the running workers works.
 
         Raises:
-            TimeoutError: Not within 30 s.
+            TimeoutError: They do not all work within 30 s.
         """
         async with asyncio.timeout(_READY_TIMEOUT):
             while await find_problems(self.get_chancy):
@@ -112,7 +112,7 @@ def anyio_backend() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leaves a test to pytest-asyncio alone where asyncio_mode = "auto" took it.
+    """Lets only pytest-asyncio run a test that asyncio_mode = "auto" has marked.
 
     AnyIO would run the fixtures on a loop of its own, and the test would wait for ever.
     """
@@ -120,7 +120,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if "anyio_backend" in item.fixturenames:
         item.fixturenames.remove("anyio_backend")
-    with suppress(ValueError):  # There is no such setting before pytest-asyncio 0.24.
+    with suppress(ValueError):  # pytest-asyncio has this setting from 0.24 on.
         scope = item.config.getini("asyncio_default_fixture_loop_scope") or "function"
         of_fixtures = scope.replace("fixture-scope", "function")
         item.add_marker(pytest.mark.asyncio(loop_scope=of_fixtures), append=False)
@@ -144,7 +144,7 @@ def database_url(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         monkeypatch.setenv("WORKERS_DATABASE_URL", url)
-        # Each Worker runs, whatever the answers and WORKERS_MODE say.
+        # Every Worker runs, whatever its `process` and WORKERS_MODE are.
         monkeypatch.setattr(modes, "_this", modes.Process(kind="any"))
         yield url
         connection.execute(
@@ -173,8 +173,8 @@ async def run_job(chancy: Chancy) -> RunJob:
     async def run(job: Job | IsAJob[..., Any], *, timeout: float = 30) -> QueuedJob:
         if recording.is_on():
             pytest.fail(
-                "the fixture pushed records this job, and no worker gets it: a test uses "
-                "run_job or pushed (if pushed is for all tests, write that into a "
+                "the fixture pushed records this job, so no worker gets it: use either "
+                "run_job or pushed in a test (if all tests use pushed, say so in a "
                 "conftest.py that is not above the tests of the workers)",
                 pytrace=False,
             )
@@ -191,8 +191,8 @@ async def run_job(chancy: Chancy) -> RunJob:
 def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that the code under test pushes, in the order of the pushes.
 
-    No database gets them and no worker runs them, however they are pushed; their
-    arguments are as a worker would get them. A start during the test needs no database.
+    No database gets them and no worker runs them, however they are pushed. Their arguments
+    look the way a worker would get them. A start during the test needs no database.
     """
     jobs: list[Job] = []
     monkeypatch.setenv(modes.VARIABLE, modes.Mode.OFF)
@@ -201,7 +201,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 
 def _of_database(server_url: str, name: str) -> str:
-    """Returns the URL of another database, which SQLAlchemy and asyncpg read as well."""
+    """Returns the URL of another database; SQLAlchemy and asyncpg can read it too."""
     scheme, is_url, rest = server_url.partition("://")
     if not is_url:
         return make_conninfo(server_url, dbname=name)

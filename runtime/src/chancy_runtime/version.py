@@ -1,4 +1,4 @@
-"""Which version of the library this is, and whether it is new enough for a service."""
+"""The version of the library, and the check that it is new enough for a service."""
 
 import re
 import sys
@@ -8,23 +8,23 @@ from typing import NoReturn
 NAME = "chancy-runtime"
 VERSION = version(NAME)
 _WAY_OUT = (
-    f"raise it (uv: uv lock --upgrade-package {NAME} && uv sync, after the tag or the "
-    "range in pyproject.toml; pip: pip install again what the service's README or the "
-    "template's closing message names)"
+    "upgrade it (uv: raise the tag or the range in pyproject.toml, then run uv lock "
+    f"--upgrade-package {NAME} && uv sync; pip: repeat the pip install of the service's "
+    "README or of the template's closing message)"
 )
 
 
 def require_version(minimum: str) -> None:
-    """Makes sure that the library is as new as the pattern that a service was rendered from.
+    """Makes sure that the library is new enough for the rendered code of a service.
 
-    A service's `workers/__init__.py` calls it before anything else is imported. Rendered
-    code of an older pattern runs on every later library of the same major version.
+    A service's `workers/__init__.py` calls it before anything else is imported. Code that
+    an older release rendered runs on every later library of the same major version.
 
     Args:
         minimum: The first version that has what the service needs, such as "0.5".
 
     Raises:
-        SystemExit: The library is older; under pytest it is an ImportError.
+        SystemExit: The library is older; under pytest an ImportError is raised instead.
     """
     if _release(VERSION) < _release(minimum):
         _stop(
@@ -45,7 +45,7 @@ def _stop(line: str) -> NoReturn:
     pytest = sys.modules.get("pytest")
     if not pytest:
         raise SystemExit(line)
-    # pytest takes a SystemExit for an error of its own, and this for a failed import.
+    # pytest reports a SystemExit as an internal error, and this as a failed import.
     kind = type("VersionError", (pytest.fail.Exception, ImportError), {})
     raise kind(line, pytrace=False)
 

@@ -1,4 +1,4 @@
-"""What a FastAPI app includes: routes for health and metrics, the workers as a router.
+"""Routers for a FastAPI app: health, metrics, and the workers themselves.
 
 Needs the extra `fastapi` of chancy-runtime.
 """
@@ -24,9 +24,9 @@ __all__ = ["find_problems", "health_router", "metrics_router", "workers_router"]
 def health_router(get_chancy: Callable[[], Chancy]) -> APIRouter:
     """Returns the routes for a platform's probes.
 
-    GET /health/live answers 200 as long as the process can; the database is not asked.
-    GET /health/ready answers 200 when every task of the workers is alive and the
-    database takes writes, otherwise 503 with the names of what does not work.
+    GET /health/live answers 200 as long as the process can answer; it does not query the
+    database. GET /health/ready answers 200 when every task of the workers is alive and the
+    database takes writes, otherwise 503 with the problems.
 
     Args:
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
@@ -35,12 +35,12 @@ def health_router(get_chancy: Callable[[], Chancy]) -> APIRouter:
 
     @router.get("/live")
     async def show_live() -> dict[str, str]:
-        """Answers as long as the process can; the database is not asked."""
+        """Answers as long as the process can, without querying the database."""
         return {"status": "live"}
 
     @router.get("/ready")
     async def show_ready(response: Response) -> dict[str, str | list[str]]:
-        """Answers 503 with the names of what does not work, if there is anything."""
+        """Answers 503 with the problems, if there are any."""
         if problems := await find_problems(get_chancy):
             response.status_code = 503
             return {"status": "not ready", "problems": problems}
@@ -54,16 +54,16 @@ def metrics_router(
 ) -> APIRouter:
     """Returns the route for Prometheus: GET /metrics.
 
-    It shows what PrometheusPlugin counts in this process, and what waits in the queues.
-    Answers 404 with the reason where a Chancy has no such plugin. A Chancy that has not
-    started is left out.
+    It shows what PrometheusPlugin counts in this process, and how many jobs wait in the
+    queues. It answers 404 with the reason where a Chancy has no such plugin. A Chancy that
+    has not started is left out.
 
     Args:
         get_chancys: Each returns a running Chancy, or raises a RuntimeError; one for each
             service in the process.
         with_process: Whether the metrics of prometheus_client's default registry are
-            shown too: those of the process, and what jobs count themselves. False in an
-            app that shows them elsewhere.
+            shown too: those of the process, and those that jobs define. False in an app
+            that shows them elsewhere.
 
     Raises:
         WorkersError: prometheus_client is not installed.
@@ -73,7 +73,7 @@ def metrics_router(
     except ImportError as error:
         raise WorkersError(
             f"metrics_router() needs prometheus-client ({error}): install "
-            "chancy-runtime[prometheus], or take the route out"
+            "chancy-runtime[prometheus], or remove the route"
         ) from error
     router = APIRouter()
 
@@ -108,7 +108,7 @@ def workers_router(
         initialize_workers: Runs the workers while it is entered.
 
     Raises:
-        WorkersError: FastAPI is older than 0.112.2 and would not run it.
+        WorkersError: FastAPI is older than 0.112.2, which ignores lifespans of routers.
     """
     if tuple(map(int, re.findall(r"\d+", __version__)[:3])) < (0, 112, 2):
         raise WorkersError(
@@ -131,8 +131,8 @@ def workers_router(
 def _not_to_be_caught(error: Exception) -> BaseException:
     """Returns an error that reads like `error` and that `except Exception` does not catch.
 
-    FastAPI throws a failed start into the app's own lifespan, at its yield. One that
-    logs errors there and goes on would leave a service without workers and reason.
+    FastAPI throws a failed start into the app's own lifespan, at its yield. If that lifespan
+    logs errors and goes on, the service would run without workers.
     """
     kind = type(error)
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}

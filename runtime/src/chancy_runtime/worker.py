@@ -21,14 +21,14 @@ from chancy.errors import MigrationsNeededError
 from chancy.hub import Event
 from chancy.plugin import Plugin, PluginScope
 from psycopg import AsyncConnection, sql
-from psycopg.errors import QueryCanceled
+from psycopg.errors import LockNotAvailable, QueryCanceled
 from psycopg.rows import DictRow, TupleRow, dict_row
 
 from chancy_runtime.app import Chancy
 from chancy_runtime.compat import TASK_OF_LOOP, OpenWorker
 from chancy_runtime.errors import WorkersError, refuse_arguments
 from chancy_runtime.execution.feeder import Feeder
-from chancy_runtime.execution.hooks import with_hook
+from chancy_runtime.execution.hooks import run_updated_hooks, with_hook
 from chancy_runtime.jobs import results
 from chancy_runtime.jobs.claims import Claims
 from chancy_runtime.jobs.registered import Registered
@@ -39,17 +39,19 @@ from chancy_runtime.listening import (
     renew_when_silent,
 )
 from chancy_runtime.modes import Mode, this_process
+from chancy_runtime.postgres.clock import ServerClock
 from chancy_runtime.postgres.connecting import reason_of
-from chancy_runtime.postgres.connections import autocommit
+from chancy_runtime.postgres.connections import autocommit, change_settings
 from chancy_runtime.settings import Settings
 from chancy_runtime.supervision.budget import UNDO_SECONDS
 from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.supervisor import Retry, Supervisor
-from chancy_runtime.supervision.tasks import finish
+from chancy_runtime.supervision.tasks import finish, is_cancelled
 
 _SAVE_TIMEOUT = 3
 _SAVE_INTERVAL = 0.02
 _LARGEST_BATCH = 1000
+_NO_LONG_WAIT = {"lock_timeout": "1s"}
 _OF_CHANCY = ("queues", "updates", "heartbeat", "notifications")
 _PAUSES = (
     "leave it out; attempts go on for as long as it takes, and the pauses between them "
@@ -71,32 +73,33 @@ class Worker(OpenWorker):
     """A Worker of the service: takes the jobs of its queues and runs them.
 
     It keeps going where Chancy 0.26 ends quietly: each of its tasks, plugins
-    included, is started again when an error ended it, an outage of the database is
-    outlasted, and results wait until they can be saved. A stop takes no longer than the
-    setting `shutdown_grace`, and what did not end by then goes back to its queue with no
+    included, is started again after an error; it survives an outage of the database; and
+    results wait until they can be saved. A stop takes no longer than the setting
+    `shutdown_grace`. Jobs that have not ended by then go back to their queues with no
     attempt used up.
 
     Args:
-        chancy: The service's Chancy, whose settings hold here too.
-        tags: Which tagged queues this one takes; tags are matched by the queue's
-            regular expressions.
-        worker_id: Identifies it among all workers of the service; a UUID without one.
-        queue_change_poll_interval: Seconds between two looks at the rows of the queues;
-            notifications tell of changes made through Chancy at once.
+        chancy: The service's Chancy; the Worker uses its settings.
+        tags: The Worker's tags. It takes a tagged queue if one of the queue's tags, which
+            are regular expressions, matches one of them.
+        worker_id: Identifies it among all workers of the service; a UUID by default.
+        queue_change_poll_interval: Seconds between two reads of the rows of the queues;
+            changes made through Chancy arrive at once as notifications.
         register_signal_handlers: False where a server such as uvicorn has its own: in
             uvicorn Chancy's handlers would keep SIGTERM from ending the server.
-        process: "api" or "own", the kind of process in which it starts: the API's, or the
-            one of the command `run`. Without it, it starts in both.
+        process: The kind of process in which it starts: "api" for the process of the API,
+            "own" for that of the command `run`. By default it starts in both.
         replaced: Chancy's other arguments are refused. Settings replace shutdown_timeout
-            (`shutdown_grace`) and heartbeat_timeout, of which heartbeat_poll_interval
-            is a third; the pauses between attempts (backoff_*) cannot be changed.
+            (`shutdown_grace`) and heartbeat_timeout; heartbeat_poll_interval is a third of
+            that. The pauses between attempts (backoff_*) cannot be changed.
 
     Attributes:
         send_outgoing_interval: Seconds in which results are collected before they are
-            saved together, 0.02 where Chancy has 1.
+            saved together: 0.02 (1 in Chancy).
 
     Raises:
-        WorkersError: One of Chancy's other arguments was passed, or `process` is neither.
+        WorkersError: One of Chancy's other arguments was passed, or `process` has
+            another value.
     """
 
     chancy: Chancy
@@ -115,8 +118,8 @@ class Worker(OpenWorker):
         refuse_arguments("Worker", replaced, _REPLACED)
         if process not in (None, "api", "own"):
             raise WorkersError(
-                f"process of a Worker is {process!r}, and takes api or own: correct it in "
-                f"{chancy.package}"
+                f"process of a Worker is {process!r}, but must be api or own: correct it "
+                f"in {chancy.package}"
             )
         super().__init__(
             chancy,
@@ -141,12 +144,13 @@ class Worker(OpenWorker):
         self._unsaved: set[UUID | None] = set()
         self._has_unsaved = asyncio.Event()
         self._in_doubt_until = 0.0
+        self._clock = ServerClock()
         self._most_saved = _LARGEST_BATCH
         self.queue_wake_events = _WakeEvents(asyncio.Event)
         self._feeding: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def __setattr__(self, name: str, value: object) -> None:
-        # Chancy's __init__ sets them first, to its defaults.
+        # The first assignment is made by Chancy's __init__, to its default.
         if name.startswith("backoff_") and hasattr(self, name):
             refuse_arguments("Worker", [name], _REPLACED)
         super().__setattr__(name, value)
@@ -180,7 +184,7 @@ class Worker(OpenWorker):
 
     @functools.cached_property
     def claims(self) -> Claims:
-        """The jobs that the Worker has taken; made at the start, with its id of then."""
+        """The jobs that the Worker has taken; created late: worker_id may change before."""
         return Claims(
             prefix=self.chancy.prefix,
             worker_id=self.worker_id,
@@ -190,17 +194,17 @@ class Worker(OpenWorker):
         )
 
     def server_time(self) -> datetime:
-        return self.claims.server_time()
+        return self._clock.now()
 
     @property
     def settling_time(self) -> float:
-        """Seconds in which every live Worker has announced itself."""
+        """Seconds within which every live Worker announces itself."""
         return 1.2 * self.heartbeat_poll_interval
 
     # --- start and stop --------------------------------------------------------------
 
     async def start(self) -> None:
-        """Starts all tasks; a start that fails leaves none behind.
+        """Starts all tasks; a start that fails leaves none running.
 
         Nothing starts in a process that the Worker is not for, or that only pushes.
 
@@ -228,9 +232,12 @@ class Worker(OpenWorker):
         if self.chancy.notifications:
             self._listener = await listen_at_start(self.chancy)
         async with self.chancy.pool.connection() as connection:
-            # Before the first job: Recovery takes those of unknown workers.
+            # Before the first job: Recovery takes the jobs of unknown workers.
             await self.announce_worker(connection)
         self._plugins_to_start = self._plugins
+        for plugin in self._plugins:
+            if not hasattr(plugin, "wakeup_signal"):  # Without Plugin.__init__().
+                plugin.wakeup_signal = asyncio.Event()
         self.hub.on("job.cancelled", self._note_cancelled)
         await super().start()
         if self.chancy.notifications:
@@ -260,7 +267,9 @@ class Worker(OpenWorker):
         try:
             await self._save_the_last()
             await self._stop_plugins()
-            if not self.monitor.database_is_lost:
+            # A Worker that never started may be one of a Chancy that nobody entered.
+            is_known = self.chancy.is_open or self in self.chancy.workers
+            if is_known and not self.monitor.database_is_lost:
                 async with asyncio.timeout(_SAVE_TIMEOUT):
                     await self._sign_off()
         except (psycopg.Error, TimeoutError) as error:
@@ -280,7 +289,7 @@ class Worker(OpenWorker):
         return drained
 
     async def _save_the_last(self) -> None:
-        """Saves the last results; an error of a plugin's hook does not end the stop."""
+        """Saves the last results; the stop goes on after an error of a plugin's hook."""
         try:
             await self.flush()
         except (psycopg.Error, TimeoutError):
@@ -289,11 +298,17 @@ class Worker(OpenWorker):
             self.monitor.report("saving the last results failed", error, task="updates")
 
     async def _stop_plugins(self) -> None:
-        """Tells the plugins of the stop; the error of one does not keep it from others."""
+        """Calls each plugin's on_worker_stopped, whatever happens in that of another.
+
+        A hook can raise an error, wait for ever, or wait for a task that it has cancelled.
+        """
         for plugin in self._plugins:
             try:
-                await plugin.on_worker_stopped(worker=self)
-            except Exception as error:  # noqa: BLE001  # whatever a plugin raises
+                async with asyncio.timeout(_SAVE_TIMEOUT):
+                    await plugin.on_worker_stopped(worker=self)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
                 name = type(plugin).__name__
                 self.monitor.report(
                     f"{name}.on_worker_stopped failed", error, task=name
@@ -317,7 +332,7 @@ class Worker(OpenWorker):
     # --- tasks -----------------------------------------------------------------------
 
     def _find_task(self, name: str) -> Callable[[], Coroutine[Any, Any, None]] | None:
-        """Returns what makes the coroutine of a task anew, where the library can."""
+        """Returns a function that starts a task again, or None if it cannot be started."""
         for plugin in self._plugins_to_start:
             if type(plugin).__name__ == name:
                 self._plugins_to_start.remove(plugin)
@@ -332,7 +347,7 @@ class Worker(OpenWorker):
         await self._feed(queue.name)
 
     async def _feed(self, name: str) -> None:
-        """Feeds a queue; one that went and came back waits for the end of its old jobs."""
+        """Feeds a queue; a queue that was removed and added again waits for its old jobs."""
         async with self._feeding[name]:
             await Feeder(self, name).run()
 
@@ -385,10 +400,10 @@ class Worker(OpenWorker):
     def database_retry(self, name: str) -> Retry:
         retry = Retry(TASK_OF_LOOP.get(name, name), self.monitor)
         if retry.name == "notifications":
-            # Nobody told this worker of the jobs that were pushed meanwhile.
+            # This worker got no notification of jobs pushed during the outage.
             retry.then = self._wake_queues
         elif retry.name == "updates":
-            # Chancy 0.26 logs errors that it does not retry itself, without a tag.
+            # Chancy 0.26 logs the errors that it does not retry, but without a tag.
             retry.errors = (Exception,)
         return retry
 
@@ -397,29 +412,44 @@ class Worker(OpenWorker):
             event.set()
 
     async def announce_worker(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        await self._clock.read(conn)
         await super().announce_worker(conn)
         if time.monotonic() < self._in_doubt_until:
-            async with conn.cursor(row_factory=dict_row) as cursor:
-                await self._give_back_unheard_of(cursor)
+            # A lock on the jobs must not delay the heartbeat: the next one tries again.
+            try:
+                async with (
+                    conn.transaction(),
+                    conn.cursor(row_factory=dict_row) as cursor,
+                ):
+                    await change_settings(cursor, _NO_LONG_WAIT, for_transaction=True)
+                    await self._give_back_lost_claims(cursor)
+            except (LockNotAvailable, QueryCanceled):
+                self.claims_are_in_doubt()
+        if time.monotonic() - self.last_heartbeat > self.settling_time:
+            # What delayed this heartbeat may delay those of others.
+            self.monitor.calm_since = time.monotonic()
         self.last_heartbeat = time.monotonic()
 
     # --- jobs ------------------------------------------------------------------------
 
     def _note_cancelled(self, event: Event) -> None:
-        """Notes which claims somebody has cancelled: their end is not a failure."""
+        """Remembers the claims of cancelled jobs: their end is not a failure."""
         for executor in self.executors.values():
             for job in executor.get_running_jobs():
                 if str(job.id) == event.body.get("j"):
                     self.cancelled.add(job.claim_id)
 
     def claims_are_in_doubt(self) -> None:
-        """Notes that the answer to a claim was lost; the next heartbeats look for it."""
+        """Remembers that the answer to a claim was lost; heartbeats then give back its jobs."""
         self._in_doubt_until = time.monotonic() + 2 * self.heartbeat_timeout
 
-    async def _give_back_unheard_of(self, cursor: psycopg.AsyncCursor[DictRow]) -> None:
-        """Gives back the jobs of a claim whose answer was lost.
+    async def _give_back_lost_claims(
+        self, cursor: psycopg.AsyncCursor[DictRow]
+    ) -> None:
+        """Gives back the jobs of claims whose answer was lost.
 
-        A claim that is on its way may have taken jobs too, but none before it was sent.
+        A claim that still waits for its answer may have taken jobs too, but only after it
+        was sent.
         """
         now = time.monotonic()
         queues = await self.claims.give_back(
@@ -446,10 +476,10 @@ class Worker(OpenWorker):
         return await self.claims.fetch(queue, conn, up_to=up_to)
 
     async def leave_to_later(self, job: QueuedJob) -> bool:
-        """Leaves a job that this version does not have to a later deployment.
+        """Leaves a job whose function this version does not have to a later deployment.
 
         Returns:
-            Whether there was a later deployment; otherwise nobody has the job.
+            Whether there is a later deployment; otherwise no process has the function.
         """
         retry = self.database_retry("leave_to_later")
         while True:
@@ -519,15 +549,16 @@ class Worker(OpenWorker):
     async def announce_saved(self, saved: Sequence[QueuedJob]) -> None:
         if hooks := with_hook("on_job_updated", self.chancy.plugins.values()):
             for update in saved:
-                for plugin in hooks:
-                    await plugin.on_job_updated(job=update, worker=self)
+                await run_updated_hooks(
+                    hooks, job=update, worker=self, report=self.monitor.report
+                )
 
 
 class _WakeEvents(defaultdict[str, asyncio.Event]):
-    """The events that wake the feeders of queues; one that is taken out is set.
+    """The events that wake the feeders of queues; an event that is removed is also set.
 
-    Chancy 0.26 takes out the one of a queue that the worker leaves, and its feeder would
-    wait for the next poll to notice.
+    Chancy 0.26 removes the event of a queue that the worker leaves; its feeder would
+    notice only at the next poll.
     """
 
     def pop(self, *args: Any) -> Any:
@@ -541,7 +572,7 @@ class _WakeEvents(defaultdict[str, asyncio.Event]):
 async def together(*workers: Worker) -> AsyncIterator[None]:
     """Runs several Workers of one Chancy, which stop at the same time.
 
-    One after the other, the last ones would go on taking jobs while the first drain.
+    If they stopped one after the other, the last would take new jobs while the first drain.
     """
     async with AsyncExitStack() as stack:
         started: list[Worker] = []

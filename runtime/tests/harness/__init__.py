@@ -1,1 +1,1 @@
-"""What the tests of the library and of the template share."""
+"""Helpers that the tests of the library and of the template share."""

@@ -1,4 +1,4 @@
-"""Asks a process that forks for a program; harness.forking answers.
+"""Asks a forking process to start a program; harness.forking is the other side.
 
 Only what starts fast is imported: a fork of chancy-workers runs Copier through this.
 """
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 
 def ask(path: str, request: dict[str, Any], streams: Sequence[int]) -> "socket.socket":
-    """Starts a program, and returns where its process id and then its status come from.
+    """Starts a program; returns the socket that receives its process id, then its status.
 
     Args:
         path: The socket of the process that forks.
@@ -33,7 +33,7 @@ def answer_of(client: "socket.socket") -> int:
 
 
 def run(path: str, python: str, command: Sequence[str]) -> NoReturn:
-    """Runs Python with these arguments: a fork where it is for Copier."""
+    """Runs Python with these arguments; as a fork if they run Copier."""
     if [*command[:2]] != ["-m", "copier"]:
         os.execv(python, [python, *command])
     request = {

@@ -1,4 +1,4 @@
-"""Cancels what a test awaits, at the place that it names."""
+"""Cancels an awaitable of a test at a given suspension."""
 
 import asyncio
 from collections.abc import Awaitable, Generator
@@ -6,7 +6,7 @@ from typing import Any
 
 
 async def cancelled(work: Awaitable[None], number: int) -> bool:
-    """Awaits something; whether it was cancelled, at its nth suspension, before it ended."""
+    """Awaits `work`, cancelled at its nth suspension; whether it had not ended before."""
     try:
         await _CancelledAt(work, number)
     except asyncio.CancelledError:
@@ -15,11 +15,10 @@ async def cancelled(work: Awaitable[None], number: int) -> bool:
 
 
 class _CancelledAt:
-    """Awaits something and cancels the current task at its nth suspension.
+    """Awaits `work` and cancels the current task at its nth suspension.
 
     Args:
-        work: What is awaited.
-        number: At which suspension, from 0.
+        number: The number of the suspension, from 0.
     """
 
     def __init__(self, work: Awaitable[None], number: int) -> None:
@@ -38,7 +37,7 @@ class _CancelledAt:
             except StopIteration:
                 return
             finally:
-                error = None  # Its traceback would keep what it left alive.
+                error = None  # Its traceback would keep objects alive.
             if number == self._number:
                 asyncio.get_running_loop().call_soon(task.cancel)
             try:

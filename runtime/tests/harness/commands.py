@@ -1,4 +1,4 @@
-"""Commands that tests run, and waiting for what they do."""
+"""Runs commands for tests, and waits for their effects."""
 
 import subprocess
 import tempfile
@@ -20,7 +20,7 @@ def run(
     check: bool = True,
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command without a terminal; with `check`, its output is in the failure."""
+    """Runs a command without a terminal; with `check`, a failure shows its output."""
     parts = [str(part) for part in command]
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         process = start(
@@ -58,7 +58,7 @@ def start(
     stderr: int,
     session: bool = False,
 ) -> "subprocess.Popen[bytes] | Fork":
-    """Starts a command without a terminal: a fork where it may be one, else a process.
+    """Starts a command without a terminal, as a fork if it may be one.
 
     Args:
         session: Whether it gets a session of its own.
@@ -76,8 +76,13 @@ def start(
     )
 
 
-def wait_for(condition: Callable[[], Any], *, timeout: float, what: str) -> Any:
-    """Returns the first true result of `condition`, which is asked every 50 ms."""
+def wait_for(condition: Callable[[], Any], *, what: str, timeout: float = 60) -> Any:
+    """Returns the first true result of `condition`, which is called every 50 ms.
+
+    Args:
+        timeout: Seconds after which the test fails. The default leaves room for a busy
+            machine; a test about a delay sets up one that would last longer than this.
+    """
     deadline = time.monotonic() + timeout
     while not (result := condition()):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What is in Chancy's own code."""
+"""Finds names in Chancy's own code."""
 
 import inspect
 import pkgutil
@@ -10,7 +10,7 @@ import pytest
 
 
 def found(path: str) -> Any:
-    """What a path such as chancy.worker:Worker.start leads to."""
+    """The object at a path such as chancy.worker:Worker.start."""
     try:
         return pkgutil.resolve_name(path)
     except (AttributeError, ImportError):
@@ -18,7 +18,7 @@ def found(path: str) -> Any:
 
 
 def names_in(code: CodeType) -> set[str]:
-    """The names and texts that a function uses, those in its inner functions too."""
+    """The names and texts that a function uses, including its inner functions."""
     names = {*code.co_names, *code.co_freevars}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 def database(server_url: str) -> Iterator[str]:
     """An empty database on the server, dropped afterwards; yields its URL."""
     name = f"template_test_{uuid4().hex}"
-    # The server may be another process at the end, as a test may restart it.
+    # A test may restart the server, so it may be another process at the end.
     query(server_url, f"CREATE DATABASE {name}")
     try:
         yield url_of(server_url, name)
@@ -36,7 +36,7 @@ def url_of(server_url: str, name: str, user: str | None = None) -> str:
 
 
 def query(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """Runs one statement in a connection of its own; returns the rows it gives."""
+    """Runs one statement in a connection of its own; returns its rows."""
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []
@@ -53,7 +53,7 @@ def tables(url: str) -> list[str]:
 
 
 def connections_to(url: str) -> int:
-    """The connections to a database, without the one that asks."""
+    """The connections to a database, without that of this query."""
     ((number,),) = query(
         url,
         "SELECT count(*) FROM pg_stat_activity "

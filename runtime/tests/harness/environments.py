@@ -3,7 +3,7 @@
 import os
 import re
 
-# What a person may have set, and what would lead a test to a database of theirs.
+# Variables that a user may have set, and that could lead a test to the user's database.
 PRIVATE = re.compile(
     "WORKERS_|POSTGRES_|PG|SENTRY_|AZURE_|LOG_LEVEL|VIRTUAL_ENV|PYTEST_"
 )

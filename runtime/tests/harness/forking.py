@@ -3,8 +3,8 @@
 Usage: python forking.py SOCKET MODULE...
 
 Each connection to the socket asks for one program, which runs as `python -m` or a script
-does, with the environment, the folder and the streams of whoever asks. This process ends
-when its own standard input does. harness.forks is the other side.
+does, with the environment, the folder and the streams of the client. This process ends
+when its own standard input is closed. harness.forks is the other side.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 
 def serve(path: str) -> dict[str, Any]:
-    """Forks until there is nobody left to ask; returns in each fork, with its request."""
+    """Forks until standard input is closed; returns in each fork, with its request."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(64)
@@ -56,7 +56,7 @@ def end() -> NoReturn:
 
 
 def fork(client: socket.socket) -> dict[str, Any]:
-    """Forks once more and returns in the fork; what is left here tells how it ends."""
+    """Forks once more and returns in the fork; the parent sends the client its status."""
     start, streams, _, _ = socket.recv_fds(client, 8, 3)
     with client.makefile("rb") as rest:
         request: dict[str, Any] = json.loads(rest.read(int.from_bytes(start, "big")))
@@ -80,15 +80,15 @@ def fork(client: socket.socket) -> dict[str, Any]:
 
 
 def forget_the_environment() -> None:
-    """Takes out what packages have read of the environment when they were imported."""
+    """Resets the values that packages read from the environment when they were imported."""
     tempfile.tempdir = None
-    if plumbum := sys.modules.get("plumbum"):  # With it Copier runs git.
+    if plumbum := sys.modules.get("plumbum"):  # Copier runs git with it.
         plumbum.local.env.clear()
         plumbum.local.env.update(os.environ)
 
 
 def run(request: dict[str, Any]) -> None:
-    """Does what Python does with its arguments."""
+    """Runs a module or a script like `python` does."""
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])

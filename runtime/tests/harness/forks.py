@@ -1,9 +1,9 @@
-"""Programs that start as forks of a process which has imported what they need.
+"""Programs that start as forks of a process that has imported their modules.
 
-`python -m copier`, uvicorn and the others below run as they do in a process of their own,
-but without the CPU time of their imports, which is most of what a small one takes.
-With --slow, where the environment changes Python itself, and outside of pytest, they start
-the plain way.
+`python -m copier`, uvicorn and the others below run like they do in a process of their own,
+but without the CPU time of their imports, which is most of the time of a small program.
+With --slow, outside of pytest, and if the environment changes Python itself, they start as
+normal processes.
 """
 
 import os
@@ -14,14 +14,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.asking import answer_of, ask
 from harness.environments import environment
 
-# What each program imports in any case, so that its forks have nothing else. Only few of the
-# tests' services do without the library or Sentry, which do nothing when they are imported.
+# The modules that each program imports in any case, and no others. Few of the tests' services
+# do not need the library or Sentry, but importing these has no effect.
 _SENTRY = "chancy_runtime.plugins.sentry"
 MODULES = {
     "copier": ("copier._cli", "jinja2_ansible_filters"),
@@ -33,11 +34,11 @@ MODULES = {
     "workers": ("chancy_runtime.cli", _SENTRY),
     "pytest": ("pytest", "chancy_runtime.testing"),
 }
-# Python and the C library read these when they start.
+# Python and the C library read these variables when they start.
 _AT_THE_START = re.compile("PYTHON|LD_|LC_|LANG|TZ$|MALLOC_")
 _PROGRAM = Path(sys.executable).with_name("chancy-workers")
 _SERVER = Path(__file__).with_name("forking.py")
-# What stands for Python in a fork of chancy-workers, which runs Copier.
+# The program that replaces Python in a fork of chancy-workers, which runs Copier.
 _PYTHON = """\
 #!{python} -IS
 import sys
@@ -48,7 +49,7 @@ run({socket!r}, {python!r}, sys.argv[1:])
 
 
 class Fork:
-    """A forked program, with what tests use of subprocess.Popen."""
+    """A forked program, with the methods of subprocess.Popen that tests use."""
 
     def __init__(self, client: socket.socket, command: Sequence[str]) -> None:
         self._client = client
@@ -91,6 +92,7 @@ class Forks:
         self._folder: Path | None = None
         self._environments: dict[str, dict[str, str]] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._starting = threading.Lock()
 
     def start(
         self,
@@ -102,7 +104,7 @@ class Forks:
         stderr: int,
         session: bool = False,
     ) -> Fork | None:
-        """Starts a program as a fork; None where only a process of its own will do."""
+        """Starts a program as a fork; None if it needs a process of its own."""
         name = _name(command)
         if not (self.on and name):
             return None
@@ -124,7 +126,7 @@ class Forks:
             )
 
     def python(self) -> Path:
-        """A program that runs `python -m copier` as a fork, and Python for all the rest."""
+        """A program that runs `python -m copier` as a fork, and Python for all others."""
         asked = self._path_of("copier")
         program = asked.with_name("python")
         if not program.exists():
@@ -139,24 +141,26 @@ class Forks:
 
     def _path_of(self, name: str) -> Path:
         """The socket of the process that forks a program."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="forks-", dir="/tmp"))
-        path = self._folder / name
-        if name not in self._running:
-            env = self._environments.setdefault(name, environment())
-            self._running[name] = subprocess.Popen(
-                [sys.executable, str(_SERVER), str(path), *MODULES[name]],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=env,
-                start_new_session=True,
-            )
-            stdout = self._running[name].stdout
-            assert stdout and stdout.readline() == b"ready\n"
+        # Tests start programs in threads too.
+        with self._starting:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="forks-", dir="/tmp"))
+            path = self._folder / name
+            if name not in self._running:
+                env = self._environments.setdefault(name, environment())
+                self._running[name] = subprocess.Popen(
+                    [sys.executable, str(_SERVER), str(path), *MODULES[name]],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=env,
+                    start_new_session=True,
+                )
+                stdout = self._running[name].stdout
+                assert stdout and stdout.readline() == b"ready\n"
         return path
 
     def stop(self) -> None:
-        """Ends them, and what they have forked counts as used by this process."""
+        """Ends them; the CPU time of their forks then counts as that of this process."""
         for process in self._running.values():
             process.communicate()
         self._running.clear()
@@ -169,7 +173,7 @@ FORKS = Forks()
 
 
 def _name(command: Sequence[str]) -> str | None:
-    """What a command starts, if it is in MODULES."""
+    """The name in MODULES of the program that a command starts, if it is there."""
     if command[0] == str(_PROGRAM):
         return _PROGRAM.name
     if command[:2] != [sys.executable, "-m"]:

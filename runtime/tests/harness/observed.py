@@ -64,7 +64,7 @@ async def waits(*, file: str) -> None:
 
 
 async def traced(*, file: str) -> None:
-    """Writes down in which traces it runs, and makes a span of its own."""
+    """Records the traces in which it runs, and creates a span of its own."""
     headers: dict[str, str] = {}
     propagate.inject(headers)
     if parent := sentry_sdk.get_traceparent():
@@ -103,7 +103,7 @@ async def until_none(found: Callable[[], Awaitable[object]]) -> None:
     """Waits until nothing is found.
 
     Raises:
-        TimeoutError: Not within 120 s.
+        TimeoutError: Something is still found after 120 s.
     """
     async with asyncio.timeout(120):
         while await found():

@@ -1,4 +1,4 @@
-"""Options of both suites: what takes minutes is left to --slow and --soak."""
+"""Options of both suites: --slow and --soak run the tests that take minutes."""
 
 import random
 
@@ -8,7 +8,9 @@ from harness.forks import FORKS
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+    parser.addoption(
+        "--slow", action="store_true", help="also run the tests that take minutes"
+    )
     parser.addoption("--soak", default=0, help="minutes of faults and jobs, 0 for none")
 
 
@@ -25,13 +27,13 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"again with the same examples: --hypothesis-seed={config.option.hypothesis_seed}"
+    return f"to repeat with the same examples: --hypothesis-seed={config.option.hypothesis_seed}"
 
 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leaves the slow tests to --slow, and the soak to --soak."""
+    """Skips the slow tests without --slow, and the soak without --soak."""
     left = {name for name in ("slow", "soak") if not config.getoption(f"--{name}")}
     out = [item for item in items if left & {mark.name for mark in item.iter_markers()}]
     config.hook.pytest_deselected(items=out)

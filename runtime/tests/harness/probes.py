@@ -1,4 +1,4 @@
-"""What a service answers to the probes of its platform."""
+"""The answers of a service to the probes of its platform."""
 
 import json
 import urllib.error
@@ -16,9 +16,8 @@ def readiness(running: Service) -> tuple[int, dict[str, Any]]:
         return error.code, json.load(error)
 
 
-def wait_until_ready(running: Service, timeout: float = 30) -> None:
+def wait_until_ready(running: Service) -> None:
     wait_for(
         lambda: readiness(running)[0] == 200,
-        timeout=timeout,
         what=f"the readiness of the service ({readiness(running)})",
     )

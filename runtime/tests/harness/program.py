@@ -23,12 +23,12 @@ class Ended:
 
     @property
     def json(self) -> Any:
-        """What it printed for programs."""
+        """The JSON that it printed."""
         return json.loads(self.output)
 
 
 class Commands(Protocol):
-    """Runs a command of the workers on a database, with more plugins if need be."""
+    """Runs a command of the workers on a database, with more plugins if given."""
 
     def __call__(self, *arguments: str, url: str, plugins: Any = ()) -> Ended: ...
 
@@ -43,7 +43,7 @@ def workers(
         every = [Leadership(), Pruner(), Recovery(), Cron(), *plugins]
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
             patch.setattr(sys, "argv", ["workers", *arguments])
-            # The program has a process of its own, and what it makes of it ends with it.
+            # The program changes the kind of its process: here this is undone at its end.
             patch.setattr(modes, "_this", modes.this_process())
             main(lambda: plain_chancy(url, plugins=every), "app.billing.workers")
         assert isinstance(end.value.code, int)

@@ -29,7 +29,7 @@ class Block:
 
     Args:
         language: "python" or "sql".
-        file: What a Python block belongs to, from the root of the backend.
+        file: The file that a Python block belongs to, relative to the backend's root.
     """
 
     language: str
@@ -41,7 +41,7 @@ def blocks(page: str) -> list[Block]:
     """Returns the blocks of a page, in their order.
 
     Raises:
-        AssertionError: One is in another language, or no file is named above it.
+        AssertionError: A block is in another language, or no file is named above it.
     """
     found = []
     text = (PAGES / page).read_text()
@@ -73,9 +73,9 @@ def apply(page: str, folder: Path) -> str:
 
 
 def _add(file: Path, code: str) -> None:
-    """Writes a new file, or adds a block to one that is there.
+    """Writes a new file, or adds a block to an existing file.
 
-    Imports go to the top, and what has the name of something in the file replaces it.
+    Imports go to the top; a definition replaces the one that has the same name.
     """
     if not file.exists():
         for missing in (file.parent, *file.parent.parents):

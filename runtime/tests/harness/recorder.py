@@ -1,4 +1,4 @@
-"""A service whose one job leaves a trace of each execution, and rows of its tables."""
+"""A service whose one job records each execution, and helpers for its tables."""
 
 import asyncio
 import re
@@ -59,14 +59,14 @@ class Recorder:
         }
 
     def edit(self, module: str, old: str, new: str) -> None:
-        """Changes a module of workers/, as the team would."""
+        """Changes a module of workers/, like a team would."""
         path = self.workers / module
         text = path.read_text()
         assert old in text, f"{old!r} is not in {module}:\n{text}"
         path.write_text(text.replace(old, new))
 
     def set(self, **constants: str) -> None:
-        """Gives constants of chancy_initialization.py other values."""
+        """Changes the values of constants of chancy_initialization.py."""
         path = self.workers / INITIALIZATION
         text = path.read_text()
         for name, value in constants.items():
@@ -87,15 +87,15 @@ class Recorder:
         self.edit(INITIALIZATION, "            Cron(),", f"            Cron(), {call},")
 
     def copy(self, folder: Path) -> "Recorder":
-        """The same in another folder, with nothing executed yet."""
+        """A copy in another folder, without executions."""
         shutil.copytree(self.folder, folder)
         other = Recorder(folder, self.process)
         other.executions_file.write_text("")
         return other
 
     def version(self, folder: Path, **constants: str) -> "Recorder":
-        """Another version of the backend, whose constants in chancy_initialization.py
-        have other values; versions in one folder share the file of executions."""
+        """Another version of the backend, with other values of constants in
+        chancy_initialization.py; versions in one folder share the file of executions."""
         other = self.copy(folder)
         other.executions_file = folder.parent / "executions.txt"
         other.executions_file.touch()
@@ -113,7 +113,7 @@ class Recorder:
         """The backend's service under uvicorn, or its workers in their own process.
 
         Args:
-            options: Of the command `run`.
+            options: The options of the command `run`.
         """
         run = ("-m", "app.billing.workers", "run", "--port", "0", *options)
         with service(
@@ -126,7 +126,7 @@ class Recorder:
             yield running
 
     def apart(self) -> "Recorder":
-        """The same folder, with its workers in a process of their own."""
+        """The same backend, with its workers in a process of their own."""
         other = Recorder(self.folder, "own")
         other.executions_file = self.executions_file
         return other
@@ -156,7 +156,7 @@ def recorder(
 
     Args:
         job: The text of record/worker.py.
-        cron: The expression by which the job also runs by itself.
+        cron: A cron expression by which the job also runs.
         without_database: Whether the service starts without its database.
         constants: Other values of constants in chancy_initialization.py, as code.
     """
@@ -178,7 +178,7 @@ def recorder(
 
 
 def plain_chancy(url: str, **options: Any) -> Chancy:
-    """The Chancy of the example, built here."""
+    """The Chancy of the example, built without the example's code."""
     return Chancy(
         url,
         **{
@@ -205,7 +205,7 @@ def migrated_cluster(*settings: str) -> Iterator[Cluster]:
 
 
 def push(url: str, note: str, *, prefix: str = "billing_", **columns: object) -> str:
-    """Inserts a job `record` as any client could; returns its id."""
+    """Inserts a job `record` like any client could; returns its id."""
     values = {
         "func": "app.billing.workers.record.worker.record",
         "queue": "default",
@@ -230,7 +230,7 @@ def push(url: str, note: str, *, prefix: str = "billing_", **columns: object) ->
 
 
 def push_many(url: str, count: int, queue: str, columns: str) -> None:
-    """Pushes jobs `record` without a word; columns are SQL over n for kwargs and priority."""
+    """Pushes jobs `record` silently; columns are SQL over n for kwargs and priority."""
     query(
         url,
         "INSERT INTO billing_jobs (id, queue, func, kwargs, priority) "
@@ -259,14 +259,13 @@ def row(url: str, id: str) -> tuple[object, ...]:
 def wait_until_executed(backend: Recorder, *notes: str) -> None:
     wait_for(
         lambda: all(backend.executions[note] for note in notes),
-        timeout=20,
         what=f"the start of {notes}",
     )
 
 
 @contextmanager
 def seconds_between(low: float, high: float) -> Iterator[None]:
-    """Fails when the block takes less or more."""
+    """Fails if the block takes less or more time."""
     since = time.monotonic()
     yield
     taken = time.monotonic() - since

@@ -12,14 +12,14 @@ from typing import Any
 
 @contextmanager
 def sentry() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A listener that takes what sentry-sdk sends; yields its DSN and the events."""
+    """A listener for the events of sentry-sdk; yields its DSN and the events."""
     with sentry_of_all_kinds() as (dsn, items):
         yield dsn, items["event"]
 
 
 @contextmanager
 def sentry_of_all_kinds() -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
-    """The same; yields the DSN and the items by their type, such as `check_in`."""
+    """A listener for all items; yields its DSN and the items by type, such as `check_in`."""
     items: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     class Handler(BaseHTTPRequestHandler):

@@ -42,7 +42,7 @@ def embedded_server() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port below those that connections get for themselves: it is free after a stop too."""
+    """A port below the ephemeral ports, so that it is still free after a stop."""
     while True:
         port = 20_000 + secrets.randbelow(12_000)
         with socket.socket() as listener, contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ class Cluster:
         return (self.data / "postmaster.pid").exists()
 
     def kill_connections(self) -> int:
-        """Ends every connection but its own; returns how many there were."""
+        """Ends every connection except its own; returns their number."""
         return len(
             query(
                 self.url(),
@@ -100,7 +100,7 @@ class Cluster:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """As after a failover whose standby is not promoted yet: no session may write."""
+        """Lets no session write, as after a failover to a standby that is not promoted yet."""
         with self.setting("default_transaction_read_only", "on"):
             yield
 
@@ -137,8 +137,8 @@ class Proxy:
     """A TCP proxy that can stop forwarding without closing anything.
 
     Args:
-        delay: Seconds that each answer of the server takes longer.
-        stall_at: What a client says when the proxy stops forwarding by itself.
+        delay: Seconds by which each answer of the server is delayed.
+        stall_at: The bytes from a client at which the proxy stops forwarding.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class Proxy:
         except (OSError, asyncio.CancelledError):
             writer.close()
             return
-        # The end of the proxy, which asyncio's own callback would report.
+        # asyncio's own callback would report the cancellation at the end of the proxy.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(
                 self._forward(flowing, reader, server[1]),
@@ -225,7 +225,7 @@ class Proxy:
         self._loop.close()
 
     def wait_until_up(self) -> None:
-        assert self._ready.wait(5)
+        assert self._ready.wait(60)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
@@ -297,12 +297,12 @@ class PgBouncer:
             with socket.socket() as client:
                 return client.connect_ex(("127.0.0.1", self.port)) == 0
 
-        wait_for(up, timeout=10, what="the start of PgBouncer")
+        wait_for(up, what="the start of PgBouncer")
 
     def stop(self) -> None:
-        """Stops it at once: every connection through it is gone."""
+        """Stops it at once; every connection through it ends."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def pgbouncer_path() -> str:

@@ -41,12 +41,12 @@ class Service:
             found = re.search(r"running on (http://\S+)", self.output)
             return found[1] if found else None
 
-        self.address = wait_for(address, timeout=30, what="the start of the service")
+        self.address = wait_for(address, what="the start of the service")
 
     def request(self, path: str, method: str = "GET") -> dict[str, Any]:
-        """The JSON that the service answers with."""
+        """Sends a request; returns the JSON of the answer."""
         request = urllib.request.Request(f"{self.address}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             answer: dict[str, Any] = json.load(response)
             return answer
 
@@ -55,20 +55,18 @@ class Service:
         id = str(self.request(f"/jobs/{job}", "POST")["id"])
         wait_for(
             lambda: self.request(f"/jobs/{id}")["state"] == "succeeded",
-            timeout=30,
             what=f"the job {job}",
         )
         return id
 
     def stop(self) -> None:
-        """SIGTERM; the lifespan must be left cleanly and nothing must stay running."""
+        """Sends SIGTERM; the lifespan must end cleanly and no process may stay running."""
         self.process.terminate()
-        status = self.process.wait(35)
+        status = self.process.wait(60)
         assert "Application shutdown complete" in self.output, self.output
         assert status == self.clean_status, self.output
         wait_for(
             lambda: not self.processes(),
-            timeout=5,
             what="the end of the service's children",
         )
 
@@ -125,7 +123,7 @@ def service(
 
 
 def migrate(folder: Path, package: str, url: str) -> None:
-    """Creates the tables by the rendered command."""
+    """Creates the tables with the rendered command."""
     run(
         sys.executable,
         "-m",

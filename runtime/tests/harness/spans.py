@@ -1,4 +1,4 @@
-"""Where the spans of this process are kept."""
+"""The spans of this process."""
 
 import pytest
 from opentelemetry import trace
@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 @pytest.fixture(scope="session")
 def exporter() -> InMemorySpanExporter:
-    """Where the SDK, which a process sets up once, leaves each span that ends."""
+    """The exporter that keeps each ended span; a process can set up the SDK only once."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -1,4 +1,4 @@
-"""Starts of a service that have to fail with one line, and locks that hold one up."""
+"""Starts of a service that must fail with one line, and locks that delay a start."""
 
 import asyncio
 import time
@@ -18,11 +18,14 @@ _WAITING = (
     "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
     "AND datname = current_database()"
 )
+# A start has failed after 15 s, which test_start_budget.py holds; the processes of a busy
+# machine begin and end later. One that waits for Chancy's pool takes 35 s and more.
+LONGEST = 30
 _ROUTINE = ("Started server", "Waiting for application", "startup failed. Exiting")
 
 
 def the_line(output: str, *routine: str) -> str:
-    """The one line that is no routine, as uvicorn's; a traceback would be many."""
+    """The one line that is not uvicorn's usual output; a traceback would be many lines."""
     lines = [
         line
         for line in output.splitlines()
@@ -33,19 +36,17 @@ def the_line(output: str, *routine: str) -> str:
 
 
 class FailedStart:
-    """A service that starts in the block and has to end by itself soon after it."""
+    """A service that starts in the block and must end by itself soon after it."""
 
     def __init__(
         self,
         backend: Recorder,
         url: str,
         *,
-        within: float = 15,
         routine: tuple[str, ...] = (),
     ) -> None:
         self._service = backend.service(url, wait=False)
         self._status = 3 if backend.process == "api" else 1
-        self._within = within
         self._routine = routine
         self.line = ""
 
@@ -56,7 +57,6 @@ class FailedStart:
                 "Waiting for application startup" in self.running.output
                 or self.running.process.poll() is not None
             ),
-            timeout=60,
             what="the start of uvicorn",
         )
         self._since = time.monotonic()
@@ -68,7 +68,7 @@ class FailedStart:
                 status = self.running.process.wait(60)
                 took = time.monotonic() - self._since
                 output = self.running.output
-                assert took < self._within, f"{took:.1f} s:\n{output}"
+                assert took < LONGEST, f"{took:.1f} s:\n{output}"
                 assert status == self._status, output
                 assert PASSWORD not in output
                 self.line = the_line(output, *self._routine)
@@ -76,32 +76,31 @@ class FailedStart:
             self._service.__exit__(None, None, None)
 
 
-def line_of_failed_start(backend: Recorder, url: str, *, within: float = 15) -> str:
-    """The one line of a start that has to fail."""
-    with FailedStart(backend, url, within=within) as start:
+def line_of_failed_start(backend: Recorder, url: str) -> str:
+    """The one line of a start that must fail."""
+    with FailedStart(backend, url) as start:
         pass
     return start.line
 
 
 @contextmanager
 def lock(url: str, statement: str) -> Iterator[None]:
-    """Holds what the statement locks."""
+    """Holds the locks of a statement."""
     with psycopg.connect(url) as connection:
         connection.execute(statement)
         yield
 
 
 def wait_for_lock(url: str, sessions: int = 1) -> None:
-    """Until so many sessions wait for a lock in the database."""
+    """Waits until this number of sessions wait for a lock in the database."""
     wait_for(
         lambda: len(query(url, _WAITING)) >= sessions,
-        timeout=30,
-        what="somebody who waits for a lock",
+        what="a session that waits for a lock",
     )
 
 
 async def until_locked(other: AsyncConnection[Any]) -> None:
-    """Until somebody waits for a lock in the other connection's database."""
-    async with asyncio.timeout(20):
+    """Waits until a session waits for a lock in the other connection's database."""
+    async with asyncio.timeout(60):
         while not await (await other.execute(_WAITING)).fetchall():
             await asyncio.sleep(0.02)

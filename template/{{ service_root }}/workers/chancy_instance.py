@@ -1,14 +1,16 @@
-"""Holds the service's one Chancy for everyone who pushes jobs."""
+"""Holds the service's one Chancy, for the code that pushes jobs."""
+
+import weakref
 
 from chancy_runtime import Chancy
 
-# The last one that is open counts: two apps of a test may run at once.
-_instances: list[Chancy] = []
+# A list, because a test may run two apps at once; the last open one is returned.
+_instances: list[weakref.ref[Chancy]] = []
 
 
 def set_chancy(chancy: Chancy) -> None:
     """Makes `chancy` the one that `get_chancy()` returns while it is open."""
-    _instances[:] = [*(each for each in _instances if each.is_open), chancy]
+    _instances.append(weakref.ref(chancy))
 
 
 def get_chancy() -> Chancy:
@@ -18,8 +20,9 @@ def get_chancy() -> Chancy:
         RuntimeError: Before the start, after the shutdown, and in the children of
             a process executor.
     """
-    for chancy in reversed(_instances):
-        if chancy.is_open:
+    for instance in reversed(_instances):
+        chancy = instance()
+        if chancy and chancy.is_open:
             return chancy
     raise RuntimeError(
         "Chancy is not running in this process: enter initialize_workers() of "

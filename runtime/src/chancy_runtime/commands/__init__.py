@@ -1,1 +1,1 @@
-"""Internal: what a service's commands do, a module for each group of them."""
+"""Internal: the commands of a service, one module for each group of commands."""

@@ -1,4 +1,4 @@
-"""The commands `retry`, `cancel` and `purge`: what can be done with jobs."""
+"""The commands `retry`, `cancel` and `purge`, which change jobs."""
 
 import argparse
 import asyncio
@@ -34,7 +34,7 @@ def add_commands(parsers: Parsers) -> None:
     for name, run, action, text in (
         ("retry", run_retry, RETRY, "run failed jobs again, from their first attempt"),
         ("cancel", run_cancel, CANCEL, "fail jobs that wait or run"),
-        ("purge", run_purge, PURGE, "delete jobs that are done, after a question"),
+        ("purge", run_purge, PURGE, "delete jobs that are done; asks first"),
     ):
         parser = add_command(parsers, name, run, text)
         usual = " or ".join(action.usual)
@@ -93,10 +93,10 @@ async def _find(
 
 
 def _ask(app: chancy.Chancy, jobs: list[DictRow]) -> None:
-    """Asks whether the jobs may be deleted; there is no connection that waits meanwhile.
+    """Asks whether the jobs may be deleted; no connection is open while it waits.
 
     Raises:
-        WorkersError: They may not.
+        WorkersError: The answer is not yes.
     """
     states = Counter(str(job["state"]) for job in jobs)
     parts = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
@@ -108,7 +108,7 @@ def _ask(app: chancy.Chancy, jobs: list[DictRow]) -> None:
         flush=True,
     )
     if sys.stdin.readline().strip().lower() != "yes":
-        raise WorkersError("nothing was deleted, since the answer was not yes")
+        raise WorkersError("nothing was deleted, because the answer was not yes")
 
 
 async def _change(
@@ -145,6 +145,6 @@ def _show(
         print(f"left {id} alone: {printable(reason)}", file=sys.stderr)
     if has_more:
         print(
-            f"there are more than {counted(arguments.limit, 'job')}: type the command "
+            f"there are more than {counted(arguments.limit, 'job')}: run the command "
             "again, or raise --limit"
         )

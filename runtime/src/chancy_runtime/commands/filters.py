@@ -1,4 +1,4 @@
-"""Which jobs a command is about: those with the ids, or those that match a filter."""
+"""The jobs that a command shows or changes: by id, or by a filter."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ from chancy_runtime.postgres.operations import transaction
 
 _LARGEST_LIMIT = 1_000_000
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-# When something last happened to a job.
+# The time of the last event of a job.
 _ACTIVITY: LiteralString = "GREATEST(j.created_at, j.started_at, j.completed_at)"
 _LONGEST_SPAN = timedelta(days=36_500)
 # The queues that have jobs, from the index: a row for each of them, not for each job.
@@ -35,12 +35,12 @@ held (name) AS (
 def add_filters(
     parser: argparse.ArgumentParser, *, states: Sequence[str], usual: str, limit: int
 ) -> None:
-    """Adds the arguments that say which jobs a command is about.
+    """Adds the arguments that select the jobs of a command.
 
     Args:
-        states: Those that the command can do something with.
-        usual: Which of them it is about without --state, for the help.
-        limit: How many jobs without --limit.
+        states: The states in which the command accepts jobs.
+        usual: The states without --state, as the help shows them.
+        limit: The number of jobs without --limit.
     """
     parser.add_argument(
         "ids", nargs="*", type=_job_id, metavar="ID", help="ids of jobs"
@@ -77,21 +77,21 @@ def add_filters(
 
 
 def add_limit(parser: argparse.ArgumentParser, limit: int) -> None:
-    """Adds --limit, without which there are `limit`."""
+    """Adds --limit with its default."""
     parser.add_argument(
         "--limit",
         type=_limit,
         default=limit,
         metavar="N",
-        help=f"at most so many ({limit:,} without it)",
+        help=f"at most N of them ({limit:,} without it)",
     )
 
 
 def check_filters(arguments: argparse.Namespace, *, needed: bool) -> None:
-    """Ends the program with a message when the arguments do not say which jobs.
+    """Ends the program with a message when the arguments do not select jobs properly.
 
     Args:
-        needed: Whether neither ids nor a filter is wrong.
+        needed: Whether ids or a filter must be given.
     """
     has_filter = any(
         getattr(arguments, name) is not None
@@ -114,11 +114,11 @@ async def select(
     *,
     states: Sequence[str] = (),
 ) -> tuple[list[DictRow], bool]:
-    """Returns the jobs that the arguments name, the newest first, and whether there are more.
+    """Returns the selected jobs, the newest first, and whether there are more.
 
     Args:
-        columns: SQL for what is wanted of each job, which is `j`.
-        states: Those that a filter without --state is about; none for all of them.
+        columns: SQL for the columns of each job, whose row is `j`.
+        states: The states that a filter without --state selects; empty for all states.
     """
     limit: int = len(arguments.ids) or arguments.limit
     async with transaction(connection) as cursor:
@@ -134,7 +134,7 @@ def selection(
     limit: int,
     states: Sequence[str],
 ) -> tuple[bytes, dict[str, Any]]:
-    """Returns the statement of select(), and its values."""
+    """Returns the statement of select(), and its parameters."""
     condition, values = _filter(arguments, arguments.states or [*states])
     if arguments.ids:
         condition, values = "j.id = ANY(%(ids)s)", {"ids": arguments.ids}
@@ -149,7 +149,7 @@ def selection(
 def _filter(
     arguments: argparse.Namespace, states: Sequence[str]
 ) -> tuple[LiteralString, dict[str, Any]]:
-    """Returns the condition of a filter, and its values."""
+    """Returns the condition of a filter, and its parameters."""
     parts: list[LiteralString] = []
     if states:
         parts.append("j.state = ANY(%(states)s)")
@@ -180,14 +180,14 @@ def _filter(
 
 
 def _time(name: LiteralString, value: datetime | timedelta) -> LiteralString:
-    """Returns SQL for a time of the server's clock; a time span lies before now."""
+    """Returns SQL for a time of the server's clock; a time span counts back from now."""
     if isinstance(value, timedelta):
         return f"NOW() - %({name})s::interval"
     return f"%({name})s::timestamptz"
 
 
 def moment(text: str) -> datetime | timedelta:
-    """Returns a time, or how long ago it is.
+    """Returns a time, or a time span that counts back from now.
 
     Raises:
         argparse.ArgumentTypeError: The text is neither.

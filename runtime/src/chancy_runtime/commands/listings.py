@@ -1,4 +1,4 @@
-"""The commands `jobs`, `queues`, `workers` and `cron`: what there is."""
+"""The commands `jobs`, `queues`, `workers` and `cron`, which list rows."""
 
 import argparse
 import asyncio
@@ -37,10 +37,10 @@ from chancy_runtime.postgres.operations import transaction
 
 _LIMIT = 50
 _STATES = [state.value for state in QueuedJob.State]
-# Tags that every worker has by itself.
+# Tags that Chancy gives to every worker.
 _OWN_TAGS = ("hostname=", "worker_id=", "python=", "os=", "arch=")
 
-# Arguments of a job may be secrets: they are not among the columns.
+# The arguments of a job may be secrets, so they are not among the columns.
 _JOB = f"""
 j.id::text, j.state, j.queue, j.func, j.priority, j.attempts, j.max_attempts,
 j.unique_key, j.taken_by AS worker, {in_utc("j.created_at")} AS pushed_at,
@@ -96,7 +96,7 @@ def add_commands(parsers: Parsers) -> None:
         parsers,
         "jobs",
         run_jobs,
-        "show jobs, the newest first; with ids also the tracebacks of these",
+        "show jobs, the newest first; with ids also their tracebacks",
     )
     add_filters(parser, states=_STATES, usual="all", limit=_LIMIT)
     add_json(parser)
@@ -181,8 +181,8 @@ def run_queues(program: Program, arguments: argparse.Namespace) -> int:
     _show(arguments, "queues", rows, has_more, _queue_cells, counted_up_to=MOST)
     if any(row["due"] is None for row in rows):
         print(
-            "jobs that are due or scheduled are not counted, since the tables lack the "
-            f"library's indexes: run {program.name} migrate",
+            "due and scheduled jobs are not counted, because the tables lack the library's "
+            f"indexes: run {program.name} migrate",
             file=sys.stderr,
         )
     return 0
@@ -191,7 +191,7 @@ def run_queues(program: Program, arguments: argparse.Namespace) -> int:
 async def _select_queues(
     program: Program, app: chancy.Chancy, arguments: argparse.Namespace
 ) -> tuple[list[DictRow], bool]:
-    """Returns the queues with their waiting jobs counted, and whether there are more."""
+    """Returns the queues with the numbers of their jobs, and whether there are more."""
     async with session(program, app) as connection:
         rows, has_more = await _rows(connection, app, arguments, _QUEUES)
         async with transaction(connection):
@@ -324,12 +324,12 @@ def _show(
     cells: Callable[[DictRow], Mapping[str, Cell]],
     **others: Any,
 ) -> None:
-    """Prints what was found, for people or for programs.
+    """Prints rows as a table or as JSON.
 
     Args:
-        name: What the rows are.
-        cells: Returns what people see of a row.
-        others: What programs get besides.
+        name: The plural noun for the rows.
+        cells: Returns the cells of a row in the table.
+        others: More values for the JSON object.
     """
     if arguments.json:
         print(json.dumps({name: rows, "more": has_more, **others}))

@@ -1,4 +1,4 @@
-"""What commands print for people: tables without colours, in plain text."""
+"""The output of commands for people: plain text without colours."""
 
 import shutil
 import sys
@@ -13,7 +13,7 @@ _SHORTEST_CUT = 20
 def print_table(rows: Sequence[Mapping[str, Cell]]) -> None:
     """Prints rows below the names of their columns; columns without a value are left out.
 
-    On a terminal the last column is cut to its width.
+    The last column is cut at the width of the terminal.
     """
     names = [
         name for name in rows[0] if any(row[name] not in (None, "") for row in rows)
@@ -46,9 +46,9 @@ def _is_number(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Returns a text without characters that could change what the terminal shows.
+    """Returns a text with the characters escaped that could control the terminal.
 
-    Whoever can write a row chooses the texts in it.
+    Anybody who can write a row chooses the texts in it.
     """
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode()

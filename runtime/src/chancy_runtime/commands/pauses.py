@@ -27,7 +27,9 @@ def add_commands(parsers: Parsers) -> None:
         ("resume", run_resume, "take the jobs of a queue again"),
     ):
         parser = add_command(parsers, name, run, text)
-        parser.add_argument("queues", nargs="+", metavar="QUEUE", help="its name")
+        parser.add_argument(
+            "queues", nargs="+", metavar="QUEUE", help="the name of a queue"
+        )
         add_json(parser)
         if name == "pause":
             parser.add_argument(
@@ -35,7 +37,7 @@ def add_commands(parsers: Parsers) -> None:
                 dest="span",
                 type=_span,
                 metavar="TIME",
-                help="resume by itself after this time: 45m, 12h or 7d",
+                help="resume automatically after this time: 45m, 12h or 7d",
             )
 
 
@@ -73,7 +75,7 @@ def run_resume(program: Program, arguments: argparse.Namespace) -> int:
 async def _pause(
     program: Program, app: chancy.Chancy, names: list[str], span: timedelta | None
 ) -> str | None:
-    """Pauses queues; returns the end of the pause by the server's clock, if there is one."""
+    """Pauses queues; returns the end of the pause on the server's clock, if it has one."""
     async with (
         session(program, app) as connection,
         transaction(connection) as cursor,

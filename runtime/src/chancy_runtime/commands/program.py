@@ -1,4 +1,4 @@
-"""The program that the commands belong to, as they see it."""
+"""The program that the commands belong to."""
 
 import argparse
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Program:
 
     Args:
         create_chancy: Builds the service's Chancy; nothing is entered.
-        name: What was typed, without the command.
+        name: The typed command line without the command, such as `python -m app.workers`.
         package: The package of the workers.
         initialize_workers: Runs the workers while it is entered.
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
@@ -46,10 +46,10 @@ Command: TypeAlias = Callable[[Program, argparse.Namespace], int]
 def add_command(
     parsers: Parsers, name: str, run: Command, text: str
 ) -> argparse.ArgumentParser:
-    """Adds a command, and returns its parser for the arguments.
+    """Adds a command, and returns the parser for its arguments.
 
     Args:
-        text: What it does, for the help.
+        text: The help text.
     """
     parser = parsers.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
@@ -59,5 +59,5 @@ def add_command(
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds the option for programs."""
+    """Adds --json, for programs."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from chancy_runtime.start import JoiningWorkers
 
 if TYPE_CHECKING:
     import uvicorn
-    from fastapi import APIRouter, FastAPI
+    from fastapi import FastAPI
 
-# Seconds for an open request; the workers stop at the signal, and not after it.
+# Seconds for open requests. The workers do not wait for these: the signal stops them.
 _REQUEST_TIMEOUT = 5
 _LOOK_INTERVAL = 1
 
@@ -33,22 +34,25 @@ def add_commands(parsers: Parsers) -> None:
     parser.allow_abbrev = False
     parser.epilog = (
         "Exit status: 0 after SIGTERM or SIGINT; 1 when the start failed, when the workers "
-        "ended by themselves and when their last results could not be saved."
+        "ended without a signal, or when their last results could not be saved."
     )
     parser.add_argument(
         "--tags",
         type=_tags,
         default=frozenset(),
         metavar="TAG[,TAG]",
-        help="only the Workers that have one of these tags, those for the API too",
+        help="run only the Workers that have one of these tags, even those for the API",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="where HTTP listens, 127.0.0.1 without it; 0.0.0.0 for probes from outside",
+        help="the address for HTTP (127.0.0.1 without it); 0.0.0.0 for probes from outside",
     )
     parser.add_argument(
-        "--port", type=_port, default=8001, help="8001 without it; 0 for any free one"
+        "--port",
+        type=_port,
+        default=8001,
+        help="the port for HTTP (8001 without it); 0 for any free port",
     )
     parser.add_argument(
         "--reload", action="store_true", help="start again when a Python file changes"
@@ -72,12 +76,12 @@ def run(program: Program, arguments: argparse.Namespace) -> int:
     """Runs the workers until a signal stops them; returns the exit status.
 
     Raises:
-        WorkersError: A package is missing, or __main__.py does not say what to run.
+        WorkersError: A package is missing, or __main__.py does not pass the workers.
     """
     if program.initialize_workers is None or program.get_chancy is None:
         raise WorkersError(
-            "run needs initialize_workers and get_chancy, which __main__.py does not pass "
-            "to main(): run chancy-workers update, or pass them"
+            "run needs initialize_workers and get_chancy, but __main__.py does not pass "
+            "them to main(): run chancy-workers update, or pass them"
         )
     if arguments.reload:
         options = [each for each in sys.argv[1:] if each != "--reload"]
@@ -98,7 +102,7 @@ def _serve(workers: "_Workers", program: Program, host: str, port: int) -> int:
             "uv add fastapi uvicorn"
         ) from error
     config = uvicorn.Config(
-        lambda: _app(workers, program.app_module, program.dashboard),
+        lambda: _app(workers, program),
         factory=True,
         host=host,
         port=port,
@@ -109,7 +113,7 @@ def _serve(workers: "_Workers", program: Program, host: str, port: int) -> int:
     )
     workers.server = server = uvicorn.Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # At its end uvicorn raises again what it caught.
+        # Before it ends, uvicorn raises the signals again that it caught.
         signal.signal(number, server.handle_exit)
     try:
         server.run()
@@ -118,35 +122,88 @@ def _serve(workers: "_Workers", program: Program, host: str, port: int) -> int:
     return 0 if workers.ended_well else 1
 
 
-def _app(
-    workers: "_Workers", app_module: str | None, dashboard: "APIRouter | None"
-) -> "FastAPI":
-    """Returns what is served, after the API's module has set up logs and Sentry."""
+def _app(workers: "_Workers", program: Program) -> "FastAPI":
+    """Returns the app to serve, after the API's module has set up logs and Sentry."""
     from fastapi import FastAPI
 
     from chancy_runtime.web import health_router, metrics_router
 
-    if app_module:
-        importlib.import_module(app_module)
+    if program.app_module:
+        _import_app(program.app_module, program.package or "")
     app = FastAPI(lifespan=workers.lifespan, openapi_url=None)
     app.include_router(health_router(workers.get_chancy))
     if find_spec("prometheus_client"):
         app.include_router(metrics_router(workers.get_chancy))
-    if dashboard:
-        app.include_router(dashboard)
+    if program.dashboard:
+        app.include_router(program.dashboard)
     return app
+
+
+def _import_app(module: str, package: str) -> None:
+    """Imports the module of the API's app.
+
+    Raises:
+        WorkersError: Its imports are those of an API that is started in another folder.
+    """
+    name = _name_here(module)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not (found := _start_of(error.name or module, package)):
+            raise
+        folder, its_package = found
+        raise WorkersError(
+            f"{name} imports {error.name}, which is in {folder}: the API is started there "
+            f"and has the workers as {its_package}, and here they are {package}. Run this "
+            f"command there too: cd {folder} && python -m {its_package} run"
+        ) from error
+    except ImportError as error:
+        if name == module or "relative import" not in str(error):
+            raise
+        above = module.removesuffix(name)
+        raise WorkersError(
+            f"{module} is {name} here, and its imports are relative ({error}): run this "
+            f"command in the folder that has {above.partition('.')[0]}/, as python -m "
+            f"{above}{package} run"
+        ) from error
+
+
+def _name_here(module: str) -> str:
+    """How a module is imported in a process that is started in a folder further down."""
+    name = module
+    while name:
+        if find_spec(name.partition(".")[0]):
+            return name
+        name = name.partition(".")[2]
+    return module
+
+
+def _start_of(missing: str, package: str) -> tuple[str, str] | None:
+    """The folder that has a missing module, and the name of the workers there.
+
+    None where it is in none of the folders above the workers.
+    """
+    paths: list[str] = [*getattr(sys.modules.get(package), "__path__", ())]
+    if not paths:
+        return None
+    parts = package.split(".")
+    folders = Path(paths[0]).parents
+    for start, folder in zip(range(len(parts) - 1, 0, -1), folders, strict=False):
+        if (folder / missing).is_dir() or (folder / f"{missing}.py").is_file():
+            return os.path.relpath(folder), ".".join(parts[start:])
+    return None
 
 
 class _Workers:
     """The workers of this process, and how they end.
 
     Args:
-        initialize: Runs them while it is entered.
+        initialize: Runs the workers while it is entered.
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
 
     Attributes:
-        server: What ends the process.
-        ended_well: Whether they stopped because a signal came, with all results saved.
+        server: The HTTP server; the process ends with it.
+        ended_well: Whether a signal stopped the workers, with all results saved.
     """
 
     server: "uvicorn.Server"
@@ -176,7 +233,7 @@ class _Workers:
         self.ended_well = results_are_saved and not self._are_lost
 
     def _have_joined(self) -> None:
-        """Ends the process if none of its workers was to run here; HTTP is up by now."""
+        """Ends the process if `--tags` selects none of its workers; HTTP is up already."""
         chancy = self.get_chancy()
         try:
             _refuse_unknown_tags(chancy)
@@ -185,14 +242,14 @@ class _Workers:
             self._are_lost = self.server.should_exit = True
 
     async def look(self) -> None:
-        """Ends the process when its workers have ended, so that it is started again."""
+        """Ends the process when its workers have ended, so that the platform restarts it."""
         chancy = self._open_chancy()
         if chancy and chancy.workers:
             self._have_started = True
         elif chancy and self._have_started and not self.server.should_exit:
             chancy.log.error(
-                "the workers have stopped and nobody asked them to: the process ends, so "
-                "that the platform starts it again"
+                "the workers have stopped without a signal: the process ends, so that the "
+                "platform starts it again"
             )
             self._are_lost = self.server.should_exit = True
 
@@ -205,14 +262,14 @@ class _Workers:
 
 
 def _refuse_unknown_tags(chancy: Chancy) -> None:
-    """Makes sure that each tag of `--tags` is one of a Worker, and that one runs here.
+    """Makes sure that each tag of `--tags` belongs to a Worker, and that a Worker runs here.
 
     Raises:
-        WorkersError: It is not, or none does.
+        WorkersError: A tag belongs to no Worker, or no Worker runs here.
     """
     found = [*chancy.workers, *chancy.elsewhere]
     known = sorted({tag for worker in found for tag in worker.tags})
-    tags = ", ".join(known) or "nothing, as no Worker has tags"
+    tags = ", ".join(known) or "nothing, because no Worker has tags"
     if unknown := this_process().tags.difference(known):
         raise WorkersError(
             f"no Worker of {chancy.package} has the tag {', '.join(sorted(unknown))}: "
@@ -221,12 +278,12 @@ def _refuse_unknown_tags(chancy: Chancy) -> None:
     if not chancy.workers:
         raise WorkersError(
             f"every Worker of {chancy.package} is for the API: name the tags of those that "
-            f"run here with --tags, which takes {tags}, or give one the process own"
+            f"run here with --tags, which takes {tags}, or give a Worker process='own'"
         )
 
 
 def _run_again_on_changes(command: list[str], folder: Path) -> int:
-    """Runs a command, again after each change of a Python file, until a signal comes.
+    """Runs a command, and again after each change of a Python file, until a signal comes.
 
     Raises:
         WorkersError: watchfiles is missing.
@@ -242,12 +299,12 @@ def _run_again_on_changes(command: list[str], folder: Path) -> int:
     try:
         for _ in watch(folder, watch_filter=PythonFilter(), raise_interrupt=False):
             print("a Python file has changed: the workers start again", file=sys.stderr)
-            # Not SIGINT, which a terminal sends too: a second one ends without a grace.
+            # Not SIGINT: Ctrl-C sends one too, and a second SIGINT ends without a grace.
             process.terminate()
             process.wait()
             process = subprocess.Popen(command)
     except KeyboardInterrupt:
-        pass  # While a process ended or started.
+        pass  # The signal came while a process ended or started.
     finally:
         process.terminate()
         process.wait()

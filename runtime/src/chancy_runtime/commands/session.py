@@ -1,4 +1,4 @@
-"""A connection for one command, whose errors are sentences."""
+"""A connection for one command; errors of the database become messages."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ _WAYS_OUT: dict[type[psycopg.Error], str] = {
     "read-only mode",
     errors.QueryCanceled: f"it took longer than {TIMEOUT} s; name fewer jobs with "
     "--queue, --state or --limit, or wait until the table is less busy",
-    psycopg.Error: "look at its log and its load, and try again",
+    psycopg.Error: "look at the database's log and load, and try again",
 }
 
 
@@ -33,11 +33,11 @@ _WAYS_OUT: dict[type[psycopg.Error], str] = {
 async def session(
     program: Program, app: chancy.Chancy
 ) -> AsyncIterator[AsyncConnection[TupleRow]]:
-    """Opens the one connection of a command; its pool would open several.
+    """Opens the one connection of a command; Chancy's pool would open several.
 
     Raises:
-        WorkersError: The database does not answer, hides the tables, or refuses what the
-            block wants of it.
+        WorkersError: The database does not answer, hides the tables, or refuses a statement
+            of the block.
     """
     async with await connect(app.dsn) as connection:
         connection.prepare_threshold = None
@@ -57,5 +57,5 @@ async def session(
 
 
 def in_utc(column: LiteralString) -> LiteralString:
-    """Returns SQL for a time as text, in UTC and ISO 8601; NULL for an infinite one."""
+    """Returns SQL for a time as text, in UTC and ISO 8601; NULL for an infinite time."""
     return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""

@@ -1,4 +1,4 @@
-"""The commands `migrate` and `status`: the tables, and what is due."""
+"""The commands `migrate` and `status`, which are about the tables and their migrations."""
 
 import argparse
 import asyncio
@@ -31,7 +31,10 @@ def add_commands(parsers: Parsers) -> None:
         action="store_true",
         help="migrate nothing, and print the SQL for roles with the least rights",
     )
-    text = "show the database and what is due; exit status 1 when something is"
+    text = (
+        "show the database and the migrations that are due; exit status 1 when one is due "
+        "or a table is open to Supabase's public API"
+    )
     add_json(add_command(parsers, "status", run_status, text))
 
 
@@ -60,7 +63,7 @@ def _show_status(
 
 
 async def read_status(app: chancy.Chancy) -> dict[str, Any]:
-    """Returns what is applied and what is due, as `status --json` prints it.
+    """Returns the applied and the due migrations in the format of `status --json`.
 
     Raises:
         WorkersError: The database does not answer, or does not show its tables.
@@ -72,7 +75,7 @@ async def read_status(app: chancy.Chancy) -> dict[str, Any]:
             open_tables = await find_open_tables(connection, tables_of(app, parts))
         except psycopg.Error as error:
             raise WorkersError(
-                f"PostgreSQL refused to show what is applied ({reason_of(error)}): "
+                f"PostgreSQL refused to show the migrations ({reason_of(error)}): "
                 "connect as the owner of the tables"
             ) from error
         return {
@@ -97,7 +100,7 @@ def _show(status: dict[str, Any], command: str) -> None:
     """Prints a status for people.
 
     Args:
-        command: What mends it.
+        command: The command that applies what is due.
     """
     print(f"{status['prefix']}* at {status['database']}")
     for part in status["parts"]:

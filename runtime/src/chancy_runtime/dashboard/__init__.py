@@ -1,4 +1,4 @@
-"""Chancy's dashboard behind a gate: it is closed to everybody whom `who` does not name.
+"""Chancy's dashboard behind a gate, which admits only the visitors that `who` returns.
 
 Needs the extra `dashboard` of chancy-runtime.
 """
@@ -10,7 +10,7 @@ try:
 except ImportError as error:
     raise ImportError(
         f"chancy_runtime.dashboard needs {error.name}: install chancy-runtime[dashboard], "
-        "or take the dashboard out"
+        "or remove the dashboard"
     ) from error
 
 from chancy_runtime.dashboard.gate import dashboard_router

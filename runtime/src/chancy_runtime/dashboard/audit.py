@@ -1,4 +1,4 @@
-"""The lines of the log that say who was there and what was changed."""
+"""The audit log: who visited the dashboard, and what they changed."""
 
 import logging
 
@@ -11,15 +11,15 @@ _CHANGE = "dashboard: %s (%s): %s: %s"
 def log_visit(chancy: Chancy, message: str, *values: str) -> None:
     """Logs what a visitor did, at INFO.
 
-    At WARNING where the service's log takes no INFO, as in one that nobody configured: who
-    paused a queue would be nowhere otherwise.
+    Where the service's log drops INFO, as an unconfigured log does, it logs at WARNING:
+    otherwise no line would say who paused a queue.
     """
-    is_taken = chancy.log.isEnabledFor(logging.INFO)
-    chancy.log.log(logging.INFO if is_taken else logging.WARNING, message, *values)
+    shows_info = chancy.log.isEnabledFor(logging.INFO)
+    chancy.log.log(logging.INFO if shows_info else logging.WARNING, message, *values)
 
 
 def log_change(chancy: Chancy, visitor: Visitor, what: str, problem: str = "") -> None:
-    """Logs a change, or at WARNING why it was not made."""
+    """Logs a change, or at WARNING the reason why it was not made."""
     texts = map(one_line, (visitor.name, visitor.role, what, problem or "done"))
     if problem:
         chancy.log.warning(_CHANGE, *texts)

@@ -1,8 +1,8 @@
-"""What an operator may change; nothing else of Chancy's can be written through the gate.
+"""The changes that an operator may make; the gate refuses all others.
 
-A change does not go through Chancy's own routes. Those let a client set the executor of a
-queue, which is a path that the worker imports, and fail a job that has succeeded. It does
-what the commands `retry`, `cancel`, `pause` and `resume` do.
+A change does not use Chancy's own routes. Those let a client set the executor of a queue,
+which is a path that the worker imports, and fail a job that has succeeded. A change does
+the same as the commands `retry`, `cancel`, `pause` and `resume`.
 """
 
 import json
@@ -37,8 +37,8 @@ _FIND: LiteralString = (
     f"SELECT {COLUMNS} FROM {{jobs}} j WHERE j.id = ANY(%s) ORDER BY j.id DESC"
 )
 _NO_PURGE = (
-    "Jobs are not deleted here, since they could not be brought back: the command purge "
-    "does it."
+    "Jobs are not deleted here, because they could not be brought back: use the command "
+    "purge."
 )
 
 
@@ -46,8 +46,8 @@ class Refused(Exception):
     """A request that is not carried out.
 
     Args:
-        status: Of the answer.
-        title: Why not.
+        status: The HTTP status of the answer.
+        title: The reason.
     """
 
     def __init__(self, status: int, title: str) -> None:
@@ -58,13 +58,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one job or queue.
+    """The result of a change for one job or queue.
 
     Args:
-        what: Was or would have been done with it.
-        id: Of the job, or the name of the queue.
-        reason: Why it was not done.
-        status: Of an answer that is about this one only.
+        what: The change, as a participle such as "paused".
+        id: The id of the job, or the name of the queue.
+        reason: Why the change was not made; empty if it was made.
+        status: The HTTP status of an answer about this job or queue only.
     """
 
     what: str
@@ -78,13 +78,13 @@ Body: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that may be changed.
+    """A kind of request that may change something.
 
     Args:
-        method: Of the request.
-        path: Below the dashboard's.
-        make: Changes it for somebody of this name; its other arguments are the parts of
-            the path and the body.
+        method: The HTTP method.
+        path: A pattern for the path below the dashboard's path.
+        make: Makes the change. Its arguments are the Chancy, the name of the visitor, the
+            match of the path and the body.
     """
 
     method: str
@@ -167,7 +167,7 @@ def _time(text: Any) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(text)
-        # Python cannot read a time of another year than 1 to 9999 from the database.
+        # Python cannot read a time outside of the years 1 to 9999 from the database.
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         raise Refused(422, "resume_at is not a time in ISO 8601.") from None
@@ -183,7 +183,7 @@ CHANGES = (
     Change("POST", "api/v1/queues/(?P<queue>[^/]+)/(?P<verb>pause|resume)", _queue),
 )
 _OF_THE_CODE = "Queues are declared in the code of the service; here they can be paused and resumed."
-# What Chancy's page also offers, and nobody may do.
+# Changes that Chancy's page also offers, but nobody may make.
 CLOSED = (
     ("POST", "api/v1/queues", _OF_THE_CODE),
     ("PATCH", "api/v1/queues/[^/]+", _OF_THE_CODE),
@@ -198,10 +198,10 @@ CLOSED = (
 
 
 def change_of(method: str, path: str) -> tuple[Change, re.Match[str]]:
-    """Returns what a request changes.
+    """Returns the change that a request asks for, and the match of its path.
 
     Raises:
-        Refused: Nobody may do that here.
+        Refused: Nobody may make this change here.
     """
     for each in CHANGES:
         if each.method == method and (match := re.fullmatch(each.path, path)):
@@ -209,14 +209,14 @@ def change_of(method: str, path: str) -> tuple[Change, re.Match[str]]:
     for closed, pattern, reason in CLOSED:
         if closed == method and re.fullmatch(pattern, path):
             raise Refused(403, reason)
-    raise Refused(403, "The dashboard does not do this.")
+    raise Refused(403, "The dashboard does not allow this.")
 
 
 def body_of(content: bytes) -> Body:
-    """Returns the body of a request; an empty one where there is none.
+    """Returns the body of a request; empty if the request has none.
 
     Raises:
-        Refused: It is not a JSON object.
+        Refused: The body is not a JSON object.
     """
     try:
         body = json.loads(content or b"{}")

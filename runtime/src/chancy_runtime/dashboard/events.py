@@ -1,4 +1,4 @@
-"""Live events: what the Worker hears, without what could repeat an argument."""
+"""Live events of a Worker, without the parts that could repeat an argument of a job."""
 
 import asyncio
 import json
@@ -9,8 +9,8 @@ from typing import Any
 from chancy import Queue
 from chancy.hub import Event, Hub
 
-# Of Chancy and its plugins, with the parts that are shown. A team's own events are not:
-# their parts may be anything.
+# The events of Chancy and its plugins, with the parts that are shown. The team's own events
+# are not shown: their parts may be anything.
 _PARTS = {
     "job.cancelled": ("j",),
     "job.recovered": ("j", "c"),
@@ -39,7 +39,7 @@ _MOST_WAITING = 256
 
 
 def text_of(event: Event) -> str | None:
-    """Returns an event as Chancy's page reads it; None for one that is not shown."""
+    """Returns an event in the format of Chancy's page; None if it is not shown."""
     if (parts := _PARTS.get(event.name)) is None:
         return None
     body = {name: _plain(event.body[name]) for name in parts if name in event.body}
@@ -54,7 +54,7 @@ def _plain(value: Any) -> str | int | float | None:
 
 @asynccontextmanager
 async def heard(hub: Hub) -> AsyncIterator["asyncio.Queue[str]"]:
-    """Yields the queue of the events that are shown; a slow reader misses some."""
+    """Yields the queue of the shown events; a slow reader misses some."""
     texts: asyncio.Queue[str] = asyncio.Queue(_MOST_WAITING)
 
     async def hear(event: Event) -> None:

@@ -1,4 +1,4 @@
-"""What visitors get to know of an error: that there was one. The log has the reason."""
+"""Tells visitors only that there was an error; the log has the reason."""
 
 import psycopg
 
@@ -6,9 +6,7 @@ from chancy_runtime.app import Chancy
 
 
 def database_failed(chancy: Chancy, error: psycopg.Error) -> str:
-    """Logs an error of the database, and returns what a visitor may know of it."""
+    """Logs an error of the database, and returns the sentence for the visitor."""
     reason = error.diag.message_primary or type(error).__name__
-    chancy.log.warning(
-        "dashboard: the database did not answer as it should: %s", reason
-    )
+    chancy.log.warning("dashboard: the database did not answer, or refused: %s", reason)
     return "The database did not answer, or refused: the log of the service says why."

@@ -1,4 +1,4 @@
-"""The routes of a dashboard: each request is closed unless it is one that is listed."""
+"""The routes of a dashboard; every request that is not listed is refused."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ from chancy_runtime.dashboard.events import heard
 from chancy_runtime.dashboard.failures import database_failed
 from chancy_runtime.dashboard.hiding import HideArguments, Hiding
 from chancy_runtime.dashboard.origins import is_foreign, is_own
-from chancy_runtime.dashboard.pages import SCRIPT, says, secured
+from chancy_runtime.dashboard.pages import SCRIPT, secured, sentence
 from chancy_runtime.dashboard.passwords import COOKIE, PasswordLogin
 from chancy_runtime.dashboard.reading import Source
 from chancy_runtime.dashboard.visitors import Role, Visitor, is_visitor, one_line
@@ -41,18 +41,18 @@ _WEBSOCKET = "api/v1/ws"
 _LOG_IN = "login"
 _LOG_OUT = "api/v1/logout"
 _LONGEST_BODY = 64 * 1024
-# Seconds after which the visitor of a WebSocket is asked for again: a log-out ends it.
+# Seconds after which `who` is called again for an open WebSocket: a log-out must end it.
 _ASK_AGAIN = 5
-# Where a WebSocket's request leaves the place for the answer of `who`.
+# The key of the scope under which a WebSocket's request collects the answers of `who`.
 _ASKS = "chancy_runtime.dashboard"
 _NOT_LOGGED_IN = "You are not logged in."
 _NO_WORKER = (
-    "No worker of the service runs in this process, and the dashboard needs one: open it "
-    "where the workers run."
+    "No worker of the service runs in this process, and the dashboard needs one: open the "
+    "dashboard of the process in which the workers run."
 )
 _NOT_FOUND = "The dashboard has no such page."
-_FOREIGN = "This came from another site, and was refused."
-_VIEWER = "Viewers change nothing."
+_FOREIGN = "The request came from another site, so it was refused."
+_VIEWER = "Viewers may not change anything."
 
 
 def dashboard_router(
@@ -64,28 +64,28 @@ def dashboard_router(
 ) -> APIRouter:
     """Returns Chancy's dashboard, behind a gate, as a router.
 
-    Everything of it is closed to whomever `who` does not name. A viewer may read what is
-    listed in `reading`, an operator may also do what is listed in `changing`. Each change,
-    and each that was refused, is a line in the log of the service. It needs a Worker in the
-    process; where none runs it answers 503.
+    Nothing of it is open to people for whom `who` returns no Visitor. A viewer may read
+    what `reading` lists; an operator may also make the changes that `changing` lists. Each
+    change and each refused change is logged in the service's log. The dashboard needs a
+    Worker in the process; without one it answers 503.
 
     Args:
         get_chancy: Returns the running Chancy, or raises a RuntimeError.
         who: A FastAPI dependency that returns a Visitor, or None for everybody else. It
-            is asked for each request, and for the WebSocket of live events when it opens
-            and every few seconds: with the headers and the cookies of the WebSocket's own
-            request, also where it takes a Request. password_login() makes one.
-        hide_arguments: Gets the function and the arguments of a job and returns what may
-            be shown. Without it the values of all arguments are hidden.
-        path: Where the dashboard is; each service of a process needs its own.
+            is called for each request; for the WebSocket of live events when it opens and
+            then every few seconds, with the headers and cookies of the WebSocket's request,
+            even if it takes a Request. password_login() returns such a dependency.
+        hide_arguments: Gets the function and the arguments of a job, and returns the
+            arguments to show. Without it the values of all arguments are hidden.
+        path: The path of the dashboard; each service of a process needs its own.
 
     Raises:
-        WorkersError: `path` is not one that a dashboard can have.
+        WorkersError: `path` is not a valid path for a dashboard.
     """
     if not path.startswith("/") or path.endswith("/") or {*path} & {*"{}?#%"}:
         raise WorkersError(
-            f"the path of a dashboard is {path!r}: write it as in /dashboard/billing, with "
-            "a / in front and none at the end"
+            f"{path!r} is not a valid path for a dashboard: write it like "
+            "/dashboard/billing, with a / in front and none at the end"
         )
     if isinstance(who, PasswordLogin):
         who.serve(get_chancy)
@@ -125,7 +125,7 @@ class _Gate:
         return self._get_chancy().log
 
     def _running(self) -> Source | None:
-        """Returns where to read from; None while no Worker runs in this process."""
+        """Returns the source of all data; None while no Worker runs in this process."""
         try:
             chancy = self._get_chancy()
         except RuntimeError:
@@ -145,7 +145,7 @@ class _Gate:
     # --- requests --------------------------------------------------------------------
 
     async def answer(self, request: Request, visitor: object) -> Response:
-        """Answers a request of somebody whom `who` has named, or not."""
+        """Answers a request; `visitor` is the answer of `who`."""
         if (asks := request.scope.get(_ASKS)) is not None:
             asks.append(visitor)
             return Response(status_code=204)
@@ -153,14 +153,14 @@ class _Gate:
         as_page = not path.startswith(_API)
         source = self._running()
         if source is None:
-            return says(_NO_WORKER, 503, as_page=as_page)
+            return sentence(_NO_WORKER, 503, as_page=as_page)
         try:
             return await self._answer(request, source, visitor, path)
         except Refused as refusal:
-            return says(refusal.title, refusal.status, as_page=as_page)
+            return sentence(refusal.title, refusal.status, as_page=as_page)
         except psycopg.Error as error:
             title = database_failed(source.chancy, error)
-            return says(title, 503, as_page=as_page)
+            return sentence(title, 503, as_page=as_page)
 
     async def _answer(
         self, request: Request, source: Source, visitor: object, path: str
@@ -193,7 +193,7 @@ class _Gate:
         if answer is not None and kind not in self._wrong_answers:
             self._wrong_answers.add(kind)
             source.chancy.log.error(
-                "dashboard: who returned a %s, which is not a Visitor with a name and a Role, and "
+                "dashboard: who returned a %s, which is not a Visitor with a name and a Role, so "
                 "nobody gets in: return Visitor(name, Role.VIEWER), or None",
                 kind,
             )
@@ -204,7 +204,7 @@ class _Gate:
 
     async def _read(self, request: Request, source: Source, path: str) -> Response:
         is_page = reading.PAGES.fullmatch(path) is not None
-        # A link on another site may lead to a page.
+        # Another site may link to a page.
         others = ("none", "same-site", "cross-site") if is_page else ("none",)
         if is_foreign(request.headers, by_person=others):
             raise Refused(403, _FOREIGN)
@@ -229,7 +229,7 @@ class _Gate:
     ) -> Response:
         try:
             change, match = change_of(request.method, path)
-            # A form of another site cannot send JSON, and its script would have to ask.
+            # A form of another site cannot send JSON, and its script needs CORS for that.
             content_type = request.headers.get("content-type", "").partition(";")[0]
             if not is_own(request.headers) or content_type != "application/json":
                 raise Refused(403, _FOREIGN)
@@ -254,7 +254,7 @@ class _Gate:
     # --- live events -----------------------------------------------------------------
 
     async def stream(self, websocket: WebSocket) -> None:
-        """Sends live events to a visitor, for as long as `who` names one."""
+        """Sends live events for as long as `who` returns a visitor."""
         source = self._running()
         is_open = (
             source is not None
@@ -268,7 +268,7 @@ class _Gate:
         async with heard(source.worker.hub) as texts, asyncio.TaskGroup() as tasks:
             await websocket.accept()
             sending = tasks.create_task(self._send(websocket, texts))
-            # Chancy's page says nothing: what comes is the end of the connection.
+            # Chancy's page sends nothing, so this waits for the end of the connection.
             while (await websocket.receive())["type"] != "websocket.disconnect":
                 pass
             sending.cancel()
@@ -290,10 +290,10 @@ class _Gate:
                     await websocket.send_text(text)
 
     async def _lets_in(self, websocket: WebSocket) -> bool:
-        """Whether `who` names a visitor for the request that opened a WebSocket.
+        """Whether `who` returns a visitor for the request that opened a WebSocket.
 
-        It is asked through the route of requests: most dependencies want a Request, which
-        the route of a WebSocket does not have.
+        It is called through the route of HTTP requests: most dependencies take a Request,
+        which the route of a WebSocket does not have.
         """
         asks: list[object] = []
         scope = {**websocket.scope, "type": "http", "method": "GET", _ASKS: asks}
@@ -312,7 +312,7 @@ class _Gate:
 
 
 def _base(request: Request, rest: str) -> str:
-    """Returns the path of the dashboard as the browser has it."""
+    """Returns the path of the dashboard in the browser."""
     path = str(request.scope["path"])
     root = str(request.scope.get("root_path", "")).rstrip("/")
     if not path.startswith(f"{root}/"):
@@ -324,7 +324,7 @@ async def _content(request: Request) -> bytes:
     """Returns the body of a request.
 
     Raises:
-        Refused: It is too long.
+        Refused: The body is too long.
     """
     content = b""
     async for part in request.stream():

@@ -1,4 +1,4 @@
-"""What of a job may be shown: not its arguments, nor what could repeat them."""
+"""Hides the arguments of jobs, and everything that could repeat them."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 HideArguments: TypeAlias = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 HIDDEN = "[hidden]"
-# Of a job as it is defined, and of one that was pushed. Other columns stay out.
+# The shown fields of job definitions and of pushed jobs; all others are left out.
 _FIELDS = (
     *("func", "queue", "priority", "max_attempts", "scheduled_at", "limits"),
     *("unique_key", "id", "state", "attempts", "taken_by", "claim_id", "created_at"),
@@ -25,12 +25,13 @@ _BETWEEN = (
 
 
 class Hiding:
-    """Takes out of jobs what the team does not show.
+    """Removes from jobs what the team does not show.
 
     Args:
         hide_arguments: Gets the function of a job and a copy of its arguments, and returns
-            what may be shown. None hides the value of each argument.
-        log: Where it is said, once for each function, that hide_arguments failed.
+            the arguments to show. None hides the value of each argument.
+        log: Returns the log in which a failure of hide_arguments is reported, once for each
+            function.
     """
 
     def __init__(
@@ -41,17 +42,17 @@ class Hiding:
         self._failed: set[str] = set()
 
     def job(self, job: Any) -> dict[str, Any]:
-        """Returns what may be shown of a job or of its definition.
+        """Returns the fields of a job or of its definition that may be shown.
 
-        The unique key and the messages of errors are shown only where no argument is
-        hidden: they may repeat one. Of `meta`, which anybody may write, the names are shown.
+        The unique key and the messages of errors are shown only if no argument is hidden:
+        they may repeat one. Of `meta`, which anybody may write, only the names are shown.
         """
         given = job.get("kwargs") or {}
         shown = self._arguments(str(job["func"]), given)
         fields = {name: job[name] for name in _FIELDS if name in job}
         times = (job.get("scheduled_at"), job.get("created_at"))
         if all(times):
-            # A job has the time at which its module was imported, until it is given another.
+            # By default, scheduled_at is the time at which the module of the job was imported.
             fields["scheduled_at"] = max(times, key=datetime.fromisoformat)
         fields["kwargs"] = shown
         fields["meta"] = _hide_values("", _dictionary(job.get("meta")))
@@ -80,7 +81,7 @@ class Hiding:
                 return shown
             reason = f"returned a {type(shown).__name__}, not a dict"
         except Exception as error:  # noqa: BLE001  # whatever a team's function raises
-            # Without its text, which may repeat an argument.
+            # Without the text of the error, which may repeat an argument.
             reason = f"failed with {type(error).__name__}"
         if function not in self._failed:
             self._failed.add(function)
@@ -108,7 +109,7 @@ def without_messages(traceback: str) -> str:
             in_frames = True
             lines.append(line)
         elif in_frames and re.match(r'  File ".*", line \d+', line):
-            # What is not in a file may be an argument that was executed.
+            # Source that is not in a file may be an argument that was executed.
             has_source = not line.startswith('  File "<')
             lines.append(line)
         elif in_frames and line.startswith("  "):

@@ -1,4 +1,4 @@
-"""What a browser gets from the gate itself, and the headers of all its answers."""
+"""The gate's own pages, and the headers of all its answers."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-# Chancy's page sets styles in its elements, and has its images and fonts in its CSS.
+# Chancy's page has styles in its elements, and images and fonts in its CSS.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'self'; "
@@ -66,7 +66,7 @@ def secured(response: Response, *, policy: str = _POLICY, keep: int = 0) -> Resp
     """Adds the headers of every answer.
 
     Args:
-        keep: Seconds for which the browser may keep it; nothing but files of the page.
+        keep: Seconds for which the browser may cache the answer; only for files of the page.
     """
     for name, value in _HEADERS.items():
         response.headers[name] = value
@@ -76,8 +76,8 @@ def secured(response: Response, *, policy: str = _POLICY, keep: int = 0) -> Resp
     return response
 
 
-def says(text: str, status: int, *, as_page: bool) -> Response:
-    """Answers with one sentence, as a page or in the form that Chancy's page reads."""
+def sentence(text: str, status: int, *, as_page: bool) -> Response:
+    """Answers with one sentence, as a page or in the JSON format of Chancy's page."""
     if not as_page:
         return secured(JSONResponse({"title": text}, status))
     return _page(f"<p>{html.escape(text)}</p>", status)
@@ -88,8 +88,8 @@ def login_form(base: str, page: str, *, note: str = "", status: int = 401) -> Re
 
     Args:
         base: The path of the dashboard.
-        page: The page of it that comes after the login.
-        note: What was wrong with the last attempt.
+        page: The page of the dashboard to show after the login.
+        note: The reason why the last attempt failed.
     """
     content = _FORM.substitute(
         action=html.escape(quote(f"{base}/login")),

@@ -1,4 +1,4 @@
-"""One password for all operators, and one for all viewers, as the built-in login."""
+"""The built-in login: one password for all operators, and one for all viewers."""
 
 import asyncio
 import hmac
@@ -27,7 +27,7 @@ from chancy_runtime.modes import Mode
 
 COOKIE = "chancy_dashboard"
 _SHORTEST = 12
-# Seconds for which a password is kept, so that not each request asks the secret store.
+# Seconds for which a password is cached, so that not every request asks the secret store.
 _PASSWORDS_ARE_KEPT = 60
 _WINDOW = 60
 _MOST_OF_ONE = 5
@@ -40,7 +40,7 @@ class _Throttle:
     """Counts the attempts to log in of the last minute, in this process."""
 
     _attempts: deque[tuple[float, str]] = field(default_factory=deque)
-    _said_until: float = 0
+    _quiet_until: float = 0
 
     def takes(self, address: str) -> bool:
         """Whether one more attempt is allowed; it then counts."""
@@ -54,15 +54,15 @@ class _Throttle:
         return True
 
     def is_news(self) -> bool:
-        """Whether the log has not said in the last minute that attempts were refused."""
+        """Whether a refused attempt is logged; it is, once a minute."""
         now = time.monotonic()
-        if now < self._said_until:
+        if now < self._quiet_until:
             return False
-        self._said_until = now + _WINDOW
+        self._quiet_until = now + _WINDOW
         return True
 
     def forget_last(self, address: str) -> None:
-        """Forgets an attempt that succeeded; the wrong ones before it still count."""
+        """Forgets a successful attempt; the failed attempts before it still count."""
         for attempt in reversed(self._attempts):
             if attempt[1] == address:
                 self._attempts.remove(attempt)
@@ -72,7 +72,7 @@ class _Throttle:
 class PasswordLogin:
     """A `who` for dashboard_router(), which then has a login page and a log-out.
 
-    password_login() makes one for one dashboard.
+    password_login() creates it, for one dashboard.
     """
 
     def __init__(
@@ -88,27 +88,28 @@ class PasswordLogin:
         self._get_secret_value = get_secret_value
         self._get_chancy: Callable[[], Chancy] | None = None
         self._throttle = _Throttle()
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._passwords: dict[Role, str] = {}
         self._read_again = 0.0
         self._reading = asyncio.Lock()
-        # Anybody may send a cookie: looking for it takes one connection of the Worker's pool.
+        # Anybody may send cookies: finding their sessions uses one connection at a time.
         self._looking = asyncio.Lock()
 
     def serve(self, get_chancy: Callable[[], Chancy]) -> None:
-        """Takes the Chancy of the dashboard, whose database has the sessions.
+        """Sets the Chancy of the dashboard; its database has the sessions.
 
         Raises:
-            WorkersError: It is the login of another dashboard.
+            WorkersError: This is the login of another dashboard already.
         """
         if self._get_chancy not in (None, get_chancy):
             raise WorkersError(
-                "one password_login() is the `who` of two dashboards: call it once for each"
+                "two dashboards have the same password_login() as `who`: call "
+                "password_login() once for each"
             )
         self._get_chancy = get_chancy
 
     async def __call__(self, connection: HTTPConnection) -> Visitor | None:
-        """Returns who has the session of the request's cookie.
+        """Returns the visitor of the session in the request's cookie.
 
         Raises:
             HTTPException: The database did not answer.
@@ -118,7 +119,7 @@ class PasswordLogin:
             return None
         try:
             chancy = self._get_chancy()
-        except RuntimeError:  # It has not started.
+        except RuntimeError:  # Chancy has not started.
             return None
         if chancy.mode is Mode.OFF:
             return None
@@ -134,7 +135,7 @@ class PasswordLogin:
         return Visitor(role.value, role) if role else None
 
     async def log_in(self, request: Request, base: str, content: bytes) -> Response:
-        """Answers the login form: begins a session, or says what is wrong.
+        """Answers the login form: begins a session, or shows why it does not.
 
         Args:
             base: The path of the dashboard.
@@ -148,7 +149,7 @@ class PasswordLogin:
             page = ""
         is_safe = is_encrypted(request.headers["origin"])
         if is_safe is False:
-            note = "Log in over https: over http the password could be read on its way."
+            note = "Log in over https: over http others could read the password."
             return login_form(base, page, note=note, status=400)
         passwords = await self._usable_passwords(chancy)
         if not passwords:
@@ -215,7 +216,7 @@ class PasswordLogin:
         }
 
     async def _usable_passwords(self, chancy: Chancy) -> dict[Role, str]:
-        """Returns the passwords; none while the dashboard is closed, and the log says why."""
+        """Returns the passwords; none while the dashboard is closed. The log says why."""
         if not sessions.has_table(chancy):
             self._say(
                 chancy,
@@ -246,8 +247,8 @@ class PasswordLogin:
         return passwords
 
     def _say(self, chancy: Chancy, whom: str, reason: str) -> None:
-        if reason not in self._said:
-            self._said.add(reason)
+        if reason not in self._logged:
+            self._logged.add(reason)
             chancy.log.warning("the dashboard is closed %s: %s", whom, reason)
 
 
@@ -257,7 +258,7 @@ def _without_line_end(value: object) -> object:
 
 
 def _weakness(name: str, password: object, others: dict[Role, str]) -> str:
-    """Returns why a password is not used, and what to do; nothing where it is."""
+    """Returns why a password cannot be used, and what to do; empty if it can be used."""
     if not isinstance(password, str) or not password:
         return f"the secret {name} has no value: set it"
     if len(password) < _SHORTEST:
@@ -271,7 +272,7 @@ def _weakness(name: str, password: object, others: dict[Role, str]) -> str:
 
 
 def _role_of(given: str, passwords: dict[Role, str]) -> Role | None:
-    """Returns whose password it is, in a time that says nothing about it."""
+    """Returns the role whose password was given, in a time that does not depend on it."""
     found = None
     for role, password in passwords.items():
         if hmac.compare_digest(_digest(given), _digest(password)):
@@ -291,15 +292,15 @@ def password_login(
 ) -> PasswordLogin:
     """Returns a `who` for dashboard_router() that asks for a password of 12 characters or more.
 
-    A session ends after 8 hours, when its owner logs out and when the password changes, on
-    every replica. The service's Chancy needs the plugin DashboardSessions, whose table
-    `migrate` makes. As long as that, the secret or its value is missing, the dashboard is
-    closed and the log says why. Wrong attempts are limited in each process: 5 a minute
-    from one address, 50 from all.
+    A session ends after 8 hours, when its owner logs out, and when the password changes, on
+    every replica. The service's Chancy needs the plugin DashboardSessions; `migrate` creates
+    its table. While the plugin, the secret or its value is missing, the dashboard is closed
+    and the log says why. Failed attempts are limited in each process: 5 a minute from one
+    address, 50 from all.
 
     Args:
-        secret_name: Of the operators' password.
-        get_secret_value: Returns the value of a secret. It is asked at most once a minute.
+        secret_name: The name of the secret with the operators' password.
+        get_secret_value: Returns the value of a secret. It is called at most once a minute.
         viewer_secret: Name of the secret with the viewers' password; without it there
             are operators only.
     """

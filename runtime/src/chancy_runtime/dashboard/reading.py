@@ -1,4 +1,4 @@
-"""What can be read: Chancy's own page and what it asks for, with arguments hidden."""
+"""Chancy's own page and the data that it requests, with arguments hidden."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from chancy_runtime.dashboard.hiding import Hiding
 from chancy_runtime.jobs.rows import statement
 from chancy_runtime.worker import Worker
 
-# Pages of Chancy's page, all of them one HTML file.
+# The paths of Chancy's page; all of them get the same HTML file.
 PAGES = re.compile(
     r"|dashboard|jobs|queues|workers|crons|workflows|metrics|gossip|system"
     r"|(jobs|queues|workers|crons|workflows|metrics)/[^/]+"
@@ -29,14 +29,14 @@ FILES = re.compile(r"assets/\w[\w-]*(\.[\w-]+)+|logo_small\.png")
 FILES_ARE_KEPT = 3600
 UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _PAGED = ("filters", "limit", "before", "pagination")
-# Seconds for which the names of all functions are kept: finding them reads all jobs.
+# Seconds for which the names of all functions are cached: finding them reads all jobs.
 _FUNCTIONS_ARE_KEPT = 60
 _ELSEWHERE = re.compile(r'\s*<link\b[^>]*\bhref="https?:[^>]*>')
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent to the browser."""
+    """An answer for the browser."""
 
     status: int
     body: bytes
@@ -45,12 +45,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Read:
-    """One thing of Chancy's that may be read.
+    """A route of Chancy that may be read.
 
     Args:
-        path: Below the dashboard's.
-        show: Returns what of the answer may be shown.
-        query: The parameters that are passed on.
+        path: A pattern for the path below the dashboard's path.
+        show: Returns the parts of Chancy's answer that may be shown.
+        query: The parameters that are passed on to Chancy.
     """
 
     path: str
@@ -87,7 +87,7 @@ def _workflow(hiding: Hiding, answer: dict[str, Any]) -> dict[str, Any]:
     return {**answer, "steps": steps}
 
 
-# Nothing else is asked of Chancy, and nothing but with GET.
+# Chancy gets no other requests, and only with GET.
 READS = (
     Read("api/v1/configuration", _all),
     Read("api/v1/system", _all),
@@ -110,29 +110,29 @@ FUNCTIONS = "api/v1/jobs/functions"
 
 
 def read_of(path: str) -> Read | None:
-    """Returns what stands at a path, if it may be read."""
+    """Returns the route of a path, or None if it may not be read."""
     return next((each for each in READS if re.fullmatch(each.path, path)), None)
 
 
 @dataclass
 class Source:
-    """Chancy's own app for one Worker, which only this process can ask."""
+    """Chancy's own app for one Worker; only this process can send requests to it."""
 
     chancy: Chancy
     worker: Worker
     hiding: Hiding
     _functions: tuple[float, list[str]] | None = None
-    # What is read takes one connection of the Worker's pool at a time.
+    # Reading uses one connection of the Worker's pool at a time.
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        # Nobody can log in, and the key of the tokens is random and stays here.
+        # It has no users, and the key of its tokens is random and stays in this object.
         api = Api(authentication_backend=SimpleAuthBackend({}))
         self._app = api.build_starlette_app(self.worker, self.chancy)
         self._key = api.secret_key
 
     async def read(self, read: Read, path: str, query: Mapping[str, str]) -> Answer:
-        """Asks Chancy, and returns what of its answer may be shown.
+        """Asks Chancy, and returns the parts of its answer that may be shown.
 
         Raises:
             psycopg.Error: The database did not answer, or refused.
@@ -144,20 +144,20 @@ class Source:
             except Exception as error:
                 if not (passed and _is_of_parameters(error)):
                     raise
-                title = f"These cannot be read as they are: {', '.join(passed)}."
+                title = f"These parameters have invalid values: {', '.join(passed)}."
                 return Answer(422, json.dumps({"title": title}).encode())
         content = json.loads(answer.body)
         if answer.status == 200:
             shown = read.show(self.hiding, content)
         else:
-            title = content.get("title") or "there is no such thing"
+            title = content.get("title") or "not found"
             shown = {"title": title}
         return Answer(answer.status, json.dumps(shown).encode())
 
     async def functions(self) -> Answer:
-        """Returns the names of the functions that jobs have.
+        """Returns the names of the functions of all jobs.
 
-        Chancy 0.26 has one list of them for all services of a process.
+        Chancy 0.26 keeps one list of them for all services of a process.
 
         Raises:
             psycopg.Error: The database did not answer, or refused.
@@ -178,7 +178,7 @@ class Source:
             return [name for (name,) in await cursor.fetchall() if name is not None]
 
     async def page(self, base: str) -> Answer:
-        """Returns Chancy's page, without what it loads from other sites.
+        """Returns Chancy's page, without the links to files of other sites.
 
         Args:
             base: The path of the dashboard.
@@ -193,13 +193,13 @@ class Source:
         )
 
     async def file(self, path: str) -> Answer:
-        """Returns one of the files of Chancy's page."""
+        """Returns a file of Chancy's page."""
         return await self._ask(path, {})
 
     async def _ask(
         self, path: str, query: Mapping[str, str], *, base: str = ""
     ) -> Answer:
-        """Asks Chancy's app, of which the browser's request has no part but the path."""
+        """Asks Chancy's app; of the browser's request it gets only the path and `query`."""
         token = dashboard_token(self._key)
         return await _get(
             self._app,
@@ -221,9 +221,9 @@ class Source:
 
 
 def _is_of_parameters(error: Exception) -> bool:
-    """Whether Chancy, psycopg or PostgreSQL could not take what a visitor asked with."""
+    """Whether Chancy, psycopg or PostgreSQL rejected a parameter of the request."""
     if isinstance(error, psycopg.Error):
-        # psycopg's own errors, as for a value that it has no type for, have no SQLSTATE.
+        # psycopg raises a plain ProgrammingError for a value that it has no type for.
         mistaken = (psycopg.DataError, errors.UndefinedFunction)
         return isinstance(error, mistaken) or type(error) is psycopg.ProgrammingError
     return isinstance(error, TypeError | ValueError)

@@ -1,4 +1,4 @@
-"""Who is logged in by password: the rows of DashboardSessions."""
+"""The sessions of visitors who logged in by password: the rows of DashboardSessions."""
 
 import hmac
 
@@ -22,15 +22,15 @@ def has_table(chancy: Chancy) -> bool:
 
 
 def id_of(token: str, role: Role, password: str) -> bytes:
-    """Returns the id of a session: nobody has it without the token and the password.
+    """Returns the id of a session, which needs both the token and the password.
 
-    So another password ends all sessions, and a row that somebody else wrote opens none.
+    So a new password ends all sessions, and a row that somebody else wrote opens none.
     """
     return hmac.digest(password.encode(), f"{role} {token}".encode(), "sha256")
 
 
 async def begin(chancy: Chancy, id: bytes) -> None:
-    """Adds a session, and deletes those that are over.
+    """Adds a session, and deletes expired sessions.
 
     Raises:
         psycopg.Error: The database did not answer, or refused.
@@ -41,7 +41,7 @@ async def begin(chancy: Chancy, id: bytes) -> None:
 
 
 async def find(chancy: Chancy, ids: list[bytes]) -> set[bytes]:
-    """Returns those of the sessions that are not over.
+    """Returns the ids of sessions that exist and have not expired.
 
     Raises:
         psycopg.Error: The database did not answer, or refused.

@@ -1,4 +1,4 @@
-"""Who looks at a dashboard, and what that person may do."""
+"""The visitors of a dashboard, and what they may do."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,7 +21,7 @@ class Visitor:
     """Somebody who may see the dashboard.
 
     Args:
-        name: Stands in the log with each change.
+        name: Logged with each change.
         role: What this person may do.
     """
 
@@ -30,7 +30,7 @@ class Visitor:
 
 
 def is_visitor(answer: object) -> TypeGuard[Visitor]:
-    """Whether an answer of `who` is a visitor; everything else, also True, is nobody."""
+    """Whether an answer of `who` is a visitor; nothing else is, not even True."""
     return (
         isinstance(answer, Visitor)
         and isinstance(answer.name, str)
@@ -40,5 +40,5 @@ def is_visitor(answer: object) -> TypeGuard[Visitor]:
 
 
 def one_line(text: str) -> str:
-    """Returns a text that cannot look like more than its part of a line of the log."""
+    """Returns a text that cannot forge another part of its log line."""
     return "".join(each if each.isprintable() else "?" for each in text)[:200]

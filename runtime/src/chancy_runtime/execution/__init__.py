@@ -1,1 +1,1 @@
-"""Internal: from a claimed job to its result: feeder, executors, hooks, children."""
+"""Internal: runs claimed jobs: feeder, executors, hooks, child processes."""

@@ -1,4 +1,4 @@
-"""The child processes of an executor: one that dies takes only its job along."""
+"""The child processes of an executor: if one dies, only its own job fails."""
 
 import concurrent.futures
 import contextlib
@@ -18,6 +18,8 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.managers import SyncManager
 from types import FrameType, ModuleType
 from typing import Any
+
+from chancy_runtime.isolation import run_isolated
 
 CHILD_NAME = "workers-executor"
 # https://man7.org/linux/man-pages/man2/prctl.2.html
@@ -53,14 +55,14 @@ class _Child:
 
 
 class Children(concurrent.futures.Executor):
-    """Child processes, each a pool of its own: one that dies takes only its job along.
+    """Child processes, each in a pool of its own: if one dies, only its own job fails.
 
     Python's pool fails all of its jobs when one of its children dies, and can wait for
     ever for a child that it replaced (https://github.com/python/cpython/issues/115634).
-    One that ran out of memory is replaced: what limited it may hold for its next job.
+    A child that ran out of memory is replaced, because its next job might run out too.
 
     Args:
-        initializer: Runs first in each child.
+        initializer: The first function that runs in each child.
         most: How many jobs a child runs before another takes its place; None for any
             number.
     """
@@ -89,7 +91,7 @@ class Children(concurrent.futures.Executor):
     def _run(
         self, child: _Child, fn: Callable[..., Any], args: tuple[Any, ...]
     ) -> Future[Any]:
-        future = child.submit(fn, args)
+        future = child.submit(run_isolated, (None, fn, *args))
         future.add_done_callback(functools.partial(self._done, child))
         return future
 
@@ -104,7 +106,7 @@ class Children(concurrent.futures.Executor):
         child.retire()
 
     def end(self, timeout: float) -> None:
-        """Ends all children, those by force that take longer than `timeout`."""
+        """Ends all children; kills those that have not ended after `timeout` seconds."""
         children = list(self._all)
         for child in children:
             child.retire()
@@ -116,9 +118,9 @@ class Children(concurrent.futures.Executor):
 class _Process(SpawnProcess):
     """A child process that is marked as one before it runs any code of the service.
 
-    Python runs the script that started the service again in each child, which would
-    start a second service where uvicorn.run() has no guard. A child imports what its
-    jobs need and nothing else.
+    In each child, Python would run the script that started the service again. That would
+    start a second service where uvicorn.run() has no guard. Here a child imports only what
+    its jobs need.
     """
 
     _starting = threading.Lock()
@@ -167,7 +169,7 @@ def _signals_held_back() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    resource_tracker.ensure_running()  # Its start would let the signals through.
+    resource_tracker.ensure_running()  # If started later, it would unblock the signals.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_CHILDREN)
     try:
         yield
@@ -176,21 +178,22 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def end_with_parent(*, at_once: bool = False) -> None:
-    """Ties this process to the one that started it, which alone decides when to stop.
+    """Makes this process end with its parent, and ignore the signals that stop services.
 
-    A terminal and some platforms signal every process of the service at once.
+    A terminal and some platforms signal every process of the service at once; only the
+    parent decides when its children stop.
 
     Args:
-        at_once: Also in the middle of a call that lets no other thread run.
+        at_once: Whether it ends even during a call that lets no other thread run.
     """
     for number in _NOT_FOR_CHILDREN:
-        # SIG_IGN would be inherited by what a job starts.
+        # Programs that a job starts would inherit SIG_IGN.
         signal.signal(number, _refuse)
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_CHILDREN)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
     if at_once and sys.platform == "linux":
-        # Linux means the thread that started this child, which is the main one.
+        # On Linux the parent is the thread that started this child: here the main thread.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

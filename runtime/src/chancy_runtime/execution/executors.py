@@ -1,7 +1,10 @@
-"""Chancy's executors, in which a bad job harms only itself."""
+"""Chancy's executors, hardened: a bad job harms only itself."""
 
+import abc
 import asyncio
+import concurrent.futures
 import contextlib
+import copyreg
 import functools
 import inspect
 import logging
@@ -9,34 +12,35 @@ import pickle
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import UTC, timedelta
 from typing import Any, Never, cast
 from uuid import UUID
 
 import chancy
 from chancy import Queue, QueuedJob
-from chancy.executors import thread
+from chancy.executors import asyncex, process, thread
 from chancy.executors.base import Executor
 from chancy.job import Limit
 
 from chancy_runtime.compat import OpenAsyncExecutor, OpenProcessExecutor
-from chancy_runtime.errors import refuse_arguments
+from chancy_runtime.errors import WorkersError, refuse_arguments
 from chancy_runtime.execution.children import Children, Context, end_with_parent
 from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
 from chancy_runtime.execution.host import Host
 from chancy_runtime.execution.observers import (
+    InChild,
     ObserveRun,
     RunElsewhere,
     in_child,
     observed,
     run_observers,
 )
+from chancy_runtime.execution.reporting import bring_back, reported_elsewhere
 from chancy_runtime.isolation import (
     current_scope,
     in_job,
-    is_in_job,
     isolated,
     run_isolated,
 )
@@ -45,21 +49,21 @@ from chancy_runtime.jobs.retries import seconds_until_retry
 from chancy_runtime.jobs.rows import changed
 from chancy_runtime.supervision.tasks import finish
 
-# The name below the service's logger of the lines about failed jobs.
+# The child of the service's logger that logs failed jobs.
 FAILURES = "jobs"
 # Seconds that jobs have to clean up when the stop of the worker cuts them short.
 _CANCEL_TIMEOUT = 1.0
-# Seconds between two looks at whether a new child has its job.
+# Seconds between two checks whether a new child has its job.
 _START_INTERVAL = 0.1
 _UNPROTECTED = (
     "the queue %s runs its jobs with %s, which is not derived from an executor of "
-    "chancy_runtime: a plugin's hook that raises leaves such a job running for good, a job "
-    "that raises SystemExit ends the process, and jobs share one Sentry scope. Derive it "
-    "from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
+    "chancy_runtime: a plugin's hook that raises an error leaves its job running for good, "
+    "a job that raises SystemExit can end the process, and jobs can share one Sentry scope. "
+    "Derive it from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
 )
-# Attributes of a job: the Sentry scope that it runs in, where that is not the scope of its
-# end; who observes it in its thread; what its child process enters for the observers.
-_SCOPE = "_scope_of_its_run"
+# Attributes of a job: the Sentry scope for its thread; its observers, if it runs in a
+# thread; the context managers for its child process.
+_SCOPE = "_scope_for_its_thread"
 _OBSERVERS = "_observers_in_its_thread"
 _IN_CHILD = "_entered_in_its_child"
 # Arguments of Chancy's ProcessExecutor that have no effect here.
@@ -67,8 +71,8 @@ _REPLACED = {
     "mp_context": "leave it out; children are spawned, so that each starts without the "
     "service's threads and locks",
 }
-# By executor class and path of a job function: the function that was there, the one to
-# call, and the names of its arguments that take the job itself. Services can share it.
+# For each executor class and path of a job function: the loaded function, the function to
+# call, and the names of its arguments that get the job itself. Services can share it.
 _PLANS: dict[tuple[type, str], tuple[object, Callable[..., Any], list[str]]] = {}
 
 
@@ -81,13 +85,13 @@ class JobMissing(ImportError):
 
 
 class JobError(RuntimeError):
-    """A job's error that cannot leave its process, as text."""
+    """A job's error as text, because the error itself cannot be pickled."""
 
 
 class _Contained(Executor):
-    """Turns what would end the process into an error of the job.
+    """Turns an exception that would end the process into an error of the job.
 
-    A job that only a later deployment has is left to it.
+    A job whose function only a later deployment has is left to that deployment.
     """
 
     @property
@@ -97,7 +101,7 @@ class _Contained(Executor):
 
     @functools.cached_property
     def observers(self) -> list[ObserveRun]:
-        """What the plugins have to see of each run."""
+        """The methods observe_run() of the plugins."""
         return run_observers(self.host.app.plugins.values())
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
@@ -107,9 +111,9 @@ class _Contained(Executor):
     async def on_job_completed(
         self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
     ) -> None:
-        """Saves the result, except of a job that runs again.
+        """Saves the result, unless the job runs again.
 
-        That is one that the stop cut short, or that only a later version has.
+        It does if the stop cut it short, or if only a later version has its function.
         """
         host = self.host
         if host.gives_back:
@@ -117,29 +121,26 @@ class _Contained(Executor):
         missing = isinstance(exc, JobMissing | NotRegistered)
         if missing and await host.leave_to_later(job):
             return
-        # The data that a job set in its scope belongs to its failure; an async job ends
-        # in that scope.
-        with nullcontext() if is_in_job() else isolated(vars(job).get(_SCOPE)):
-            ended = await run_completed_hooks(
-                host.app.plugins.values(),
-                job=_succeeded(job) if exc is None else _failed(job, exc, host),
-                worker=self.worker,
-                exc=exc,
-                result=result,
-                report=host.monitor.report,
-            )
-            if exc is not None:
-                self._log_failure(ended, exc)
+        ended = await run_completed_hooks(
+            host.app.plugins.values(),
+            job=_ended(job, exc, host),
+            worker=self.worker,
+            exc=exc,
+            result=result,
+            report=host.monitor.report,
+        )
+        if exc is not None:
+            self._log_failure(ended, exc)
         host.cancelled.discard(job.claim_id)
         await host.queue_update(ended)
         await host.on_job_completed(queue=self.queue, job=ended)
 
     def _log_failure(self, job: QueuedJob, error: BaseException) -> None:
-        """Writes one line: an error when the job has failed, a warning when it runs again.
+        """Logs an error if the job has failed, or a warning if it runs again.
 
-        The end of a job that somebody cancelled is neither, and its row says it already.
-        The logger is its own, so that SentryPlugin, which reports the error too, can keep
-        Sentry's integration for logging from doing it again.
+        The end of a cancelled job is neither; its row has the reason already. The line has a
+        logger of its own, so that SentryPlugin, which reports the error too, can stop
+        Sentry's logging integration from reporting it again.
         """
         if job.claim_id in self.host.cancelled:
             self.host.log.info("the job %s (%s) was cancelled", job.func, job.id)
@@ -163,11 +164,11 @@ class _Contained(Executor):
         cls, job: QueuedJob
     ) -> tuple[Callable[..., Any], dict[str, Any]]:
         try:
-            with _ExitsContained():
-                function, kwargs = super().get_function_and_kwargs(job)
+            function, kwargs = super().get_function_and_kwargs(job)
         except (ImportError, AttributeError) as error:
             raise JobMissing(f"{job.func} cannot be imported: {error}") from error
-        return _contain(function), kwargs
+        kwargs.update(dict.fromkeys(_takes_job_in_text(function), job))
+        return function, kwargs
 
     @classmethod
     def prepare_job_for_execution(
@@ -175,12 +176,14 @@ class _Contained(Executor):
     ) -> tuple[QueuedJob, Callable[..., Any], dict[str, Any]]:
         """Asks Chancy once for each function: its answer takes longer than a short job.
 
-        A subclass that finds functions or arguments in its own way is always asked.
+        A subclass that overrides get_function_and_kwargs() is asked for each job.
         """
         own_way = _found_by(cls) is not _found_by(_Contained)
         plan = None if own_way or job.limits else _PLANS.get((cls, job.func))
         if plan is None or plan[0] is not _loaded(job.func):
-            prepared, function, kwargs = super().prepare_job_for_execution(job)
+            with _ExitsContained():
+                prepared, function, kwargs = super().prepare_job_for_execution(job)
+            function = _contain(function)
             takes_job = [name for name, value in kwargs.items() if value is prepared]
             if not own_way and (loaded := _loaded(job.func)) is not None:
                 _PLANS[cls, job.func] = loaded, function, takes_job
@@ -190,44 +193,61 @@ class _Contained(Executor):
         return job, function, kwargs
 
 
+def _takes_job_in_text(function: Callable[..., Any]) -> list[str]:
+    """Returns the arguments for the job itself whose annotations are strings.
+
+    That is each annotation below `from __future__ import annotations`. Chancy 0.26 does
+    not read them, and the function misses its argument.
+    """
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and isinstance(text := parameter.annotation, str)
+        and (
+            # Its import may be one for type checkers only.
+            text.strip("\"'").rpartition(".")[2] == QueuedJob.__name__
+            or names.get(text) is QueuedJob
+        )
+    ]
+
+
 def _found_by(executor: Any) -> object:
-    """The function with which an executor finds the functions of jobs."""
+    """Returns the function with which an executor finds the functions of jobs."""
     return getattr(executor.get_function_and_kwargs, "__func__", None)
 
 
-def _succeeded(job: QueuedJob) -> QueuedJob:
-    return changed(
-        job,
-        state=QueuedJob.State.SUCCEEDED,
-        completed_at=datetime.now(tz=UTC),
-        attempts=job.attempts + 1,
-    )
-
-
-def _failed(job: QueuedJob, error: BaseException, host: Host) -> QueuedJob:
-    """Returns the job as it failed, or as it waits for its next attempt."""
+def _ended(job: QueuedJob, error: BaseException | None, host: Host) -> QueuedJob:
+    """Returns the job in its new state: ended, or waiting for its next attempt."""
+    now = host.server_time()
+    if error is None:
+        return changed(
+            job,
+            state=QueuedJob.State.SUCCEEDED,
+            completed_at=now,
+            attempts=job.attempts + 1,
+        )
     text = "".join(traceback.format_exception(error))
     job = changed(
         job,
         attempts=job.attempts + 1,
         errors=[*job.errors, {"traceback": text, "attempt": job.attempts}],
     )
-    # A function that is not registered will not be at the next attempt.
+    # A function that is not registered now will not be registered at the next attempt.
     if job.attempts >= job.max_attempts or isinstance(error, NotRegistered):
-        return changed(
-            job, state=QueuedJob.State.FAILED, completed_at=datetime.now(tz=UTC)
-        )
+        return changed(job, state=QueuedJob.State.FAILED, completed_at=now)
     wait = seconds_until_retry(job, host.settings, host.log)
     return changed(
         job,
         state=QueuedJob.State.RETRYING,
         completed_at=None,
-        scheduled_at=host.server_time() + timedelta(seconds=wait),
+        scheduled_at=now + timedelta(seconds=wait),
     )
 
 
 def _loaded(path: str) -> object:
-    """The function of a path, where its module is imported already."""
+    """Returns the function at a path, or None if its module is not imported yet."""
     module, _, name = path.rpartition(".")
     return getattr(sys.modules.get(module), name, None)
 
@@ -265,21 +285,27 @@ class _ExitsContained:
 class AsyncExecutor(_Contained, OpenAsyncExecutor):
     """Runs coroutines in the service's event loop.
 
-    It takes the place of Chancy's in each queue that names that one. A subclass, which a
-    queue names by its import path, keeps the protection against bad jobs; overriding
-    `get_function_and_kwargs` gives jobs more arguments, as Chancy documents.
+    It replaces Chancy's AsyncExecutor in each queue that names that one. A subclass, which a
+    queue names by its import path, keeps the protection against bad jobs. It may override
+    `get_function_and_kwargs`, which Chancy documents, to give jobs more arguments.
     """
 
     async def push(self, job: QueuedJob) -> None:
-        task = asyncio.create_task(self._run_isolated(await self.on_job_starting(job)))
+        # It has the scope in which the feeder pushes it, and a context of its own.
+        task = asyncio.create_task(self._start(job))
         self.jobs[task] = job
         task.add_done_callback(self.jobs.pop)
 
-    async def _run_isolated(self, job: QueuedJob) -> None:
-        with isolated(), in_job():
-            await self._run(job)
+    async def _start(self, job: QueuedJob) -> None:
+        with in_job():
+            try:
+                job = await self.on_job_starting(job)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                await self.on_job_completed(job=job, exc=error)
+            else:
+                await self.run_in_wrapper(job)
 
-    async def _run(self, job: QueuedJob) -> None:
+    async def run_job(self, job: QueuedJob) -> None:
         try:
             with observed(self.observers, job):
                 job, function, kwargs = self.prepare_job_for_execution(job)
@@ -297,31 +323,60 @@ class AsyncExecutor(_Contained, OpenAsyncExecutor):
             await finish(asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT))
 
 
-class ThreadedExecutor(_Contained, thread.ThreadedExecutor):
-    """Runs jobs in threads of the service's process, in the place of Chancy's."""
+class _Pooled(_Contained):
+    """Starts and ends jobs outside of where they run, in the same Sentry scope."""
+
+    @functools.cached_property
+    def scopes(self) -> dict[UUID | None, object]:
+        """The Sentry scopes of the running jobs, by their claims."""
+        return {}
+
+    async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
+        self.scopes[job.claim_id] = current_scope()
+        # A task has a context of its own, which ends with what the hooks bind.
+        return await asyncio.create_task(super().on_job_starting(job))
+
+    async def on_job_completed(
+        self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
+    ) -> None:
+        with isolated(self.scopes.pop(job.claim_id, None)):
+            await super().on_job_completed(job=job, exc=exc, result=result)
+
+
+class _Threads(concurrent.futures.ThreadPoolExecutor):
+    """Runs each job in a context of its own and in its Sentry scope."""
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        (job,) = args
+        return super().submit(run_isolated, vars(job).pop(_SCOPE), fn, job)
+
+
+class ThreadedExecutor(_Pooled, thread.ThreadedExecutor):
+    """Runs jobs in threads of the service's process; replaces Chancy's executor."""
+
+    def __init__(self, worker: Any, queue: Queue) -> None:
+        super().__init__(worker, queue)
+        self.pool = _Threads(max_workers=queue.concurrency)
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         job = await super().on_job_starting(job)
+        vars(job)[_SCOPE] = self.scopes[job.claim_id]
         vars(job)[_OBSERVERS] = self.observers
         return job
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob) -> tuple[QueuedJob, Any]:
-        run = super().job_wrapper
-
-        def run_in_scope() -> tuple[QueuedJob, Any]:
-            vars(job)[_SCOPE] = current_scope()
-            with observed(vars(job).pop(_OBSERVERS, ()), job):
-                return run(job)
-
-        return run_isolated(run_in_scope)
+        with observed(vars(job).pop(_OBSERVERS, ()), job):
+            return super().job_wrapper(job)
 
 
-class ProcessExecutor(_Contained, OpenProcessExecutor):
-    """Runs each job in a child process, in the place of Chancy's.
+class ProcessExecutor(_Pooled, OpenProcessExecutor):
+    """Runs each job in a child process; replaces Chancy's ProcessExecutor.
 
-    A child runs one job at a time and ends with the service; one that dies fails its own
-    job and no other.
+    A child runs one job at a time and ends with the service. If a child dies, only its own
+    job fails.
 
     Args:
         maximum_jobs_per_worker: How many jobs a child runs before another takes its
@@ -338,6 +393,13 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
         **replaced: Never,
     ) -> None:
         refuse_arguments("ProcessExecutor", replaced, _REPLACED)
+        most: object = maximum_jobs_per_worker
+        if most is not None and (type(most) is not int or most < 1):
+            raise WorkersError(
+                f"the queue {queue.name} has the maximum_jobs_per_worker {most!r} in its "
+                "executor_options: declare it with a number from 1, or with None for any "
+                "number of jobs in each child"
+            )
         super().__init__(
             worker,
             queue,
@@ -348,16 +410,21 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         job = await super().on_job_starting(job)
+        scope = self.scopes[job.claim_id]
+        entered: list[InChild] = [] if scope is None else [reported_elsewhere]
         if self.observers:
-            self._runs[job.claim_id] = run = RunElsewhere(self.observers, job)
-            vars(job)[_IN_CHILD] = run.for_child
+            self._runs[job.claim_id] = run = RunElsewhere(self.observers, job, scope)
+            entered += run.for_child
+        vars(job)[_IN_CHILD] = entered
         return job
 
     async def on_job_completed(
         self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
     ) -> None:
+        if exc is not None:
+            bring_back(exc, self.scopes.get(job.claim_id))
         if run := self._runs.pop(job.claim_id, None):
-            vars(job)[_SCOPE] = run.end(exc)
+            run.end(exc)
         await super().on_job_completed(job=job, exc=exc, result=result)
 
     def create_children(self, most: int | None) -> Children:
@@ -365,9 +432,9 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
         return self._children
 
     async def limit_time(self, execution: UUID, seconds: int) -> None:
-        """Counts the time from when the child has the job.
+        """Counts the time from the moment at which the child has the job.
 
-        Chancy 0.26 forgets the limit of a job whose child takes longer than it to start.
+        Chancy 0.26 forgets the time limit if the child takes longer than that to start.
         """
         with contextlib.suppress(OSError, EOFError):  # The manager is gone.
             while execution not in self.pids_for_job:
@@ -388,7 +455,7 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     async def _end_cut_short(self) -> None:
         await asyncio.to_thread(self._children.end, _CANCEL_TIMEOUT)
-        # The end of a run asks the manager, which therefore ends after it.
+        # The end of a run uses the manager, so the manager ends last.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CANCEL_TIMEOUT):
                 while self.jobs:
@@ -402,24 +469,25 @@ class ProcessExecutor(_Contained, OpenProcessExecutor):
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob, *state: Any) -> tuple[QueuedJob, Any]:
-        run = super().job_wrapper
+        with in_child(vars(job).pop(_IN_CHILD, ())), _errors_can_travel():
+            job, result = super().job_wrapper(job, *state)
+        return job, result if _can_travel(result) else None
 
-        def run_observed() -> tuple[QueuedJob, Any]:
-            with in_child(vars(job).pop(_IN_CHILD, ())):
-                return run(job, *state)
 
-        try:
-            job, result = run_isolated(run_observed)
-            return job, result if _can_travel(result) else None
-        except MemoryError:
+@contextlib.contextmanager
+def _errors_can_travel() -> Iterator[None]:
+    """Replaces an error that another process cannot unpickle by one with its text."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except BaseException as error:
+        if _can_travel(error):
             raise
-        except BaseException as error:
-            if _can_travel(error):
-                raise
-            text = "".join(traceback.format_exception(error))
-            raise JobError(
-                f"the job failed with an error of its own kind:\n{text}"
-            ) from None
+        text = "".join(traceback.format_exception(error))
+        raise JobError(
+            f"the job failed with an error that cannot be pickled:\n{text}"
+        ) from None
 
 
 _OWN = {
@@ -428,12 +496,40 @@ _OWN = {
     chancy.Chancy.Executor.Process: ProcessExecutor,
 }
 
+_HARDENED: dict[type[Executor], type[Executor]] = {
+    asyncex.AsyncExecutor: AsyncExecutor,
+    thread.ThreadedExecutor: ThreadedExecutor,
+    process.ProcessExecutor: ProcessExecutor,
+}
+
+
+class _Moved(abc.ABCMeta):
+    """The type of the classes that _moved() creates; a child process creates them again."""
+
+
+@functools.cache
+def _moved(derived: type[Executor], hardened: type[Executor]) -> type[Executor]:
+    """Returns a subclass of a class derived from Chancy's executor and of the hardened one.
+
+    Its calls through super() then reach the hardened class first.
+    """
+    names = {"__module__": derived.__module__, "__qualname__": derived.__qualname__}
+    moved: type[Any] = _Moved(derived.__name__, (derived, hardened), names)
+    return moved
+
+
+def _made_again(moved: type[Any]) -> tuple[Any, ...]:
+    return _moved, moved.__bases__
+
+
+copyreg.pickle(_Moved, _made_again)
+
 
 def executor_class(queue: Queue) -> Callable[..., Executor]:
     """Returns the class that runs the jobs of a queue.
 
     Rows name Chancy's executors, so that any worker can read them; the hardened class
-    takes the place of the one that is named.
+    replaces the named class, also as the base of a class of the service.
 
     Raises:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
@@ -443,11 +539,15 @@ def executor_class(queue: Queue) -> Callable[..., Executor]:
         if queue.executor == name:
             return own
     found: Callable[..., Executor] = pkgutil.resolve_name(queue.executor)
+    if isinstance(found, type) and not issubclass(found, _Contained):
+        for theirs, hardened in _HARDENED.items():
+            if issubclass(found, theirs):
+                return hardened if found is theirs else _moved(found, hardened)
     return found
 
 
 async def create_executor(worker: Host, queue: Queue) -> Executor:
-    """Returns the executor of a queue; one without the protection of jobs is named.
+    """Returns the executor of a queue; warns about one that does not protect jobs.
 
     Raises:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
@@ -457,7 +557,7 @@ async def create_executor(worker: Host, queue: Queue) -> Executor:
     kind = executor_class(queue)
     create = functools.partial(kind, worker, queue, **(queue.executor_options or {}))
     if kind is ProcessExecutor:
-        # It starts a process, and waits for it.
+        # It starts a process and waits for it, so it must not block the event loop.
         return await asyncio.to_thread(create)
     executor = create()
     if not isinstance(executor, _Contained):

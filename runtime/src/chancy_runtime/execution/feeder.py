@@ -12,6 +12,8 @@ from psycopg.errors import QueryCanceled
 
 from chancy_runtime.execution.executors import create_executor
 from chancy_runtime.execution.host import Host
+from chancy_runtime.isolation import isolated
+from chancy_runtime.jobs.rows import changed
 from chancy_runtime.postgres.connections import autocommit
 from chancy_runtime.queues.rows import check_numbers, resume_when_due
 from chancy_runtime.supervision.tasks import backoff
@@ -22,7 +24,7 @@ _LONGEST_PAUSE = 60.0
 
 
 class Feeder:
-    """Chancy's loop of a queue, whose errors leave the running jobs alone.
+    """Chancy's loop of a queue, except that running jobs survive its errors.
 
     Chancy 0.26 cancels them, and so fails them, when a poll loses its connection.
 
@@ -42,11 +44,11 @@ class Feeder:
 
     @property
     def _queue(self) -> Queue | None:
-        """The queue as its row is now, or None when the worker has to leave it."""
+        """The current version of the queue, or None when the worker must leave it."""
         return self.worker.queues.get(self.name)
 
     async def run(self) -> None:
-        """Feeds until the worker no longer serves the queue, and its jobs have ended."""
+        """Feeds until the worker has left the queue and its jobs have ended."""
         executors = self.worker.executors
         while queue := self._queue:
             check_numbers(queue)
@@ -62,14 +64,14 @@ class Feeder:
         self.worker.monitor.failing.pop(f"queue_{self.name}", None)
 
     async def _serve(self, queue: Queue, executor: Executor) -> None:
-        """Feeds an executor until its queue needs another one, and its jobs have ended.
+        """Feeds an executor until its queue needs another one and its jobs have ended.
 
-        Chancy 0.26 waits for the end of all jobs at any change, a pause included.
+        Chancy 0.26 waits for the end of all jobs at every change, even at a pause.
         """
         retry = self.worker.database_retry(f"queue_{self.name}")
         failures, more = 0, True
         while True:
-            # With more, the server looks for the next jobs while these run.
+            # If there are more, they are claimed while these jobs run.
             if not more:
                 await self._until_woken(queue)
             current = self._queue
@@ -114,12 +116,12 @@ class Feeder:
 
     async def _until_woken(self, queue: Queue) -> None:
         if self._queue is None:
-            return  # A stop during the first claim had no event to set.
+            return  # A stop during the first claim found no event to set.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(1, queue.polling_interval or 1)):
                 await self._wake.wait()
         self._wake.clear()
-        # A job that just ended leaves its executor one turn of the loop later.
+        # The executor drops a job that has just ended one turn of the event loop later.
         await asyncio.sleep(0)
 
     async def _feed(self, queue: Queue, executor: Executor) -> bool:
@@ -141,11 +143,15 @@ class Feeder:
                 worker.log.debug(
                     "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
                 )
-                try:
-                    worker.registered.check_function(job.func)
-                    await executor.push(job)
-                except Exception as error:  # noqa: BLE001  # the row says it
-                    await executor.on_job_completed(job=job, exc=error)
+                # What a plugin's hook sets for a job is reported with that job only.
+                with isolated():
+                    try:
+                        func = worker.registered.check_function(job.func)
+                        await executor.push(
+                            job if func == job.func else changed(job, func=func)
+                        )
+                    except Exception as error:  # noqa: BLE001  # the row gets the error
+                        await executor.on_job_completed(job=job, exc=error)
         finally:
             del worker.fetching_since[self.name]
         if up_to == len(jobs):
@@ -164,5 +170,5 @@ async def _until_set(event: asyncio.Event) -> None:
 
 
 def _executor_of(queue: Queue) -> tuple[object, ...]:
-    """What an executor is made of; the rest of a queue can change under it."""
+    """Returns the settings of a queue whose change needs a new executor."""
     return queue.executor, queue.executor_options, queue.concurrency

@@ -1,4 +1,4 @@
-"""The Worker, as the feeder and the executors see it."""
+"""The interface of a Worker for the feeder and the executors."""
 
 import asyncio
 import logging
@@ -23,9 +23,9 @@ class Host(Protocol):
     """What a Worker offers to the layer that runs its jobs.
 
     Attributes:
-        fetching_since: When a claim that is not answered yet was sent, by the name of
-            its queue, in seconds of time.monotonic().
-        cancelled: The claims of jobs that somebody has cancelled while they ran.
+        fetching_since: By queue, the time.monotonic() at which a claim was sent that has
+            no answer yet.
+        cancelled: The claims of jobs that were cancelled while they ran.
     """
 
     cancelled: set[UUID | None]
@@ -67,7 +67,7 @@ class Host(Protocol):
         ...
 
     def claims_are_in_doubt(self) -> None:
-        """Notes that the answer to a claim was lost."""
+        """Remembers that the answer to a claim was lost."""
 
     def database_retry(self, name: str) -> Retry: ...
 
@@ -76,10 +76,10 @@ class Host(Protocol):
     ) -> list[QueuedJob]: ...
 
     async def leave_to_later(self, job: QueuedJob) -> bool:
-        """Leaves a job that this version does not have to a later deployment.
+        """Leaves a job whose function this version does not have to a later deployment.
 
         Returns:
-            Whether there was a later deployment; otherwise nobody has the job.
+            Whether there is a later deployment; otherwise no process has the function.
         """
         ...
 

@@ -1,1 +1,1 @@
-"""Internal: the rows of the jobs: taking them, giving them back, saving results."""
+"""Internal: the rows of the jobs: pushes, claims, results, and changes by hand."""

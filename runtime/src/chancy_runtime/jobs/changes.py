@@ -1,8 +1,8 @@
-"""What people do with jobs: retry, cancel and purge them.
+"""Retries, cancels and purges jobs by hand.
 
-All of it goes through Chancy's own calls. Chancy's retry and purge look at no state: one
-would run a job again that has just succeeded. So the rows are locked first, and a job that
-is no longer in a state for it is left alone.
+It uses Chancy's own calls. Chancy's retry and purge ignore the state of a job, so a retry
+would run a job again that has just succeeded. Therefore the rows are locked first, and a
+job that is no longer in a state for the action is left alone.
 """
 
 from collections import Counter
@@ -28,8 +28,8 @@ EXECUTORS = {
 }
 _BATCH = 500
 COLUMNS: LiteralString = "j.id, j.state, j.claim_id, j.queue, j.unique_key"
-# In the order of Chancy's pushes and of the saving of results, so that none of them can
-# deadlock. A row that changed while this waited for it is looked at again.
+# Locks rows in the order of Chancy's pushes and of saved results, so that none of them can
+# deadlock. PostgreSQL checks the state again for a row that changed while this waited.
 _LOCK: LiteralString = f"""
 SELECT {COLUMNS} FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS wanted (id, position)
 JOIN {{jobs}} j ON j.id = wanted.id WHERE j.state = ANY(%(states)s)
@@ -38,42 +38,42 @@ ORDER BY wanted.position FOR UPDATE OF j
 _HOLDER: LiteralString = """
 SELECT id FROM {jobs} WHERE unique_key = %s AND state NOT IN ('succeeded', 'failed')
 """
-# A job that was given up after so many rescues would be given up again at the next one.
+# Without this, a job that was given up after three rescues would be given up again at once.
 _FORGET_RESCUES: LiteralString = """
 UPDATE {jobs} SET meta = meta - 'rescues'
 WHERE id = ANY(%s) AND jsonb_typeof(meta) = 'object' AND meta ? 'rescues'
 """
-# Chancy's call leaves a failed job without a reason.
+# Chancy's call would leave the failed job without a reason.
 _SAY_WHY: LiteralString = """
 UPDATE {jobs} SET errors = errors || jsonb_build_array(
     jsonb_build_object('traceback', %s::text, 'attempt', attempts))
 WHERE id = ANY(%s) AND jsonb_typeof(errors) = 'array'
 """
 _EXECUTORS: LiteralString = "SELECT name, executor FROM {queues} WHERE name = ANY(%s)"
-# What becomes of a job that runs when it is cancelled, by the executor of its queue.
+# What happens to a running job that is cancelled, by the executor of its queue.
 _ENDS = {
     "async": "is interrupted at its next await",
     "process": "is interrupted",
-    "thread": "runs to its end, since a thread cannot be interrupted; its result is not "
+    "thread": "runs to its end, because a thread cannot be interrupted; its result is not "
     "saved",
 }
 _ENDS_ITSELF = (
     "runs to its end unless its executor can interrupt it; its result is not saved"
 )
 _NO_NOTIFICATIONS = (
-    "runs to its end, since notifications are off; its result is not saved"
+    "runs to its end, because notifications are off; its result is not saved"
 )
 
 
 @dataclass
 class Outcome:
-    """What has been done so far.
+    """The outcome of an action so far.
 
     Args:
-        by: Who does it, for the jobs that are cancelled.
-        done: The ids of the jobs.
-        left: Why other jobs were left alone, by their ids.
-        ran: How many of the cancelled jobs ran, by what becomes of them.
+        by: Who acts; cancelled jobs get this as the reason.
+        done: The ids of the changed jobs.
+        left: By id, why other jobs were left alone.
+        ran: The numbers of cancelled jobs that were running, by what happens to them.
     """
 
     by: str
@@ -91,14 +91,14 @@ Change: TypeAlias = Callable[
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """What may be done with jobs by hand.
+    """A change that people make to jobs.
 
     Args:
-        participle: What it has done, in its messages.
-        states: Of the jobs that it is about.
-        usual: Those of a filter without --state.
-        as_found: Whether a job has to be as it was when it was looked for, or
-            only in one of these states.
+        participle: The participle for messages, such as "retried".
+        states: The states in which a job can be changed.
+        usual: The states that a filter without --state selects.
+        as_found: Whether a job must be unchanged since it was found; otherwise it only
+            has to be in one of `states`.
         keys_apart: Whether each job with a unique key has a transaction of its own.
     """
 
@@ -116,7 +116,7 @@ async def _retry(
     jobs: list[DictRow],
     outcome: Outcome,
 ) -> list[DictRow]:
-    """Lets jobs run again, except where another one has their unique key by now."""
+    """Lets jobs run again, unless another job has their unique key by now."""
     free = []
     for job in jobs:
         if job["state"] == "failed" and job["unique_key"] is not None:
@@ -142,7 +142,7 @@ async def _cancel(
     jobs: list[DictRow],
     outcome: Outcome,
 ) -> list[DictRow]:
-    """Fails jobs that are not done, and has the workers interrupt those that run."""
+    """Fails jobs that are not done, and lets the workers interrupt those that run."""
     for reference in _references(jobs):
         await app.cancel_job_ex(cursor, reference)
     await cursor.execute(
@@ -207,10 +207,10 @@ PURGE = Action(
 def find_changeable(
     action: Action, ids: Sequence[UUID], found: list[DictRow], outcome: Outcome
 ) -> list[DictRow]:
-    """Returns those of the found jobs that are in a state for an action.
+    """Returns the found jobs that are in a state for an action; the outcome has the others.
 
     Args:
-        ids: Those that were named; the outcome says which of them were not found.
+        ids: The ids that were asked for; the outcome also has those that were not found.
     """
     for id in ids:
         outcome.left[str(id)] = "there is no such job"
@@ -231,7 +231,7 @@ async def act(
     jobs: list[DictRow],
     outcome: Outcome,
 ) -> None:
-    """Does it with those of the jobs that are still in a state for it."""
+    """Changes the jobs that are still in a state for the action."""
     for batch in _batches(jobs, keys_apart=action.keys_apart):
         found = {job["id"]: job for job in batch}
         values = {"ids": [*found], "states": [*action.states]}
@@ -252,15 +252,15 @@ async def act(
             continue
         outcome.done += [str(job["id"]) for job in changed]
         for id in found.keys() - {*_ids(locked)}:
-            outcome.left[str(id)] = "it has changed meanwhile"
+            outcome.left[str(id)] = "it has changed since it was found"
 
 
 def _batches(jobs: list[DictRow], *, keys_apart: bool) -> Iterator[list[DictRow]]:
-    """Yields the jobs in parts, a transaction each, in the order of their locks.
+    """Yields the jobs in batches, one for each transaction, in the order of their locks.
 
     Args:
-        keys_apart: Each job with a unique key is a part, the newest first: of several
-            with one key only the first can run again.
+        keys_apart: Whether each job with a unique key is a batch of its own, the newest
+            first: of several jobs with one key, only the first can run again.
     """
     together = []
     for job in jobs:

@@ -1,10 +1,9 @@
 """Takes jobs from their queues, and gives them back."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +17,7 @@ from chancy_runtime.jobs.rows import UNREADABLE, as_running_job, statement
 from chancy_runtime.postgres.claim_indexes import are_built
 from chancy_runtime.postgres.connections import in_one_transaction
 
-# Which jobs are next is Chancy's choice, to the letter. It reads all jobs that wait.
+# Selects the next jobs exactly as Chancy does. It reads all waiting jobs.
 _TAKE = """
 WITH selected AS (
     SELECT id FROM {jobs}
@@ -27,15 +26,15 @@ WITH selected AS (
     ORDER BY priority DESC, id ASC
     LIMIT %(up_to)s FOR UPDATE OF {jobs} SKIP LOCKED
 )
-UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, NOW()), state = 'running',
+UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, clock_timestamp()), state = 'running',
     claim_id = gen_random_uuid(), taken_by = %(worker)s
 FROM selected WHERE j.id = selected.id RETURNING {columns}
 """
-# The same choice from the library's indexes, in as many steps as it takes jobs. Jobs that
-# fell due after their push have to be sorted, so this sorts those of the highest priorities
-# that fell due first, _SORTED of them; beyond these, a job is found by when it fell due.
-# One that another worker has locked or taken meanwhile is passed over, as in Chancy's. The
-# check of a locked row is a single condition, or PostgreSQL could choose an index for it.
+# Selects the same jobs with the library's indexes; it reads about as many rows as it takes.
+# Jobs that fell due after their push have to be sorted, so this sorts _SORTED of them: those
+# of the highest priorities that fell due first. Beyond these, jobs come in the order in which
+# they fell due. Like Chancy's statement, it skips jobs that another worker has locked or
+# taken. The check of a locked row is one condition: PostgreSQL must not use an index for it.
 _SORTED = 1000
 _TAKE_BY_INDEX = """
 WITH RECURSIVE priorities (priority) AS (
@@ -81,20 +80,20 @@ WITH RECURSIVE priorities (priority) AS (
     ) AS locked
     LIMIT %(up_to)s
 ), taken AS (
-    UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, NOW()),
+    UPDATE {jobs} j SET started_at = COALESCE(%(now)s::timestamptz, clock_timestamp()),
         state = 'running', claim_id = gen_random_uuid(), taken_by = %(worker)s
     WHERE j.id = ANY(ARRAY(SELECT id FROM selected)) RETURNING {columns}
 )
 SELECT * FROM taken ORDER BY priority DESC, id
 """
-# The same plan is right for all data, but the planner goes by statistics: with those of an
-# hour ago, when the table was empty, it would read and sort the whole table.
+# One plan is right for all data, but the planner uses statistics. If these are from an hour
+# ago, when the table was empty, it would read and sort the whole table.
 PLAN = """
 SELECT set_config(name, 'off', true) FROM unnest('{enable_seqscan, enable_bitmapscan,
     enable_sort, enable_hashjoin, enable_mergejoin, jit}'::text[]) AS name
 UNION ALL SELECT set_config('plan_cache_mode', 'force_generic_plan', true)
 """
-_UNHEARD_OF = """
+_TAKEN = """
 SELECT id, func, attempts FROM {jobs}
 WHERE queue = %(queue)s AND state = 'running' AND taken_by = %(worker)s
     AND claim_id <> ALL(%(running)s::uuid[])
@@ -121,15 +120,15 @@ WHERE id = %(id)s
 
 @dataclass(kw_only=True)
 class Claims:
-    """Which jobs a Worker has taken: takes them from their queues and gives them back.
+    """The claims of a Worker: takes jobs from their queues and gives them back.
 
     Args:
-        prefix: Of the service's tables.
-        worker_id: Of the Worker that takes the jobs.
-        log: Where a job that cannot be read is reported.
-        held: Returns the claims of the jobs that run in the Worker, or whose results
-            are not saved yet.
-        wake: Is called with the name of a queue that may have more jobs than were taken.
+        prefix: The prefix of the service's tables.
+        worker_id: The id of the Worker that takes the jobs.
+        log: The log for jobs that cannot be read.
+        held: Returns the claims of the jobs that run in the Worker or whose results are
+            not saved yet.
+        wake: Called with the name of a queue that may have more jobs than were taken.
     """
 
     prefix: str
@@ -139,30 +138,18 @@ class Claims:
     wake: Callable[[str], None]
     _has_indexes: bool | None = field(default=None, init=False)
     _fetched_from: set[str] = field(default_factory=set, init=False)
-    # The server's time, and when it was that, in seconds of time.monotonic().
-    _server_time: tuple[datetime, float] | None = field(default=None, init=False)
-
-    def server_time(self) -> datetime:
-        """Returns the time of the server's clock, counted on from the last claim.
-
-        Before the first claim it is the time of this host.
-        """
-        if self._server_time is None:
-            return datetime.now(tz=UTC)
-        then, since = self._server_time
-        return then + timedelta(seconds=time.monotonic() - since)
 
     async def fetch(
         self, queue: Queue, connection: AsyncConnection[Any], *, up_to: int
     ) -> list[QueuedJob]:
-        """Takes jobs as Chancy's Worker.fetch_jobs() does, on the clock of the server.
+        """Takes jobs like Chancy's Worker.fetch_jobs(), but uses the server's clock.
 
-        Whether the library's indexes are there is looked up once: claims on tables
-        without them work, but read all jobs that wait.
+        It checks once whether the tables have the library's indexes. Without them claims
+        work, but read all waiting jobs.
 
         Args:
-            connection: In autocommit mode, so that one round trip is enough.
-            up_to: How many jobs; fewer where the queue's rate limit says so.
+            connection: A connection in autocommit mode, so that one round trip is enough.
+            up_to: The number of jobs; the queue's rate limit may allow fewer.
 
         Raises:
             psycopg.DataError, ValueError, …: One of UNREADABLE, and nothing was taken.
@@ -206,12 +193,12 @@ class Claims:
         """Marks the next jobs of a queue as running here, and returns them.
 
         Args:
-            now: The start of the jobs, where a rate limit counts it in a window; without
-                one it is that of the transaction.
+            now: The start time of the jobs, which decides the window of a rate limit. Default:
+                the time at which a job's row is taken.
 
         Raises:
-            psycopg.DataError, ValueError, …: One of UNREADABLE, for one of the rows; all
-                of them are taken all the same.
+            psycopg.DataError, ValueError, …: One of UNREADABLE, for one of the rows. All of
+                them have been taken in spite of it.
         """
         values = {
             "queue": queue.name,
@@ -231,24 +218,21 @@ class Claims:
                 await cursor.execute(
                     statement(_TAKE, self.prefix), values, prepare=True
                 )
-            jobs = await cursor.fetchall()
-        if jobs and (started_at := jobs[0].started_at):
-            self._server_time = started_at.astimezone(UTC), time.monotonic()
-        return jobs
+            return await cursor.fetchall()
 
     async def _sort_out(
         self, queue: Queue, connection: AsyncConnection[Any]
     ) -> list[QueuedJob] | None:
-        """Returns the jobs that _take() took although a row could not be read.
+        """Returns the readable jobs that _take() took, and fails the unreadable ones.
 
-        Such rows fail. Chancy 0.26 ends the queue's task at one, again at each start.
+        In Chancy 0.26 an unreadable row ends the queue's task, and does so at each start.
 
         Returns:
             The jobs that can be read, or None when nothing was taken.
         """
         jobs: list[QueuedJob] = []
         taken = await connection.execute(
-            statement(_UNHEARD_OF, self.prefix),
+            statement(_TAKEN, self.prefix),
             {"queue": queue.name, "worker": self.worker_id, "running": self.held()},
         )
         for id, func, attempts in await taken.fetchall():
@@ -275,12 +259,12 @@ class Claims:
         """Puts jobs back into their queues that the Worker took but does not run.
 
         At its stop these are the jobs that did not end within the grace; after a lost
-        connection, those whose claim was never answered. No attempt is used up.
+        connection, the jobs of a claim that got no answer. No attempt is used up.
 
         Args:
-            running: The claims of those that it does run.
-            older_than: Only jobs that were taken so many seconds before this
-                transaction, or more; None for all of them.
+            running: The claims of the jobs that it runs.
+            older_than: Only jobs that were taken at least this number of seconds before
+                the transaction; None for all of them.
 
         Returns:
             The names of their queues.

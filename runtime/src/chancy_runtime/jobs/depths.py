@@ -1,4 +1,4 @@
-"""How many jobs wait in each queue, and for how long, at a cost that has a bound."""
+"""Counts the waiting jobs of each queue, and how long they wait, at a bounded cost."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +9,14 @@ from chancy_runtime.jobs.claims import PLAN
 from chancy_runtime.jobs.rows import statement
 from chancy_runtime.postgres.claim_indexes import are_built
 
-# Of a queue, no more jobs than so many are counted; more priorities than so many are not
-# looked at, nor more queues.
+# The most jobs and priorities that are read for each queue, and the most queues.
 MOST = 10_000
 _MOST_PRIORITIES = 100
 _MOST_QUEUES = 200
-# As a claim, it looks at two kinds of jobs: those that could run from their push on, of
-# which the first id of a priority is the oldest, and those that fall due later. Queues and
-# priorities are found in as many steps as there are. Each look has a limit, or PostgreSQL
-# could join them in another order.
+# Like a claim, it reads two kinds of jobs: those that could run from their push on, of which
+# the first id of a priority is the oldest, and those that fall due later. It finds each queue
+# and each priority in one step. Each subquery has a limit, because PostgreSQL could join them
+# in another order without it.
 _DEPTHS = """
 WITH RECURSIVE pushed (queue) AS (
     (SELECT queue FROM {jobs} WHERE {from_the_push} ORDER BY queue LIMIT 1)
@@ -115,14 +114,14 @@ ORDER BY name
 
 @dataclass(frozen=True)
 class Depth:
-    """What waits in a queue.
+    """The waiting jobs of a queue.
 
     Args:
-        queue: Its name. It may be one that nobody declared.
-        due: How many jobs could run now; MOST stands for that many or more.
-        scheduled: How many jobs wait for a later time, or for another attempt then; MOST
-            stands for that many or more.
-        oldest: Seconds since the first of those that are due could run.
+        queue: The name of the queue, even if it is not declared.
+        due: How many jobs could run now; MOST means that many or more.
+        scheduled: How many jobs wait for a later time, or for another attempt; MOST means
+            that many or more.
+        oldest: Seconds since the first of the due jobs could run.
     """
 
     queue: str
@@ -134,13 +133,13 @@ class Depth:
 async def read_depths(
     connection: AsyncConnection[Any], prefix: str, *, most_queues: int = _MOST_QUEUES
 ) -> list[Depth] | None:
-    """Counts the waiting jobs of each queue; the cost has a bound, however many there are.
+    """Counts the waiting jobs of each queue; the cost is bounded, however many there are.
 
     Args:
-        most_queues: How many queues are looked at, the first by their names.
+        most_queues: How many queues are read, in the order of their names.
 
     Returns:
-        None without the library's indexes, where it would read all jobs that wait.
+        None without the library's indexes: it would read all waiting jobs.
     """
     if not await are_built(connection, prefix):
         return None

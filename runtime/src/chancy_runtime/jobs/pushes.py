@@ -1,4 +1,4 @@
-"""Pushes jobs, a batch in one statement."""
+"""Pushes jobs, each batch in one statement."""
 
 import secrets
 import struct
@@ -19,13 +19,13 @@ from psycopg.types.json import Json
 from chancy_runtime.jobs.rows import statement
 
 AnyJob: TypeAlias = Job | IsAJob[..., Any]
-# More jobs, or larger ones, take several statements: the event loop has its turn in
-# between, and PostgreSQL takes no message above 1 GB.
+# More jobs, or larger ones, take several statements: the event loop gets its turn in
+# between, and PostgreSQL accepts no message above 1 GB.
 _MOST_JOBS = 1000
 _MOST_CHARACTERS = 4_000_000
-# Of an id of Chancy's, after the time.
+# The random bits of Chancy's ids; the bits before them are the time.
 _RANDOM_BITS = 62
-# A column that has one value for all jobs is that value and an empty array.
+# A column with the same value for all jobs is sent as that value and an empty array.
 _PUSH = """
 INSERT INTO {jobs} (id, queue, func, kwargs, limits, meta, priority, max_attempts,
     scheduled_at, unique_key)
@@ -42,7 +42,7 @@ FROM ROWS FROM (
 )
 ORDER BY position
 """
-# What happens to a row whose key is in use is Chancy's choice, to the letter.
+# Handles a row whose key is in use exactly as Chancy does.
 _KEYS: LiteralString = """
 ON CONFLICT (unique_key)
 WHERE unique_key IS NOT NULL AND state NOT IN ('succeeded', 'failed')
@@ -50,7 +50,7 @@ DO UPDATE SET state = {jobs}.state
 RETURNING id, unique_key
 """
 _PUSH_KEYS = _PUSH + _KEYS
-# For other drivers than psycopg: text is the one type that all of them send alike.
+# For drivers other than psycopg: text is the one type that all drivers send the same way.
 _PUSH_TEXT = (
     """
 INSERT INTO {jobs} (id, queue, func, kwargs, limits, meta, priority, max_attempts,
@@ -68,15 +68,15 @@ ORDER BY position
 
 
 def fit_one_statement(jobs: list[Job]) -> bool:
-    """Whether push() serves the jobs; it is slower for a single one."""
+    """Whether push() can push the jobs; for a single job it is slower, so it does not."""
     return len(jobs) != 1 and all(map(_is_usual, jobs))
 
 
 def _is_usual(job: Job) -> bool:
     """Whether the values of a job have the types that Chancy annotates.
 
-    PostgreSQL converts some others, each in a way of its own: a UUID as the key, or a
-    text as the time. A statement for each job lets it.
+    PostgreSQL can convert some others, such as a UUID as the key or a text as the time, if
+    each job has its own statement.
     """
     return (
         isinstance(job.queue, str)
@@ -89,12 +89,12 @@ def _is_usual(job: Job) -> bool:
 
 
 def plain(jobs: Sequence[AnyJob]) -> list[Job]:
-    """Returns the jobs themselves where functions decorated with @job are among them."""
+    """Returns the jobs, with the job in place of each function with @job."""
     return [job if isinstance(job, Job) else job.job for job in jobs]
 
 
 def cursor_of(own: AsyncConnection[Any] | AsyncCursor[Any]) -> AsyncCursor[DictRow]:
-    """Returns a cursor whose rows are dictionaries, as Chancy reads them."""
+    """Returns a cursor whose rows are dictionaries, which Chancy needs."""
     if isinstance(own, AsyncConnection):
         return own.cursor(row_factory=dict_row)
     return own if own.row_factory is dict_row else cursor_of(own.connection)
@@ -110,7 +110,7 @@ def sync_cursor_of(own: Connection[Any] | Cursor[Any]) -> Cursor[DictRow]:
 async def push(
     prefix: str, jobs: list[Job], cursor: AsyncCursor[DictRow]
 ) -> list[Reference]:
-    """Inserts jobs as Chancy.push_many_ex() does, without the notification."""
+    """Inserts jobs like Chancy.push_many_ex(), without the notification."""
     batch = Batch(jobs)
     for query, columns, has_keys in batch.statements(prefix, cursor):
         await cursor.execute(query, columns)
@@ -121,7 +121,7 @@ async def push(
 
 
 def sync_push(prefix: str, jobs: list[Job], cursor: Cursor[DictRow]) -> list[Reference]:
-    """Inserts jobs as Chancy.sync_push_many_ex() does, without the notification."""
+    """Inserts jobs like Chancy.sync_push_many_ex(), without the notification."""
     batch = Batch(jobs)
     for query, columns, has_keys in batch.statements(prefix, cursor):
         cursor.execute(query, columns)
@@ -132,16 +132,16 @@ def sync_push(prefix: str, jobs: list[Job], cursor: Cursor[DictRow]) -> list[Ref
 
 
 class Batch:
-    """Which rows a batch of jobs becomes.
+    """The rows of a batch of jobs.
 
-    Jobs with one key are one row, that of the first: Chancy 0.26 inserts one by one, and
-    the others find its row. Rows are in the order of keys, in which all that lock several
-    of them do so; ids grow in that order too.
+    Jobs with the same key have one row, that of the first job: Chancy 0.26 inserts one by
+    one, and the later jobs find the row. Rows are in the order of keys, the order in which
+    all statements lock rows; ids grow in that order too.
     """
 
     def __init__(self, jobs: list[Job]) -> None:
         keys = [job.unique_key for job in jobs]
-        # What the row of each job is known by: its key, or its place without one.
+        # The name of each job's row: its key, or its place in the batch if it has no key.
         self._names: list[str | int] = [
             place if key is None else key for place, key in enumerate(keys)
         ]
@@ -155,7 +155,7 @@ class Batch:
     def statements(
         self, prefix: str, context: AdaptContext | None
     ) -> Iterator[tuple[bytes, list[Any], bool]]:
-        """Yields statements, the values of their parameters, and whether to learn."""
+        """Yields statements, their parameters, and whether learn() needs their rows."""
         to_json = to_json_in(context)
         names = list(self._rows)
         for start in range(0, len(names), _MOST_JOBS):
@@ -167,7 +167,7 @@ class Batch:
     def _values(
         self, names: list[str | int], to_json: Callable[[Any], str]
     ) -> Iterator[list[Any]]:
-        """Yields the parameters of _PUSH, in parts where the jobs are large."""
+        """Yields the parameters of _PUSH, several times if the jobs are large."""
         jobs = [self._rows[name] for name in names]
         kwargs = to_json([job.kwargs or {} for job in jobs])
         meta = to_json([job.meta for job in jobs])
@@ -178,7 +178,7 @@ class Batch:
                 yield from self._values(names[start : start + step], to_json)
             return
         times = [job.scheduled_at for job in jobs]
-        # An array holds times with a zone or times without.
+        # An array cannot mix times with and without a zone.
         has_zones = all(time.tzinfo for time in times)
         keys = [job.unique_key for job in jobs]
         queue, queues = _short([job.queue for job in jobs])
@@ -197,7 +197,7 @@ class Batch:
     def texts(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yields statements with one parameter, $1, and its text.
 
-        Keys have to be of the type str.
+        Keys must be of the type str.
         """
         query, to_json = statement(_PUSH_TEXT, prefix).decode(), to_json_in(None)
         rows: list[str] = []
@@ -213,7 +213,7 @@ class Batch:
             yield query, f"[{','.join(rows)}]"
 
     def learn(self, rows: Iterable[tuple[UUID, str | None]]) -> None:
-        """Takes ids and keys of rows, whose keys may have been in use."""
+        """Takes the ids and keys of rows: a key that was in use has the id of its row."""
         for id, key in rows:
             if key is not None:
                 self._ids[key] = id
@@ -224,7 +224,7 @@ class Batch:
 
 
 def _new_ids(count: int) -> list[UUID]:
-    """Returns ids as chancy_uuid() makes them, in their order, in a third of its time."""
+    """Returns ids like those of chancy_uuid(), sorted, in a third of its time."""
     time = chancy_uuid().int >> _RANDOM_BITS << _RANDOM_BITS
     chances = struct.unpack(f"{count}Q", secrets.token_bytes(8 * count))
     spare = 64 - _RANDOM_BITS
@@ -232,13 +232,13 @@ def _new_ids(count: int) -> list[UUID]:
 
 
 def _short(column: list[Any]) -> tuple[Any, list[Any]]:
-    """Returns a value, and those of all jobs unless each is that value."""
+    """Returns the first value and all values; no values if all are equal."""
     value = column[0]
     return value, [] if column.count(value) == len(column) else column
 
 
 def _values_of(job: Job) -> dict[str, Any]:
-    """Returns the columns of a job's row as JSON has them."""
+    """Returns the columns of a job's row for JSON."""
     return {
         "queue": job.queue,
         "func": job.func,
@@ -257,7 +257,7 @@ def _limits(job: Job) -> list[dict[str, Any]]:
 
 
 def to_json_in(context: AdaptContext | None) -> Callable[[Any], str]:
-    """Returns what makes JSON as psycopg does there, by set_json_dumps() for example."""
+    """Returns psycopg's function for JSON in a context; set_json_dumps() may change it."""
     dump = Transformer(context).get_dumper(Json(None), PyFormat.TEXT).dump
 
     def to_json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Holds a queue's rate limit in each window of the server's clock."""
+"""Keeps a queue's rate limit in each window of the server's clock."""
 
 from datetime import datetime
 from typing import Any
@@ -10,12 +10,12 @@ from psycopg import AsyncConnection, sql
 async def capacity(
     prefix: str, queue: Queue, conn: AsyncConnection[Any]
 ) -> tuple[int, datetime]:
-    """Returns how many jobs a limited queue may start now, and the time that "now" is.
+    """Returns how many jobs a limited queue may start now, and the current time.
 
-    The start of the jobs has to be that time, or it could lie in another window than the
-    one that they are counted in: NOW() is before a wait for the lock of the row. Chancy
-    0.26 goes by the worker's clock, so that replicas whose clocks differ each open a
-    window of their own. This goes by the server's, with the queue's row locked.
+    The jobs must get that time as their start. NOW() is the time before the wait for the
+    row's lock, so it could be in another window than the one in which the jobs are counted.
+    Chancy 0.26 uses the worker's clock, so replicas whose clocks differ each open a window
+    of their own. This uses the server's clock, with the queue's row locked.
     """
     limits = _limits(prefix)
     await conn.execute(

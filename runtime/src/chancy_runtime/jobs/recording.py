@@ -1,4 +1,4 @@
-"""Records what is pushed in a test, instead of sending it to a database."""
+"""Records pushed jobs in a test, instead of sending them to a database."""
 
 import json
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -12,20 +12,20 @@ from chancy_runtime.errors import WorkersError
 from chancy_runtime.jobs import pushes
 from chancy_runtime.modes import VARIABLE
 
-# What this process pushes, whichever service does; None where no test wants to know.
+# The jobs that all services of this process push; None if no test records them.
 _pushed: list[Job] | None = None
 
 
 def is_on() -> bool:
-    """Whether a test records what is pushed."""
+    """Whether a test records pushed jobs."""
     return _pushed is not None
 
 
 def off() -> WorkersError:
-    """Returns the error of a process whose workers are off and that needs their database."""
+    """Returns the error for a use of the database while WORKERS_MODE is off."""
     return WorkersError(
-        f"{VARIABLE} is off and no database is used: set it to run or push, or let the "
-        "test record what is pushed with the fixture pushed of chancy_runtime.testing"
+        f"{VARIABLE} is off, so no database is used: set it to run or push, or let the "
+        "test record pushed jobs with the fixture pushed of chancy_runtime.testing"
     )
 
 
@@ -33,11 +33,11 @@ def record(jobs: Sequence[pushes.AnyJob], cursor: object = None) -> list[Referen
     """Records jobs with the arguments that a worker would call them with.
 
     Args:
-        cursor: The one of the push; a test without a database may have a fake one.
+        cursor: The cursor of the push; a test without a database may pass a fake one.
 
     Raises:
-        WorkersError: No test records.
-        TypeError: An argument cannot be written as JSON, and no push could send it.
+        WorkersError: No test records pushed jobs.
+        TypeError: An argument cannot be written as JSON, so no push could send it.
     """
     if _pushed is None:
         raise off()
@@ -58,6 +58,6 @@ def record(jobs: Sequence[pushes.AnyJob], cursor: object = None) -> list[Referen
 async def record_many(
     jobs: Iterable[pushes.AnyJob], size: int
 ) -> AsyncGenerator[list[Reference]]:
-    """Records jobs in batches, each when it is asked for."""
+    """Records jobs in batches, each batch when the caller asks for it."""
     for batch in chunked(jobs, size):
         yield record(batch)

@@ -1,8 +1,8 @@
-"""Which functions and executors the rows of the tables may name.
+"""The functions and executors that the rows of the tables may name.
 
-A row names what to import and call, so whoever can write one could run anything that can
-be imported. A name is therefore compared with those of the service before any import: one
-of a module that is not loaded yet is looked up in the module's source.
+A row names a function to import and call, so anybody who can write a row could run any
+importable function. Therefore each name is compared with the service's registered names
+before any import. For a module that is not loaded yet, they are read from its source.
 """
 
 import ast
@@ -18,21 +18,22 @@ from chancy_runtime.settings import Settings
 
 
 class NotRegistered(ImportError):
-    """A row names a function or an executor that the service does not have registered."""
+    """A row names a function or an executor that is not registered."""
 
 
 class Registered:
     """The functions and executors that rows may name.
 
-    Functions with @job below the service's package are registered, those below the packages
-    in the setting `also_registered`, and what else that setting names. Executors are those
-    of Chancy, those that the service declares its queues with, and what the setting names.
+    Registered functions are those with @job below the service's package, those with @job
+    below the packages in the setting `also_registered`, and the functions in that setting.
+    Registered executors are those of Chancy, those of the queues that the service declares,
+    and those in the setting.
 
     Args:
-        package: Of the workers. Without one, functions with @job count wherever they are.
-        settings: Of the service.
-        where: Where these can be changed, for the messages.
-        log: Gets one warning for each name that is not registered and may run all the same.
+        package: The package of the workers. Without it, all functions with @job count.
+        settings: The service's settings.
+        where: The package in which the settings can be changed, for the messages.
+        log: Gets one warning for each name that is not registered but still may run.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Registered:
         self._enforces = settings.only_registered
         self._where = where
         self._log = log
-        self._functions: set[str] = set()
+        # By the name in a row, the name that this process imports.
+        self._functions: dict[str, str] = {}
         self._executors: set[str] = {
             *map(str, chancy.Chancy.Executor),
             *self._also,
@@ -58,24 +60,31 @@ class Registered:
         """Registers the executors that the service's own code names."""
         self._executors.update(names)
 
-    def check_function(self, name: str) -> None:
-        """Makes sure that a job may run a function; imports nothing.
+    def check_function(self, name: str) -> str:
+        """Makes sure that jobs may run a function; imports nothing.
+
+        Returns:
+            The name to import here. A process that was started from another folder pushes
+            `workers.send_digest…` for what is `app.billing.workers.send_digest…` here.
 
         Raises:
-            NotRegistered: It may not.
+            NotRegistered: Jobs may not run the function.
         """
-        if name in self._functions:
-            return
+        if known := self._functions.get(name):
+            return known
+        known = name
         if name not in self._also and not self._is_job(name):
+            known = self._name_here(name)
+        if not known:
             below = f" below {self._service}" if self._service else ""
             self._object(f"the function {name}", f"decorate it with @job{below}")
-        self._functions.add(name)
+        return self._functions.setdefault(name, known or name)
 
     def check_executor(self, name: str) -> None:
-        """Makes sure that a queue may have an executor; imports nothing.
+        """Makes sure that queues may have an executor; imports nothing.
 
         Raises:
-            NotRegistered: It may not.
+            NotRegistered: Queues may not have the executor.
         """
         if name not in self._executors:
             self._object(f"the executor {name}", "pass its queue to declare_queues()")
@@ -94,6 +103,20 @@ class Registered:
             *(what, way_out),
         )
 
+    def _name_here(self, name: str) -> str:
+        """The name here of a job from a process that was started in a folder above or below.
+
+        Nothing where the service has no such job.
+        """
+        if not self._service:
+            return ""
+        above, parts = self._service.split("."), name.split(".")
+        names = [
+            *(".".join([*above[:end], name]) for end in range(1, len(above) + 1)),
+            *(".".join(parts[start:]) for start in range(1, len(parts))),
+        ]
+        return next(filter(self._is_job, names), "")
+
     def _is_job(self, name: str) -> bool:
         """Whether a function has @job, below one of the packages."""
         packages = (self._service, *self._also)
@@ -102,7 +125,7 @@ class Registered:
         module, _, function = name.rpartition(".")
         if (loaded := sys.modules.get(module)) is None:
             return function in _jobs_in(module)
-        # Not by getattr(), which a module may answer with an import.
+        # Not with getattr(module, …): a module's __getattr__ may import something.
         return isinstance(getattr(vars(loaded).get(function), "job", None), Job)
 
 
@@ -134,10 +157,10 @@ def _is_named(decorator: ast.expr, names: set[str]) -> bool:
 
 
 def _source_of(module: str) -> bytes:
-    """Reads the source of a module, and imports neither it nor the packages above it.
+    """Reads the source of a module, without importing it or the packages above it.
 
     Raises:
-        OSError: There is none.
+        OSError: The source was not found.
     """
     parts = module.split(".")
     if not all(map(str.isidentifier, parts)):
@@ -155,7 +178,7 @@ def _source_of(module: str) -> bytes:
 
 
 def _found(name: str, folders: list[Path]) -> tuple[Path | None, list[Path]]:
-    """Returns the file of a module as Python finds it, and the folders of those below it."""
+    """Returns the file that Python would import, and the folders of its submodules."""
     portions = []
     for folder in folders:
         if (file := folder / name / "__init__.py").is_file():

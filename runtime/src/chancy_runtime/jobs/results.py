@@ -1,4 +1,4 @@
-"""Saves the results of jobs, a batch in one statement."""
+"""Saves the results of jobs, each batch in one statement."""
 
 import json
 import math
@@ -13,9 +13,9 @@ from psycopg.rows import DictRow
 from chancy_runtime.jobs.rows import changed, statement
 
 _LONGEST_TEXT = 100_000
-# Python itself does not write out much longer ones (4,300 digits).
+# In bits. Python refuses to write out much longer integers (4,300 digits).
 _LONGEST_INTEGER = 10_000
-# Arrays in the binary format take a fifth of the time of JSON, here and there.
+# Arrays in the binary format take a fifth of the time of JSON, on both sides.
 _SAVE = """
 WITH new AS (
     SELECT * FROM unnest(
@@ -43,9 +43,9 @@ FROM claimed new WHERE j.id = new.id RETURNING new.position
 async def save(
     prefix: str, updates: list[QueuedJob], cursor: AsyncCursor[DictRow]
 ) -> tuple[QueuedJob, ...]:
-    """Writes a batch of results; returns those whose claim still holds, in their order.
+    """Writes a batch of results; returns, in order, those whose claim was still valid.
 
-    Chancy 0.26 sends a statement for each. Rows are locked in the order of Chancy's
+    Chancy 0.26 sends a statement for each result. Rows are locked in the order of Chancy's
     pushes, so that the two cannot deadlock.
     """
     waiting = sorted(
@@ -54,7 +54,7 @@ async def save(
     )
     saved: set[int] = set()
     while waiting:
-        # One statement changes a row once: a second result of a job takes another.
+        # A statement changes a row only once: a second result of a job needs another one.
         now: list[tuple[int, QueuedJob]] = []
         later: list[tuple[int, QueuedJob]] = []
         for item in waiting:
@@ -75,7 +75,7 @@ def _columns(updates: Iterable[QueuedJob]) -> list[list[Any]]:
             update.id,
             update.claim_id,
             update.state.value,
-            # As texts, since times of a plugin may have a zone or none.
+            # As text, because times from plugins may have a zone or not.
             update.started_at and str(update.started_at),
             update.completed_at and str(update.completed_at),
             update.scheduled_at and str(update.scheduled_at),
@@ -92,8 +92,8 @@ def _columns(updates: Iterable[QueuedJob]) -> list[list[Any]]:
 def storable(update: QueuedJob) -> QueuedJob:
     """Returns the update with errors and meta that PostgreSQL can store.
 
-    In Chancy 0.26, one NUL or lone surrogate in the text of an exception, or one value
-    in meta that is not JSON, ends the saving of all results.
+    In Chancy 0.26, a NUL or a lone surrogate in the text of an exception, or a value in meta
+    that is not JSON, stops the saving of all results.
     """
     return changed(
         update, errors=_storable(update.errors, []), meta=_storable(update.meta, {})
@@ -103,7 +103,7 @@ def storable(update: QueuedJob) -> QueuedJob:
 def _storable(value: Any, otherwise: Any) -> Any:
     try:
         return _cleaned(value)
-    except Exception:  # noqa: BLE001  # it contains itself, or its methods raise
+    except Exception:  # noqa: BLE001  # recursive values, or methods that raise
         return otherwise
 
 

@@ -1,8 +1,8 @@
-"""When a failed job runs again.
+"""Computes when a failed job runs again.
 
-Chancy's RetryPlugin does it for services that list it, and on the worker's clock; it raises
-after some thousand attempts, and at settings of another type, and the job then runs again
-at once.
+Chancy's RetryPlugin does so only for services that list it, and it uses the worker's clock.
+It raises an error after some thousand attempts, and for settings of a wrong type; the job
+then runs again at once.
 """
 
 import logging
@@ -14,7 +14,7 @@ from chancy import QueuedJob
 
 from chancy_runtime.settings import Settings
 
-# A wait beyond it is a mistake: it would keep the job for good.
+# A longer wait is a mistake: the job would wait for ever.
 _LONGEST = 366 * 86_400
 
 
@@ -23,22 +23,22 @@ def seconds_until_retry(
 ) -> float:
     """Returns how long a job that has just failed waits for its next attempt.
 
-    The wait doubles with each failure. `retry_settings` in the job's meta are those of
-    Chancy's RetryPlugin, with the same meaning: backoff, backoff_factor, backoff_limit
-    and backoff_jitter. What they leave out is the service's.
+    The wait doubles with each failure. `retry_settings` in the job's meta have the same
+    meaning as in Chancy's RetryPlugin: backoff, backoff_factor, backoff_limit and
+    backoff_jitter. The service's settings replace those that are missing.
 
     Args:
-        job: With the failed attempt counted.
-        settings: Of the service.
-        log: Gets a warning about retry_settings that cannot be used.
+        job: The job, whose attempts include the failed one.
+        settings: The service's settings.
+        log: Gets a warning about invalid retry_settings.
     """
     try:
         own = job.meta.get("retry_settings") or {}
         return _seconds(job.attempts, settings, own)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         log.warning(
-            "the retry_settings of the job %s (%s) cannot be used (%s): it waits as the "
-            "settings of the service say",
+            "the retry_settings of the job %s (%s) are not valid (%s): it waits for the time "
+            "in the service's settings; correct them where the job is defined",
             *(job.func, job.id, error),
         )
         return _seconds(job.attempts, settings, {})
@@ -52,7 +52,7 @@ def _seconds(failures: int, settings: Settings, own: Mapping[str, Any]) -> float
         wait = min(first * growth, limit)
     except OverflowError:
         wait = limit
-    # Jobs that failed together do not come back together.
+    # Jobs that failed at the same time must not all run again at the same time.
     least, most = own.get("backoff_jitter", (0, wait / 4))
     wait += random.uniform(least, most)
     if not 0 <= wait <= _LONGEST:

@@ -1,4 +1,4 @@
-"""Jobs as values: made from a row, or from another one."""
+"""Creates jobs from rows, and changed copies of jobs."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from chancy_runtime.postgres.claim_indexes import (
     WAITS,
 )
 
-# Errors of reading a row with values that Python does not have, or Chancy did not write.
+# Errors of a row with values that Python cannot represent or that Chancy never writes.
 UNREADABLE = (
     psycopg.DataError,
     AttributeError,
@@ -30,7 +30,7 @@ _PLAIN = (
     *("id", "claim_id", "queue", "func", "priority", "attempts", "max_attempts"),
     *("created_at", "scheduled_at", "started_at", "completed_at", "unique_key"),
 )
-# Read as text: most are empty, and comparing is cheaper than parsing.
+# Read as text: most are empty, and a comparison is cheaper than parsing.
 _JSON = ("kwargs", "limits", "meta", "errors")
 _COLUMNS = sql.SQL(", ").join(
     [
@@ -45,10 +45,10 @@ _TABLES = ("jobs", "queues", "workers", "leader", "cron", "dashboard_sessions")
 
 @functools.cache
 def statement(text: LiteralString, prefix: str) -> bytes:
-    """Returns an SQL statement, made once, with its names in braces filled in.
+    """Returns an SQL statement with its names in braces filled in; results are cached.
 
     Args:
-        prefix: Of the service's tables.
+        prefix: The prefix of the service's tables.
     """
     names = {
         **{name: sql.Identifier(f"{prefix}{name}") for name in _TABLES},
@@ -63,7 +63,7 @@ def statement(text: LiteralString, prefix: str) -> bytes:
 def as_running_job(_cursor: object) -> Callable[[Sequence[Any]], QueuedJob]:
     """The psycopg row factory of {columns}, for jobs that have just been taken.
 
-    QueuedJob.unpack() takes five times as long, and takes it in the event loop.
+    QueuedJob.unpack() takes five times as long, during which it blocks the event loop.
 
     Raises:
         psycopg.DataError, ValueError, …: One of UNREADABLE, when a row is read.
@@ -87,11 +87,11 @@ def _running_job(values: Sequence[Any]) -> QueuedJob:
 
 
 def _loads(name: str, text: str, kind: type) -> Any:
-    """Parses a column of which Chancy and its plugins assume the type; null is empty."""
+    """Parses a column and checks the type that Chancy and its plugins assume."""
     if (value := json.loads(text)) is None:
         return kind()
     if not isinstance(value, kind):
-        # Not the value: what a team passed is not for the log.
+        # Without the value, which must not be logged: it may be a secret.
         raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
     return value
 

@@ -1,6 +1,6 @@
-"""Pushes jobs in a transaction that is not begun here: the service's own.
+"""Pushes jobs in a transaction that the service has begun.
 
-Nothing of SQLAlchemy or asyncpg is imported before somebody passes an object of it.
+SQLAlchemy and asyncpg are not imported unless the service passes one of their objects.
 """
 
 import sys
@@ -15,7 +15,7 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 
 from chancy_runtime.jobs.pushes import Batch
 
-# As in Chancy.notify_many(), with one parameter: pairs of a channel and a payload.
+# Like Chancy.notify_many(), with one parameter: pairs of a channel and a payload.
 _NOTIFY: LiteralString = """
 SELECT pg_notify(event->>0, event->>1)
 FROM jsonb_array_elements(CAST(CAST($1 AS text) AS jsonb))
@@ -23,13 +23,13 @@ FROM jsonb_array_elements(CAST(CAST($1 AS text) AS jsonb))
 ORDER BY position
 """
 _Rows: TypeAlias = Iterable[Sequence[Any]]
-# Runs a statement, whose one parameter is $1 and a text.
+# Runs a statement with one parameter, $1, which is a text.
 _Send: TypeAlias = Callable[[str, str], Awaitable[_Rows]]
 _SyncSend: TypeAlias = Callable[[str, str], _Rows]
 
 
 class AsyncSession(Protocol):
-    """SQLAlchemy's AsyncSession, also that of SQLModel, or its async_scoped_session."""
+    """An AsyncSession of SQLAlchemy or SQLModel, or an async_scoped_session."""
 
     def connection(self) -> Awaitable[Any]: ...
 
@@ -41,7 +41,7 @@ class AsyncEngineConnection(Protocol):
 
 
 class AsyncpgConnection(Protocol):
-    """A connection of asyncpg, or of its pool."""
+    """A connection of asyncpg or of its pool."""
 
     def is_in_transaction(self) -> bool: ...
 
@@ -49,7 +49,7 @@ class AsyncpgConnection(Protocol):
 
 
 class SyncSession(Protocol):
-    """SQLAlchemy's Session, also that of SQLModel, or its scoped_session."""
+    """A Session of SQLAlchemy or SQLModel, or a scoped_session."""
 
     def connection(self) -> Any: ...
 
@@ -77,7 +77,7 @@ SyncTransaction: TypeAlias = (
 
 
 class Pusher(Protocol):
-    """Chancy, as far as it is needed here."""
+    """The attributes of Chancy that a push needs."""
 
     prefix: str
     notifications: bool
@@ -91,7 +91,7 @@ async def push(
     """Pushes jobs in the transaction of a session or a connection.
 
     Raises:
-        TypeError: It is neither, or one without asyncio.
+        TypeError: `session` is neither, or does not use asyncio.
     """
     send = await _sender(session)
     batch = Batch(_with_plain_keys(jobs))
@@ -108,7 +108,7 @@ def sync_push(
     """Does what push() does, without asyncio.
 
     Raises:
-        TypeError: It is neither a session nor a connection, or one of asyncio.
+        TypeError: `session` is neither a session nor a connection, or uses asyncio.
     """
     send = _sync_sender(session)
     batch = Batch(_with_plain_keys(jobs))
@@ -128,8 +128,8 @@ async def _sender(target: Any) -> _Send:
         raise TypeError(
             "push_ex() and push_many_ex() take a cursor or a connection of psycopg, an "
             "AsyncSession or an AsyncConnection of SQLAlchemy, or a connection of asyncpg; "
-            f"{_name(target)} is none of them: pass one, or call sync_push_many_ex() with "
-            "what has no asyncio"
+            f"{_name(target)} is none of them: pass one of them, or call "
+            "sync_push_many_ex() with an object that does not use asyncio"
         )
 
     async def send(query: str, text: str) -> _Rows:
@@ -145,8 +145,8 @@ def _sync_sender(target: Any) -> _SyncSend:
     if not _is(target, "sqlalchemy", "Connection"):
         raise TypeError(
             "sync_push_many_ex() takes a cursor or a connection of psycopg, or a Session or "
-            f"a Connection of SQLAlchemy; {_name(target)} is none of them: pass one, or "
-            "await push_many_ex() with what has asyncio"
+            f"a Connection of SQLAlchemy; {_name(target)} is none of them: pass one of them, "
+            "or await push_many_ex() with an object that uses asyncio"
         )
 
     def send(query: str, text: str) -> _Rows:
@@ -157,7 +157,7 @@ def _sync_sender(target: Any) -> _SyncSend:
 
 
 def _is(target: object, module: str, *names: str) -> bool:
-    """Whether an object is of one of a module's classes; if it is, that is imported."""
+    """Whether an object is an instance of a module's classes, without importing it."""
     loaded = sys.modules.get(module)
     return any(
         isinstance(target, kind)
@@ -171,13 +171,13 @@ def _name(target: object) -> str:
 
 
 def _for_sqlalchemy(query: str) -> Any:
-    from sqlalchemy import text  # The caller has passed something of it.
+    from sqlalchemy import text  # The caller has passed an object of SQLAlchemy.
 
     return text(query.replace("$1", ":text"))
 
 
 def _with_plain_keys(jobs: list[Job]) -> list[Job]:
-    """Returns the jobs with each key as the text that PostgreSQL makes of it."""
+    """Returns the jobs with each key as the text that PostgreSQL would store."""
     return [
         job
         if job.unique_key is None or type(job.unique_key) is str
@@ -191,7 +191,7 @@ def _plain(key: object) -> str:
 
 
 def _ids(rows: _Rows) -> Iterable[tuple[UUID, str | None]]:
-    # Drivers return an id as a UUID, a subclass of it or a text.
+    # Drivers return an id as a UUID, as a subclass of UUID, or as text.
     return ((UUID(str(id)), key) for id, key in rows)
 
 

@@ -1,4 +1,4 @@
-"""Keeps the cron table equal to the service's list of cron jobs, and pushes what is due."""
+"""Keeps the cron table equal to the service's list of cron jobs, and pushes due runs."""
 
 import json
 from dataclasses import dataclass
@@ -22,21 +22,20 @@ from chancy_runtime.plugins.base import OnOurWorker
 from chancy_runtime.queues.deployment import server_time
 
 _OWNER = {"scheduled_by": "chancy_initialization"}
-# In the meta of a job that Cron pushed, by which schedule it did.
+# The key in a job's meta for the schedule by which Cron pushed it.
 SCHEDULE = "chancy_runtime.schedule"
-# An unknown time zone is a KeyError, a folder of time zones an OSError.
+# An unknown time zone raises a KeyError, a folder of time zones an OSError.
 _UNUSABLE = (KeyError, TypeError, ValueError, OSError)
 
 
 class Cron(OnOurWorker, cron.Cron):
-    """Chancy's Cron, on the clock of the server and from the start on.
+    """Chancy's Cron, but it uses the server's clock and also polls at the start.
 
-    It polls at the start and then at its interval. Chancy 0.26 polls first after a minute,
-    goes by the worker's clock, pushes in an order that can deadlock with the saving of
-    results, and ends at a row whose job cannot be read.
+    Chancy 0.26 polls first after a minute, uses the worker's clock, pushes in an order that
+    can deadlock with the saving of results, and ends at a row whose job cannot be read.
 
     Args:
-        poll_interval: Seconds between two polls; without it the setting `poll_interval`.
+        poll_interval: Seconds between two polls. Default: the setting `poll_interval`.
     """
 
     def __init__(self, *, poll_interval: int | None = None) -> None:
@@ -45,20 +44,24 @@ class Cron(OnOurWorker, cron.Cron):
     async def run(self, worker: Any, chancy: Any) -> None:
         self.poll_interval = self.poll_interval or chancy.settings.poll_interval
         self.wakeup_signal.set()
-        said: dict[str, str] = {}
+        logged: dict[str, str] = {}
         while await self.sleep(self.poll_interval):
             async with (
                 chancy.pool.connection() as connection,
                 connection.cursor(row_factory=dict_row) as cursor,
             ):
                 for key, reason in (await _push_due(chancy, cursor)).items():
-                    if said.get(key) != reason:
-                        said[key] = reason
-                        chancy.log.error("the schedule %s cannot run: %s", key, reason)
+                    if logged.get(key) != reason:
+                        logged[key] = reason
+                        chancy.log.error(
+                            "the schedule %s cannot run (%s): correct it where it is "
+                            "defined",
+                            *(key, reason),
+                        )
 
 
 async def _push_due(app: chancy.Chancy, cursor: AsyncCursor[DictRow]) -> dict[str, str]:
-    """Pushes the jobs that are due; returns the schedules that cannot run, and why."""
+    """Pushes the due jobs; returns the schedules that cannot run, with the reasons."""
     await cursor.execute(
         sql.SQL(
             "SELECT *, NOW() AS now FROM {} WHERE next_run <= NOW() "
@@ -88,17 +91,17 @@ async def _push_due(app: chancy.Chancy, cursor: AsyncCursor[DictRow]) -> dict[st
 
 @dataclass(frozen=True, kw_only=True)
 class CronJob:
-    """A job that runs by the clock.
+    """A job that runs on a schedule.
 
     A run that comes due while the previous one still waits or runs is merged with it;
-    runs that came due while no process was up are merged into one.
+    runs that came due while no process was running are merged into one.
 
     Args:
         job: The job's function, decorated with @job, or the result of its `job.with_…()`
-            methods. A unique key that was set in that way is the schedule's.
+            methods. If it has a unique key, the schedule has the same key.
         cron: Five fields: minute, hour, day, month, weekday (names, or 0 for Sunday).
-        timezone: The IANA time zone that the cron expression is read in.
-        name: Tells two schedules of one job apart.
+        timezone: The IANA time zone of the cron expression.
+        name: A name for the schedule, needed if one job has two schedules.
     """
 
     job: IsAJob[..., Any] | Job
@@ -108,7 +111,7 @@ class CronJob:
 
     @property
     def unique_key(self) -> str:
-        """Names the schedule; Cron pushes no second job while one with it is due."""
+        """The key of the schedule and its jobs; Cron pushes no second job beside a due one."""
         if isinstance(self.job, Job) and self.job.unique_key and not self.name:
             return self.job.unique_key
         return f"cron:{self.name or self._job.func.rpartition('.')[2]}"
@@ -118,17 +121,17 @@ class CronJob:
         return self.job if isinstance(self.job, Job) else self.job.job
 
     def to_push(self) -> Job:
-        """The job that Cron pushes at each run."""
+        """Returns the job that Cron pushes at each run."""
         job = self._job
         return job.with_unique_key(self.unique_key).with_meta({**job.meta, **_OWNER})
 
 
 async def schedule_cron_jobs(app: Chancy, cron_jobs: list[CronJob]) -> None:
-    """Writes the schedules that are new or changed and removes those that are gone.
+    """Writes new and changed schedules, and removes those that are no longer in the list.
 
-    A run that came due while the service was down stays due, as Cron.schedule would
-    not leave it. Schedules that other code created stay as they are. A process that only
-    pushes writes nothing.
+    A run that came due while the service was down stays due (Cron.schedule would skip it).
+    Schedules that other code created stay as they are. A process that only pushes writes
+    nothing.
 
     Raises:
         WorkersError: Two schedules share a name, or one of them can never run.
@@ -139,7 +142,7 @@ async def schedule_cron_jobs(app: Chancy, cron_jobs: list[CronJob]) -> None:
     for cron_job in cron_jobs:
         if wanted[cron_job.unique_key] is not cron_job:
             raise WorkersError(
-                f"two cron jobs are {cron_job.unique_key}: give one of them a name="
+                f"two cron jobs have the key {cron_job.unique_key}: give one of them a name="
             )
     async with app.step_of_start(), app.deployment.owning() as cursor:
         if cursor is None:
@@ -165,13 +168,12 @@ async def schedule_cron_jobs(app: Chancy, cron_jobs: list[CronJob]) -> None:
 
 
 def _check_fields(cron: str) -> None:
-    """Makes sure that a cron expression means what it says elsewhere.
+    """Makes sure that a cron expression has the same meaning as in other programs.
 
-    croniter reads a sixth field as seconds, in the last place; other programs have them
-    in the first one.
+    croniter reads the sixth field as seconds; in other programs these are the first field.
 
     Raises:
-        ValueError: It has not five fields.
+        ValueError: The expression does not have five fields.
     """
     if not cron.startswith("@") and len(cron.split()) != 5:
         raise ValueError("write five fields: minute, hour, day, month, weekday")
@@ -196,7 +198,7 @@ async def _schedule(
     when = (cron_job.cron, cron_job.timezone)
     if found:
         unchanged = when == (found["cron"], found["timezone"])
-        # "s" is when the job was created.
+        # "s" is the time at which the job was created.
         if unchanged and {**job, "s": 0} == {**found["job"], "s": 0}:
             return
         if unchanged or found["next_run"] <= now:

@@ -1,14 +1,13 @@
-"""The table of who is logged in to the dashboard."""
+"""The table of the dashboard's sessions."""
 
 from chancy.plugin import Plugin
 
 
 class DashboardSessions(Plugin):
-    """The sessions of `password_login`, in a table that `migrate` makes.
+    """The sessions of `password_login`, in a table that `migrate` creates.
 
-    A session is known to every replica, and a log-out ends it on every replica. The table
-    holds hashes only: whoever reads it cannot log in, and whoever writes it cannot either,
-    since a hash needs the password.
+    Every replica knows a session, and a log-out ends it on every replica. The table has
+    hashes only. People who can read or write it cannot log in: a hash needs the password.
     """
 
     @staticmethod

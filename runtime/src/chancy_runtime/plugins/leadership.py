@@ -18,14 +18,14 @@ _LEASE_MARGIN = 0.1
 
 
 class Leadership(OnOurWorker, leadership.Leadership):
-    """Chancy's Leadership, which elects at the start and on the clock of the server.
+    """Chancy's Leadership, but it elects at the start and uses the server's clock.
 
-    The lease ends with the leader's stop. Chancy 0.26 elects after its first poll, keeps
-    the lease of a leader that stopped, and measures leases on each worker's own clock.
+    When a leader stops, it gives up its lease. Chancy 0.26 elects after its first poll, keeps
+    the lease of a stopped leader, and measures leases with each worker's own clock.
 
     Args:
-        poll_interval: Seconds after which the lease is renewed; without it, half of it.
-        timeout: Seconds of the lease; without it the setting `leader_lease`.
+        poll_interval: Seconds after which the lease is renewed. Default: half of the lease.
+        timeout: Seconds of the lease. Default: the setting `leader_lease`.
     """
 
     def __init__(
@@ -41,20 +41,20 @@ class Leadership(OnOurWorker, leadership.Leadership):
         if pause > lease:
             raise WorkersError(
                 f"Leadership has the poll_interval {pause} and a lease of {lease} s, "
-                "which would end before it is renewed: lower the one, or raise the "
-                "other (timeout, or the setting leader_lease)"
+                "which would end before it is renewed: lower poll_interval, or raise the "
+                "lease (timeout, or the setting leader_lease)"
             )
         worker.hub.on(_FREED, lambda _: self.wakeup_signal.set())
 
     def _times(self, chancy: Any) -> tuple[int, float]:
-        """The lease, and the pause until it is renewed, in seconds."""
+        """Returns the lease, and the pause until it is renewed, in seconds."""
         lease: int = self.timeout or chancy.settings.leader_lease
         return lease, self.poll_interval or lease / 2
 
     async def on_worker_stopped(self, *, worker: Any) -> None:
         if worker.chancy.monitor.database_is_lost:
             return
-        # Also without the flag: a stop can come between the commit of an election and it.
+        # Even if the flag is not set: a stop can come between the election and the flag.
         worker.is_leader.clear()
         query = sql.SQL("DELETE FROM {} WHERE worker_id = %s")
         try:
@@ -69,7 +69,7 @@ class Leadership(OnOurWorker, leadership.Leadership):
                 if cursor.rowcount:
                     await worker.chancy.notify(cursor, _FREED, {})
         except (*DATABASE_ERRORS, TimeoutError):
-            return  # The lease runs out by itself.
+            return  # The lease then expires.
 
     async def run(self, worker: Any, chancy: Any) -> None:
         while True:
@@ -77,7 +77,7 @@ class Leadership(OnOurWorker, leadership.Leadership):
             await self.sleep(pause)
 
     async def _elect(self, worker: Any, chancy: Any) -> float:
-        """Takes or renews the lease; returns when to look again, in seconds."""
+        """Takes or renews the lease; returns the seconds until the next attempt."""
         query = sql.SQL(
             """
             INSERT INTO {table} AS l (id, worker_id, expires_at)
@@ -98,7 +98,7 @@ class Leadership(OnOurWorker, leadership.Leadership):
             )
             leads, led = cursor.rowcount == 1, worker.is_leader.is_set()
             if not leads:
-                # Not later than the lease of a killed leader ends.
+                # The next attempt comes as soon as the lease of a killed leader ends.
                 await cursor.execute(
                     sql.SQL(
                         "SELECT EXTRACT(epoch FROM expires_at - NOW())::float AS left "

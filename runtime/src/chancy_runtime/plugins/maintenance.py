@@ -15,8 +15,8 @@ from chancy_runtime.plugins.base import OnOurWorker
 MAX_RESCUES = 3
 MOST_ROWS = 1000
 MOST_PAGES = 1000
-# By place in the table, which takes no index: a batch reads its pages and no others, however
-# many rows stay. A row that somebody else has locked is left for the next poll.
+# Reads by place in the table, without an index: a batch reads only its own pages, however
+# many rows stay in the table. A row that another session has locked waits for the next poll.
 _PRUNE = """
 WITH pruned AS (
     DELETE FROM {jobs} WHERE ctid = ANY(ARRAY(
@@ -30,22 +30,22 @@ SELECT count(*) AS removed, max(ctid)::text AS last,
 FROM pruned
 """
 _GIVEN_UP = (
-    "given up: the worker that ran this job was lost {} times, each time in the middle of "
-    "it; it may be the job that ends the process"
+    "given up: the worker that ran this job was lost {} times, each time while it ran; the "
+    "job itself may end the process"
 )
 
 
 class Pruner(OnOurWorker, pruner.Pruner):
-    """Chancy's Pruner, which prunes at the start and then at its interval.
+    """Chancy's Pruner, but it also prunes at the start.
 
-    Each poll reads the whole table, in pieces of MOST_PAGES, a transaction each. Chancy
-    0.26 prunes one batch in a poll, so that the table grows for good above 10,000 jobs a
-    minute, and reads all that stays for each batch.
+    Each poll reads the whole table, in pieces of MOST_PAGES, with a transaction for each.
+    Chancy 0.26 prunes one batch in a poll, so the table grows for ever above 10,000 jobs a
+    minute; and for each batch it reads all rows that stay.
 
     Args:
-        rule: Which ended jobs are deleted; without it, those older than a day.
+        rule: Which ended jobs are deleted. Default: those older than a day.
         maximum_to_prune: How many jobs one transaction deletes.
-        poll_interval: Seconds between two polls; without it the setting `poll_interval`.
+        poll_interval: Seconds between two polls. Default: the setting `poll_interval`.
     """
 
     _START = "(0,0)"
@@ -64,7 +64,7 @@ class Pruner(OnOurWorker, pruner.Pruner):
 
     @property
     def is_at_the_start(self) -> bool:
-        """Whether the next piece is the first one."""
+        """Whether the next piece is the first piece."""
         return self._place == self._START
 
     async def prune(self, chancy: Any, cursor: Any) -> int:
@@ -103,7 +103,7 @@ class Pruner(OnOurWorker, pruner.Pruner):
         removed = 0
         with timed_block() as block:
             while True:
-                # A connection for each piece: a small pool has others to serve.
+                # A connection for each piece: others may wait for the pool in between.
                 async with (
                     chancy.pool.connection() as connection,
                     connection.cursor(row_factory=dict_row) as cursor,
@@ -119,16 +119,17 @@ class Pruner(OnOurWorker, pruner.Pruner):
 
 
 class Recovery(OnOurWorker, recovery.Recovery):
-    """Chancy's Recovery, which gives a job up after MAX_RESCUES rescues.
+    """Chancy's Recovery, but it gives a job up after MAX_RESCUES rescues.
 
-    Chancy 0.26 rescues for ever and grants one more attempt each time, so that a job
-    that kills its process does so again and again. The count is in the job's meta.
-    It rescues up to MOST_ROWS jobs in a transaction, and then goes on at once.
-    After a start or an outage Recovery waits until every live worker has had the time to
-    announce itself, because a crash of the server empties the table of workers.
+    Chancy 0.26 rescues for ever and grants one more attempt each time, so a job that kills
+    its process does so again and again. The count is in the job's meta. Recovery rescues up
+    to MOST_ROWS jobs in a transaction, and then continues at once. After a start or an outage
+    it waits until every live worker has had the time to announce itself, because a crash of
+    the server empties the table of workers. It also waits while a heartbeat of its own
+    worker is late and after it, because those of other workers may be late too.
 
     Args:
-        poll_interval: Seconds between two polls; without it the setting `poll_interval`.
+        poll_interval: Seconds between two polls. Default: the setting `poll_interval`.
     """
 
     def __init__(self, *, poll_interval: int | None = None) -> None:
@@ -154,7 +155,11 @@ class Recovery(OnOurWorker, recovery.Recovery):
                     SELECT FROM {workers} w
                     WHERE w.worker_id = j.taken_by
                     AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
-                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s)
+                ) AND COALESCE(j.taken_by, '') <> ALL(%(here)s) AND EXISTS (
+                    SELECT FROM {workers} w
+                    WHERE w.worker_id = %(worker)s
+                    AND w.last_seen >= NOW() - %(timeout)s * INTERVAL '1 second'
+                )
                 LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
             )
             UPDATE {jobs} j SET
@@ -171,7 +176,7 @@ class Recovery(OnOurWorker, recovery.Recovery):
             RETURNING j.id, j.func, j.queue, j.state, lost.claim_id
             """
         )
-        # Few rows are wanted: the planner may hope to find them before the table's end.
+        # Because of the limit, the planner might expect to find the rows early in a scan.
         await cursor.execute("SET LOCAL enable_seqscan = off")
         given_up = {"traceback": _GIVEN_UP.format(MAX_RESCUES + 1), "attempt": 0}
         await cursor.execute(
@@ -181,7 +186,9 @@ class Recovery(OnOurWorker, recovery.Recovery):
             ),
             {
                 "timeout": worker.heartbeat_timeout,
-                # These are alive, whatever became of their heartbeats.
+                # If this Worker's heartbeats do not arrive, those of others may not either.
+                "worker": worker.worker_id,
+                # These Workers are alive, even if their heartbeats failed.
                 "here": [each.worker_id for each in chancy.workers],
                 "most": MAX_RESCUES,
                 "limit": MOST_ROWS,

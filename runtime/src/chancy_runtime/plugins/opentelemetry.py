@@ -13,7 +13,7 @@ from chancy_runtime.execution.observers import InChild, headers_in, with_meta
 from chancy_runtime.plugins.base import OnOurWorker
 from chancy_runtime.version import VERSION
 
-# Where the meta of a job has the context of its push.
+# The key in a job's meta for the context of its push.
 META = "opentelemetry"
 # https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 _SYSTEM = {"messaging.system": "chancy"}
@@ -28,12 +28,12 @@ _ATTEMPT = "chancy.attempt"
 
 
 class OpenTelemetryPlugin(OnOurWorker):
-    """Makes a span for each push and for each run of a job, in one trace.
+    """Creates a span for each push and for each run of a job, in one trace.
 
-    The span of a run is a child of the span of its push and has a link to it, also in
-    another process and for each attempt: the job's meta carries the context. Arguments of
-    jobs are in no span. The SDK and its exporter stay with the service; without them
-    nothing is recorded. Needs the extra `opentelemetry` of chancy-runtime.
+    The span of each run is a child of the span of its push and has a link to it, even in
+    another process: the job's meta has the context. Spans do not contain arguments of jobs.
+    The service configures the SDK and its exporter; without them nothing is recorded. Needs
+    the extra `opentelemetry` of chancy-runtime.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class OpenTelemetryPlugin(OnOurWorker):
             _TYPE: "send",
             _COUNT: len(jobs),
         }
-        # A name has to be one of few.
+        # There should be few different names of spans.
         name = "push"
         if len(functions := {job.func for job in jobs}) == 1:
             (attributes[_FUNCTION],) = functions
@@ -72,7 +72,7 @@ class OpenTelemetryPlugin(OnOurWorker):
                     [with_meta(job, META, carrier) for job in jobs] if carrier else jobs
                 )
             except BaseException as error:
-                # Not its text, in which PostgreSQL repeats arguments that it refuses.
+                # Without the text: PostgreSQL repeats in it the arguments that it refuses.
                 kind = type(error)
                 span.set_attribute(_ERROR, f"{kind.__module__}.{kind.__qualname__}")
                 span.set_status(StatusCode.ERROR)
@@ -113,7 +113,7 @@ def _injected() -> dict[str, str]:
 
 @contextmanager
 def _attached(carrier: dict[str, str]) -> Iterator[None]:
-    """Goes on in the context that a carrier has, and in none of this process."""
+    """Runs its block in the context of a carrier, without any context of this process."""
     token = context.attach(propagate.extract(carrier, context=Context()))
     try:
         yield

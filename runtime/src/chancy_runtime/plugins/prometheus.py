@@ -1,4 +1,4 @@
-"""Counts what the workers do, for Prometheus."""
+"""Metrics of the workers and their queues, for Prometheus."""
 
 import asyncio
 import time
@@ -20,23 +20,23 @@ from chancy_runtime.jobs.depths import MOST, Depth, read_depths
 from chancy_runtime.plugins.base import OnOurWorker
 from chancy_runtime.postgres.connections import autocommit
 
-# From a job that sends one query to one that takes an hour.
+# From a job that sends one query to a job that takes an hour.
 _DURATIONS = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
-# From a free worker that is told at once to a backlog of a day.
+# From a free worker that is notified at once to a backlog of a day.
 _WAITS = (0.01, 0.05, 0.2, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400)
-# A row can name any function: those beyond this many are counted as one.
+# A row can name any function; the functions beyond this number are counted as one.
 _MOST_FUNCTIONS = 200
 _OTHER = "other"
-# Seconds for which depths count as current, and that a scrape waits for them.
+# Seconds for which depths count as current, and seconds that a scrape waits for them.
 _FRESH = 5.0
 _PATIENCE = 3.0
 
 
 class PrometheusPlugin(OnOurWorker):
-    """Counts what the workers of this process do; metrics_router() shows it.
+    """Counts the jobs that the workers of this process run; metrics_router() shows metrics.
 
-    Counters and histograms are those of this process. What it shows of the queues in the
-    database is the same in each process of the service. Needs the extra `prometheus` of
+    Counters and histograms are about this process. The metrics of the queues in the database
+    are the same in each process of the service. Needs the extra `prometheus` of
     chancy-runtime. docs/metrics.md lists the metrics.
 
     Args:
@@ -46,13 +46,13 @@ class PrometheusPlugin(OnOurWorker):
     def __init__(self, *, service: str) -> None:
         super().__init__()
         self.service = service
-        # One for each service: two of them may run in one process.
+        # Each service has its own: two services may run in one process.
         self.registry = CollectorRegistry()
         by_queue = ("service", "queue")
         by_function = (*by_queue, "func")
         self._started = Counter(
             "chancy_jobs_started",
-            "Runs of jobs that began, each attempt of a job.",
+            "Runs of jobs that began; each attempt of a job is a run.",
             by_function,
             registry=self.registry,
         )
@@ -72,7 +72,7 @@ class PrometheusPlugin(OnOurWorker):
         )
         self._wait = Histogram(
             "chancy_job_wait_seconds",
-            "From when a job could run to its first start.",
+            "Time from the moment at which a job could run to its first start.",
             by_queue,
             buckets=_WAITS,
             registry=self.registry,
@@ -86,14 +86,14 @@ class PrometheusPlugin(OnOurWorker):
     def get_identifier() -> str:
         return "chancy_runtime.prometheus"
 
-    # --- what the workers do ---------------------------------------------------------
+    # --- runs of jobs ----------------------------------------------------------------
 
     @contextmanager
     def observe_run(self, job: QueuedJob) -> Iterator[None]:
         labels = self._labels(job)
         self._started.labels(*labels).inc()
         if job.attempts == 0 and job.started_at:
-            # The time in a job is that of its decorator where nobody set one.
+            # By default, scheduled_at is the time at which the decorator ran.
             due = max(filter(None, (job.created_at, job.scheduled_at)))
             waited = (job.started_at - due).total_seconds()
             self._wait.labels(*labels[:2]).observe(max(0.0, waited))
@@ -116,7 +116,7 @@ class PrometheusPlugin(OnOurWorker):
             self._functions.add(func)
         return func
 
-    # --- what a scrape looks at ------------------------------------------------------
+    # --- scrapes ---------------------------------------------------------------------
 
     async def gauges(self, chancy: Chancy) -> list[Metric]:
         """Returns the current values, of the process and of the database."""
@@ -138,7 +138,7 @@ class PrometheusPlugin(OnOurWorker):
             ),
             self._gauge(
                 "chancy_leader",
-                "1 where a worker of this process is the leader.",
+                "1 if a worker of this process is the leader.",
                 any(worker.is_leader.is_set() for worker in alive),
             ),
             self._gauge(
@@ -158,7 +158,7 @@ class PrometheusPlugin(OnOurWorker):
             ),
             self._gauge(
                 "chancy_database_up",
-                "1 where the database answered this process.",
+                "1 if the database answered this process.",
                 depths is not None,
             ),
             self._gauge_by_queue(
@@ -168,13 +168,13 @@ class PrometheusPlugin(OnOurWorker):
             ),
             self._gauge_by_queue(
                 "chancy_queue_scheduled",
-                "Jobs that wait for a later time, also for their next attempt, up to "
+                "Jobs that wait for a later time or for their next attempt, up to "
                 f"{MOST}; the same in each process.",
                 [(each.queue, each.scheduled) for each in depths or ()],
             ),
             self._gauge_by_queue(
                 "chancy_queue_oldest_seconds",
-                "For how long the oldest of the jobs that could run now has been due; the "
+                "Time for which the oldest of the jobs that could run now has been due; the "
                 "same in each process.",
                 [(each.queue, each.oldest) for each in depths or ()],
             ),
@@ -188,7 +188,7 @@ class PrometheusPlugin(OnOurWorker):
     def _gauge_by_queue(
         self, name: str, text: str, values: Iterable[tuple[str, float]]
     ) -> Metric:
-        """Returns a gauge; the values of one queue are added up."""
+        """Returns a gauge with the sum of the values of each queue."""
         sums: dict[str, float] = {}
         for queue, value in values:
             sums[queue] = sums.get(queue, 0) + value
@@ -208,7 +208,7 @@ class PrometheusPlugin(OnOurWorker):
         if time.monotonic() > self._read_at + _FRESH:
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read_depths(chancy))
-            # Not cancelled when it is late: the next scrape may have its answer.
+            # A late query is not cancelled: the next scrape can use its answer.
             await asyncio.wait([self._reading], timeout=_PATIENCE)
         return self._depths
 
@@ -223,11 +223,11 @@ class PrometheusPlugin(OnOurWorker):
 async def exposition(
     chancys: Iterable[Chancy], accepted: str, *, with_process: bool
 ) -> tuple[bytes, str]:
-    """Returns what a scrape is answered, and its content type.
+    """Returns the answer to a scrape, and its content type.
 
     Args:
         accepted: The header `Accept` of the scrape.
-        with_process: Whether prometheus_client's default registry is part of it.
+        with_process: Whether the answer includes prometheus_client's default registry.
 
     Raises:
         WorkersError: A Chancy has no PrometheusPlugin.
@@ -241,7 +241,7 @@ async def exposition(
     encode, content_type = choose_encoder(accepted)
     registry = CollectorRegistry()
     registry.register(_Together(sources))
-    # Of many functions, it takes longer than the event loop should wait.
+    # With many functions this takes too long for the event loop.
     return await asyncio.to_thread(encode, registry), content_type
 
 
@@ -256,7 +256,7 @@ def _plugin_of(chancy: Chancy) -> PrometheusPlugin:
 
 
 class _Together(Collector):
-    """The metrics of several services, of which the format wants each name once."""
+    """The metrics of several services, merged: the format allows each name only once."""
 
     def __init__(self, sources: Iterable[Iterable[Metric]]) -> None:
         self._sources = sources

@@ -12,16 +12,16 @@ from sentry_sdk.integrations.logging import ignore_logger
 from chancy_runtime.execution.executors import FAILURES
 from chancy_runtime.plugins.base import OnOurWorker
 
-# The variables of their frames hold jobs, with all of their arguments.
+# The variables in frames of these packages hold jobs, with all of their arguments.
 _LIBRARIES = ("chancy", "chancy_runtime", "psycopg", "psycopg_pool")
 
 
 class SentryPlugin(OnOurWorker, sentry.SentryPlugin):
     """Chancy's SentryPlugin, with the tag `service` on each event.
 
-    The house rule: errors go to Sentry, regular logging to the normal stream.
-    sentry_sdk.init() stays with the service; without it nothing is sent. Needs the extra
-    `sentry` of chancy-runtime.
+    The house rule: errors go to Sentry, regular logging to the normal stream. The service
+    calls sentry_sdk.init(); without that nothing is sent. Needs the extra `sentry` of
+    chancy-runtime.
 
     Args:
         service: The value of the tag.
@@ -32,7 +32,7 @@ class SentryPlugin(OnOurWorker, sentry.SentryPlugin):
         self.service = service
 
     async def on_worker_started(self, *, worker: Any) -> None:
-        """Keeps Sentry's integration for logging from reporting failed jobs again."""
+        """Stops Sentry's logging integration from reporting failed jobs again."""
         await super().on_worker_started(worker=worker)
         ignore_logger(worker.chancy.log.getChild(FAILURES).name)
 
@@ -40,7 +40,7 @@ class SentryPlugin(OnOurWorker, sentry.SentryPlugin):
     def scope(self, **tags: str) -> Iterator[None]:
         """Tags the events of its block; each tag becomes chancy.<name>.
 
-        Of variables, they have those of the job's own functions only.
+        The events have only the variables of the job's own functions.
         """
         with sentry_sdk.new_scope() as scope:
             scope.add_event_processor(_without_variables)

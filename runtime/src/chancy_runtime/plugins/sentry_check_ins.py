@@ -1,4 +1,4 @@
-"""Tells Sentry of the runs of cron jobs, so that it notices those that do not come."""
+"""Reports the runs of cron jobs to Sentry, so that Sentry notices missing runs."""
 
 import hashlib
 import re
@@ -23,16 +23,16 @@ _STATUS = {
 class SentryCheckIns(OnOurWorker):
     """Checks in with Sentry at the start and the end of each run of a cron job.
 
-    Sentry makes a monitor for each schedule, named <service>-<job>, and reports runs that
-    do not come, take too long or fail. All attempts of a run are one check-in, which fails
-    with the last one. sentry_sdk.init() stays with the service. Needs the extra `sentry`
-    of chancy-runtime.
+    Sentry creates a monitor for each schedule, named <service>-<job>, and reports runs that
+    are missing, take too long or fail. All attempts of a run are one check-in; it fails if
+    the last attempt fails. The service calls sentry_sdk.init(). Needs the extra `sentry` of
+    chancy-runtime.
 
     Args:
         service: The beginning of the monitors' names.
-        margin: Minutes by which a run may be late. Cron looks once in `poll_interval`, a
-            minute if not set.
-        max_runtime: Minutes that a run may take, with its retries.
+        margin: Minutes by which a run may be late. Cron polls once in `poll_interval`, by
+            default once a minute.
+        max_runtime: Minutes that a run may take, including its retries.
     """
 
     def __init__(self, *, service: str, margin: int = 5, max_runtime: int = 30) -> None:
@@ -57,14 +57,14 @@ class SentryCheckIns(OnOurWorker):
         exc: BaseException | None = None,
         result: Any | None = None,
     ) -> QueuedJob:
-        was_cancelled = job.claim_id in worker.cancelled  # Its row says failed.
+        was_cancelled = job.claim_id in worker.cancelled  # Then its row is failed.
         status = MonitorStatus.ERROR if was_cancelled else _STATUS.get(job.state)
         if status:
             self._check_in(job, status)
         return job
 
     def _check_in(self, job: QueuedJob, status: str) -> None:
-        """Sends a check-in where a schedule pushed the job; the SDK does it later."""
+        """Sends a check-in, in the background, if a schedule pushed the job."""
         match job.meta.get(SCHEDULE):
             case {"cron": str(cron), "timezone": str(timezone)}:
                 capture_checkin(
@@ -81,7 +81,7 @@ class SentryCheckIns(OnOurWorker):
 
 
 def _slug(service: str, unique_key: str) -> str:
-    """Returns the name of a monitor, in the characters and the length that Sentry takes."""
+    """Returns the name of a monitor, with characters and a length that Sentry accepts."""
     name = f"{service}-{unique_key.removeprefix('cron:')}"
     slug = re.sub("[^a-z0-9_-]+", "-", name.lower())
     if len(slug) <= _LONGEST_SLUG:

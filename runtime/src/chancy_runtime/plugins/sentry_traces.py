@@ -10,7 +10,7 @@ from chancy import Job, QueuedJob
 from chancy_runtime.execution.observers import InChild, headers_in, with_meta
 from chancy_runtime.plugins.base import OnOurWorker
 
-# Where the meta of a job has the headers of its push.
+# The key in a job's meta for the headers of its push.
 META = "sentry"
 # https://develop.sentry.dev/sdk/telemetry/traces/modules/queues/
 _PUBLISH = "queue.publish"
@@ -21,11 +21,11 @@ _RETRIES = "messaging.message.retry.count"
 
 
 class SentryTraces(OnOurWorker):
-    """Makes a transaction for each run of a job, in the trace of its push.
+    """Creates a transaction for each run of a job, in the trace of its push.
 
-    A push within a transaction, such as that of a request, is a span of it. Failures of
-    the job belong to the same trace. sentry_sdk.init() stays with the service; its
-    `traces_sample_rate` says how many are sent. Needs the extra `sentry` of
+    A push within a transaction, such as that of a request, is a span of the transaction.
+    Failures of the job belong to the same trace. The service calls sentry_sdk.init(), where
+    `traces_sample_rate` sets how many traces are sent. Needs the extra `sentry` of
     chancy-runtime.
 
     Args:
@@ -71,7 +71,7 @@ class SentryTraces(OnOurWorker):
 
 
 def _headers() -> dict[str, str]:
-    """Returns the current trace as the headers that Sentry sends with a request."""
+    """Returns the headers that Sentry sends with a request in the current trace."""
     found = {
         "sentry-trace": sentry_sdk.get_traceparent(),
         "baggage": sentry_sdk.get_baggage(),
@@ -81,7 +81,7 @@ def _headers() -> dict[str, str]:
 
 @contextmanager
 def _continued(headers: dict[str, str]) -> Iterator[None]:
-    """Goes on in a trace, in a child process that may have a Sentry of its own."""
+    """Continues a trace in a child process, if Sentry is in use there."""
     if sentry_sdk.get_client().is_active():
         sentry_sdk.continue_trace(headers)
     yield

@@ -1,4 +1,4 @@
-"""Jobs that the database pushes when a table of the service changes."""
+"""Lets the database push jobs when a table of the service changes."""
 
 from typing import Any
 from uuid import UUID
@@ -12,12 +12,12 @@ from psycopg.rows import DictRow
 
 
 class Trigger(trigger.Trigger):
-    """Chancy's Trigger, for tables that users without rights on Chancy's tables change.
+    """Chancy's Trigger, for changes by users without rights on Chancy's tables.
 
     The function of the triggers runs with the rights of its owner, so that an INSERT by
     Supabase's role `authenticated` pushes the job although that role can neither read nor
-    write Chancy's tables. It pushes what was registered and nothing else. Chancy 0.26
-    runs it with the rights of whoever changes the table, and the change then fails.
+    write Chancy's tables. It pushes only the registered job. Chancy 0.26 runs it with the
+    rights of the user who changes the table, and the change then fails.
     """
 
     @classmethod

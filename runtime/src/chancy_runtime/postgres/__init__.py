@@ -1,1 +1,1 @@
-"""Internal: the database, its connections, its pooler and Chancy's tables."""
+"""Internal: the database: its connections, its pooler and Chancy's tables."""

@@ -1,9 +1,9 @@
-"""The indexes by which a claim finds the next jobs, however many rows the table has.
+"""The indexes with which a claim finds the next jobs, however many rows the table has.
 
-No index serves both ways that a job becomes the next one, so each way has its own, and a
-row that waits is in exactly one of them: most jobs may run as soon as they are pushed and
-go by priority and id; the rest is scheduled for later, or runs again later, and has to
-fall due first.
+There are two kinds of waiting jobs, and no index serves both. Most jobs may run as soon as
+they are pushed, in the order of priority and id. The others are scheduled for later, or run
+again later, and must fall due first. Each kind has its own index, and each waiting row is in
+exactly one of the two.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres.connecting import connect, reason_of, target
 from chancy_runtime.postgres.pooler import refuse_transaction_pooler
 
-# In the table of versions, beside Chancy and its plugins.
+# The key of the library in the table of versions, which also has Chancy and its plugins.
 KEY = "chancy_runtime"
 VERSION = 1
 
 WAITS: LiteralString = "state IN ('pending', 'retrying') AND attempts < max_attempts"
-# Without a priority a row would end the walk from one priority to the next lower one.
+# A row without a priority would end the recursion from each priority to the next lower one.
 FROM_THE_PUSH: LiteralString = (
     WAITS + " AND (scheduled_at <= created_at OR priority IS NULL)"
 )
@@ -82,13 +82,13 @@ def _names(prefix: str) -> list[str]:
 async def _states(
     connection: AsyncConnection[TupleRow], prefix: str
 ) -> dict[str, bool]:
-    """Returns those of the indexes that exist, and whether each can be used."""
+    """Returns the indexes that exist, and whether each can be used."""
     cursor = await connection.execute(_STATE, [f"{prefix}jobs", _names(prefix)])
     return dict(await cursor.fetchall())
 
 
 async def are_built(connection: AsyncConnection[TupleRow], prefix: str) -> bool:
-    """Returns whether claims can use the indexes; an unfinished one cannot be used."""
+    """Returns whether claims can use the indexes; an unfinished index cannot be used."""
     states = await _states(connection, prefix)
     return len(states) == len(_INDEXES) and all(states.values())
 
@@ -96,9 +96,9 @@ async def are_built(connection: AsyncConnection[TupleRow], prefix: str) -> bool:
 async def same_indexes(
     connection: AsyncConnection[TupleRow], prefix: str
 ) -> list[tuple[str, str]]:
-    """Returns those of the indexes that the table has twice, each with the other one.
+    """Returns the indexes that the table has twice, each with its duplicate.
 
-    A later Chancy may bring the same.
+    A later Chancy may create the same indexes.
     """
     cursor = await connection.execute(
         _SAME, {"jobs": f"{prefix}jobs", "names": _names(prefix)}
@@ -109,13 +109,14 @@ async def same_indexes(
 async def build(
     connection: AsyncConnection[TupleRow], chancy: Chancy, version_table: str
 ) -> None:
-    """Builds what is missing while the queues go on, and notes that it is there.
+    """Builds missing indexes while the queues stay in use, and records their version.
 
-    PostgreSQL builds such an index outside of a transaction. One that somebody
-    interrupted is left unfinished, and is dropped first. Harmless when two run at once.
+    PostgreSQL builds such an index outside of a transaction. An interrupted build leaves an
+    unfinished index, which is dropped first. Two builds may run at the same time.
 
     Args:
-        connection: In autocommit mode, and closed afterwards: its session is changed.
+        connection: A connection in autocommit mode. Close it afterwards, because the
+            settings of its session are changed.
 
     Raises:
         WorkersError: Another transaction or another build takes too long, or PostgreSQL
@@ -155,12 +156,12 @@ async def build(
 
 
 async def _lock(connection: AsyncConnection[TupleRow], prefix: str) -> None:
-    """Waits until no other migrate builds, in statements that hold no snapshot.
+    """Waits until no other migrate builds indexes, in statements that hold no snapshot.
 
-    A snapshot that waits here would keep the other build from its end.
+    The other build waits for all older snapshots, so a snapshot here would block it.
 
     Raises:
-        WorkersError: The other one takes too long.
+        WorkersError: The other build takes too long.
     """
     key = f"index {prefix}"
     end = time.monotonic() + _LONGEST_WAIT
@@ -174,8 +175,8 @@ async def _lock(connection: AsyncConnection[TupleRow], prefix: str) -> None:
             cursor = await connection.execute(_BUILDING, [key])
             pids = " and ".join(str(pid) for (pid,) in await cursor.fetchall())
             raise WorkersError(
-                f"another migrate builds an index of {prefix}jobs at "
-                f"{target(connection)} since more than {_LONGEST_WAIT} s, in the session "
+                f"another migrate has been building an index of {prefix}jobs at "
+                f"{target(connection)} for more than {_LONGEST_WAIT} s, in the session "
                 f"with the pid {pids}: let it end, or end it with SELECT "
                 f"pg_terminate_backend({pids}), and run migrate again"
             )
@@ -187,7 +188,7 @@ async def _run(
     observer: AsyncConnection[TupleRow],
     statement: sql.Composed,
 ) -> None:
-    """Runs a statement that waits for older transactions, and sees which one it waits for.
+    """Runs a statement that waits for older transactions, and finds the one that blocks it.
 
     Raises:
         WorkersError: The other transaction takes too long.

@@ -1,11 +1,15 @@
-"""Connects to the database, and says in one line why that cannot be done."""
+"""Connects to the database, or reports in one line why it cannot."""
 
 import select
 
 import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
-from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
+from psycopg.errors import (
+    InsufficientPrivilege,
+    InvalidSchemaName,
+    ReadOnlySqlTransaction,
+)
 from psycopg.rows import TupleRow
 
 from chancy_runtime.errors import WorkersError
@@ -14,14 +18,14 @@ from chancy_runtime.postgres.target import target_of
 
 # Seconds for one host to answer; libpq tries the hosts of a URL one after the other.
 CONNECT_TIMEOUT = 5
-# The way out for a role that may not do what it has to.
+# The way out for a role that lacks a right.
 RIGHTS = (
-    "connect as the owner of the tables, or as a role with what migrate --print-grants "
-    "prints"
+    "connect as the owner of the tables, or as a role with the rights that migrate "
+    "--print-grants prints"
 )
 _CORRECT_HOST = "correct the host in the URL"
-# What to do about a refused connection, by words in its reason: libpq gives no SQLSTATE for
-# one. An error of a statement has one, and is never looked up here.
+# What to do about a refused connection, by words in its reason, because libpq gives no
+# SQLSTATE for a refused connection. Errors of statements have one and are not looked up here.
 _WAYS_OUT = {
     "too many|connection slots|max_client_conn|no more connections": (
         "end other connections, or raise the limit (max_connections, the role's "
@@ -31,14 +35,23 @@ _WAYS_OUT = {
         "correct the user and the password in the URL (on Supabase's pooler the user is "
         "postgres.<project>)"
     ),
-    "database ": "create it with createdb, or correct its name in the URL",
+    "permission denied": "grant CONNECT on it to the user of the URL",
+    "database system is|not currently accepting": (
+        "start again when it takes connections"
+    ),
+    'database "|no such database': (
+        "create it with createdb, or correct its name in the URL"
+    ),
     "resolve host": _CORRECT_HOST,
     "ssl|tls|certificate": (
-        "correct sslmode, sslrootcert, sslcert or sslkey in the URL or in PGSSLMODE and "
-        "its like"
+        "correct sslmode, sslrootcert, sslcert or sslkey in the URL, or the variables "
+        "PGSSLMODE, PGSSLROOTCERT, PGSSLCERT or PGSSLKEY"
     ),
     "service file|definition of service": "correct service in the URL, or PGSERVICE and its file",
-    "": "start it, or point WORKERS_DATABASE_URL at one that answers",
+    "invalid |unrecognized |channel binding|gssapi|standby mode|session is ": (
+        "correct that parameter in the URL"
+    ),
+    "": "start it, or point WORKERS_DATABASE_URL at a server that answers",
 }
 
 
@@ -49,10 +62,10 @@ def target(connection: AsyncConnection[TupleRow]) -> str:
 
 
 def refuse_other_systems() -> None:
-    """Makes sure that this system has what the connections need.
+    """Makes sure that the connections can work on this operating system.
 
     Raises:
-        WorkersError: It is Windows, where psycopg does not have asyncio's usual loop either.
+        WorkersError: It is Windows, where psycopg cannot use asyncio's default loop either.
     """
     if not hasattr(select, "poll"):
         raise WorkersError(
@@ -62,10 +75,10 @@ def refuse_other_systems() -> None:
 
 
 async def connect(url: str) -> AsyncConnection[TupleRow]:
-    """Opens one connection, or says in one line why there is none.
+    """Opens one connection.
 
     Raises:
-        WorkersError: The server does not answer or refuses, with its own reason.
+        WorkersError: The server does not answer, or refuses. The message has its reason.
     """
     refuse_other_systems()
     try:
@@ -74,7 +87,7 @@ async def connect(url: str) -> AsyncConnection[TupleRow]:
         )
     except (psycopg.Error, UnicodeError) as error:
         reason = reason_of(error)
-        # Python says in other words in each version that a name cannot be one of a host.
+        # Python's message for an invalid host name differs between its versions.
         way_out = _CORRECT_HOST if isinstance(error, UnicodeError) else _way_out(reason)
         raise WorkersError(
             f"cannot connect to the database at {target_of(url)} ({reason}): {way_out}"
@@ -103,22 +116,30 @@ def harmless_write(prefix: str) -> sql.Composed:
 
 
 def harmless_push(prefix: str) -> sql.Composed:
-    """Returns a push of no job, for a role that may do nothing but push."""
+    """Returns a push of no job, for a role that may only push."""
     return sql.SQL("INSERT INTO {} (id) SELECT gen_random_uuid() WHERE false").format(
         sql.Identifier(f"{prefix}jobs")
     )
 
 
 def failed_start(database: str, error: BaseException) -> WorkersError:
-    """Returns the one line for an error of a database that answered at first."""
-    match error:
-        case ReadOnlySqlTransaction():
-            way_out = "point the URL at the primary, or end its read-only mode"
-        case InsufficientPrivilege():
-            way_out = RIGHTS
-        case _:
-            way_out = "look at its log and its load, and start again"
+    """Returns the one-line error for a database that accepted a connection before."""
+    otherwise = "look at the database's log and load, and start again"
+    if isinstance(error, InsufficientPrivilege):
+        otherwise = RIGHTS
     return WorkersError(
         f"the workers cannot start on the database {database} ({reason_of(error)}): "
-        f"{way_out}"
+        f"{way_out_of(error, otherwise)}"
     )
+
+
+def way_out_of(error: BaseException, otherwise: str) -> str:
+    """Returns what to do about an error of a database that cannot be used as it is."""
+    match error:
+        case ReadOnlySqlTransaction():
+            return "point the URL at the primary, or end its read-only mode"
+        case InvalidSchemaName():
+            return (
+                "set search_path of the role or the database to a schema that is there"
+            )
+    return otherwise

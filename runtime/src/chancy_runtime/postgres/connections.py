@@ -18,9 +18,11 @@ from psycopg.rows import Row, TupleRow
 from psycopg_pool import AsyncConnectionPool
 
 ANSWER_TIMEOUT = 15
-# A server that vanished is given up after idle + interval * count = 20 s.
+# A connection to a vanished server is given up after idle + interval * count = 20 s.
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES
-_LIBPQ = {
+_LIBPQ: dict[str, str | int] = {
+    # psycopg reads texts as bytes where a database or a role has SQL_ASCII.
+    "client_encoding": "UTF8",
     "connect_timeout": 5,
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -30,17 +32,22 @@ _LIBPQ = {
 }
 
 
-# Defaults that a DBA or a hoster may have changed, and that Chancy or psycopg cannot stand:
-# psycopg reads times in ISO format only, a claim would fail to be serialized, and LISTEN is
-# idle for most of its life. The server ends a statement before ANSWER_TIMEOUT does, so that
-# its connection stays and none is opened beside it while the server still works on it.
+# Settings whose defaults a DBA or a hoster may have changed to values that break Chancy or
+# psycopg: psycopg reads times in ISO format only, results have columns that are empty, claims
+# could fail with serialization errors, starts wait for each other's locks, and a LISTEN
+# connection is idle for most of its life. The server ends a statement shortly before
+# ANSWER_TIMEOUT: so its connection stays, and no second connection is opened while the server
+# still works on the statement.
 _SESSION = {
     "DateStyle": "ISO",
+    "array_nulls": "on",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
 }
-# A server does not have those of later versions.
+# An older server lacks the settings of later versions.
 _CHANGE = """
 SELECT set_config(wanted.name, wanted.value, %s)
 FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
@@ -49,12 +56,12 @@ JOIN pg_settings USING (name)
 
 
 def with_timeouts(url: str) -> str:
-    """Returns the URL as a conninfo whose connections do not outlive their server."""
+    """Returns a conninfo for the URL whose connections notice when their server is gone."""
     return make_conninfo(url, **_LIBPQ)
 
 
 class _Cursor(AsyncCursor[Row]):
-    """A cursor that goes on when a migration gives a table another column.
+    """A cursor that keeps working after a migration adds a column to a table.
 
     PostgreSQL then refuses each prepared SELECT * once on each connection.
     """
@@ -72,11 +79,11 @@ class _Cursor(AsyncCursor[Row]):
 
 
 class DroppableConnection(AsyncConnection[TupleRow]):
-    """A connection that is dropped at once when a query in it is cancelled.
+    """A connection that is dropped at once when one of its queries is cancelled.
 
-    psycopg 3.3 asks the server to cancel first, and waits up to 10 s for a silent one.
-    A dropped connection is closed, so that psycopg does not try to roll back in it, fail,
-    and warn of that in the log: the server rolls back when it notices.
+    psycopg 3.3 first asks the server to cancel, and waits up to 10 s for a silent server.
+    A dropped connection is also closed. Otherwise psycopg would try to roll back, fail, and
+    log a warning. The server rolls back when it notices.
     """
 
     _is_dropped = False
@@ -94,7 +101,7 @@ class DroppableConnection(AsyncConnection[TupleRow]):
         shut_down(self)
 
     def _until_dropped(self, gen: PQGen[RV]) -> PQGen[RV]:
-        """The same, but a query that was dropped ends as a cancelled one does."""
+        """Raises QueryCanceled for the error of a dropped connection."""
         try:
             return (yield from gen)
         except OperationalError as error:
@@ -106,9 +113,9 @@ class DroppableConnection(AsyncConnection[TupleRow]):
 class Connection(DroppableConnection):
     """A connection that counts as lost when nothing arrives for ANSWER_TIMEOUT seconds.
 
-    A proxy that stopped forwarding still answers TCP's own probes, so that only a
-    missing answer tells. Shutting the socket down makes it look to psycopg like any
-    other lost connection, and needs no cancellation that would wait for the server.
+    A proxy that no longer forwards still answers TCP's own probes, so only a missing answer
+    shows the loss. After the socket is shut down, psycopg sees a lost connection; this needs
+    no cancellation, which would wait for the server.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +130,7 @@ class Connection(DroppableConnection):
             self._timer.cancel()
 
     def _while_bytes_arrive(self, gen: PQGen[RV]) -> PQGen[RV]:
-        """The same, but each part of a long answer starts the time anew."""
+        """Restarts the timer at each part of a long answer."""
         try:
             wanted = next(gen)
             while True:
@@ -145,7 +152,7 @@ class Connection(DroppableConnection):
 async def autocommit(
     pool: AsyncConnectionPool[Connection],
 ) -> AsyncIterator[Connection]:
-    """Lends a connection whose statements are transactions: one round trip, not three."""
+    """Yields a connection in autocommit mode: a statement is one round trip, not three."""
     async with pool.connection() as connection:
         await connection.set_autocommit(True)
         try:
@@ -159,7 +166,7 @@ async def autocommit(
 
 @asynccontextmanager
 async def in_one_transaction(connection: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Sends the statements of the block together, in one round trip where libpq can.
+    """Sends the statements of the block together, in one round trip if libpq can.
 
     Their results can be read after the block.
     """
@@ -173,11 +180,11 @@ async def in_one_transaction(connection: AsyncConnection[Any]) -> AsyncIterator[
             try:
                 yield
             except asyncio.CancelledError as error:
-                # Not raised here: psycopg would warn that the end of a dropped one failed.
+                # Not raised here: psycopg would warn that a dropped pipeline failed to end.
                 cancelled = error
     except OperationalError as error:
-        # A statement that the server ends while it sends the rows leaves two results, of
-        # which psycopg 3.3 reads one: it cannot go on, and says that instead of the reason.
+        # If the server ends a statement while it sends rows, there are two results. psycopg
+        # 3.3 reads only one: the connection cannot be used, and its error hides the reason.
         if cancelled is None:
             await connection.close()
             if isinstance(error.__context__, psycopg.Error):
@@ -188,7 +195,7 @@ async def in_one_transaction(connection: AsyncConnection[Any]) -> AsyncIterator[
 
 
 def shut_down(connection: AsyncConnection[TupleRow]) -> None:
-    """Closes the socket: a query that waits for it ends as on a lost connection."""
+    """Shuts the socket down: a waiting query ends as if the connection was lost."""
     if not connection.closed:
         with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             with suppress(OSError):  # The other end has closed it.
@@ -198,7 +205,7 @@ def shut_down(connection: AsyncConnection[TupleRow]) -> None:
 async def check(connection: Connection) -> None:
     """Checks a connection before the pool lends it, without a query.
 
-    An idle server sends nothing, so anything that can be read is the end of the session.
+    An idle server sends nothing, so if anything can be read, the session has ended.
 
     Raises:
         psycopg.OperationalError: The connection is lost.
@@ -211,10 +218,10 @@ async def check(connection: Connection) -> None:
 
 
 async def configure(connection: AsyncConnection[TupleRow]) -> None:
-    """Sets a session up, whatever the defaults of the role and the database are.
+    """Sets up a session, whatever the defaults of the role and the database are.
 
-    It is the first statement, so that a pooler assigns a server now: it accepts a client
-    before it has one.
+    This is the first statement, at which a pooler assigns a server: it accepts clients
+    before it has a server for them.
     """
     settings = {**_SESSION, "statement_timeout": f"{ANSWER_TIMEOUT - 1}s"}
     await change_settings(connection, settings, for_transaction=False)
@@ -228,10 +235,11 @@ async def change_settings(
     *,
     for_transaction: bool,
 ) -> None:
-    """Changes those of the server's settings that it has.
+    """Changes settings of the server; those that it does not have are skipped.
 
     Args:
-        for_transaction: Whether they end with the transaction, and not with the session.
+        for_transaction: Whether the changes end with the transaction; otherwise they end
+            with the session.
     """
     values = [for_transaction, [*settings], [*settings.values()]]
     await connection.execute(_CHANGE, values)

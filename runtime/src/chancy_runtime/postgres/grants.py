@@ -11,8 +11,8 @@ from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres.connecting import connect, reason_of, target
 from chancy_runtime.postgres.migrations import parts_of, tables_of, version_table
 
-# What a push writes; the rest of a new row is the server's default. A push whose unique key
-# is in use sets the state of the other job to what it is.
+# The columns that a push writes; the others get the server's defaults. A push whose unique
+# key is in use updates the state of the other job to its present value.
 _PUSHED = (
     *("id", "queue", "func", "kwargs", "limits", "meta", "priority", "max_attempts"),
     *("scheduled_at", "unique_key"),
@@ -26,8 +26,8 @@ ORDER BY c.relname
 """
 _HEAD = """\
 -- The least rights on {prefix}* at {target}:
--- {pusher} pushes jobs and sees what becomes of them (WORKERS_MODE=push);
--- {worker} runs the workers. Neither can migrate, nor reach another table.
+-- {pusher} pushes jobs and can read their state (WORKERS_MODE=push);
+-- {worker} runs the workers. Neither can migrate or reach other tables.
 -- Run this as the owner of the tables, again after a migration:
 --   {command} --print-grants | psql "$URL_OF_THE_OWNER"
 -- A new role has no password yet: \\password {pusher}
@@ -35,23 +35,23 @@ _HEAD = """\
 
 
 async def grants(chancy: Chancy, *, command: str) -> str:
-    """Returns statements that make the two roles, with their rights and nothing else.
+    """Returns the SQL that creates the two roles with exactly their rights.
 
-    They can run again: what a role had on the tables is revoked first.
+    It can run again: the roles' earlier rights on the tables are revoked first.
 
     Args:
-        command: That prints them, for their head.
+        command: The command that prints the SQL, for the comment at its top.
 
     Raises:
-        WorkersError: The database does not answer, or the tables are not there yet.
+        WorkersError: The database does not answer, or the tables do not exist yet.
     """
     async with await connect(chancy.dsn) as connection:
         try:
             parts = await parts_of(connection, chancy)
             if not parts[0].applied:
                 raise WorkersError(
-                    f"there are no tables {chancy.prefix}* at {target(connection)}, whose "
-                    "rights could be granted: run migrate first"
+                    f"there are no tables {chancy.prefix}* at {target(connection)} to grant "
+                    "rights on: run migrate first"
                 )
             tables = sorted(set(tables_of(chancy, parts)))
             cursor = await connection.execute(_SEQUENCES, [tables])
@@ -69,7 +69,7 @@ async def grants(chancy: Chancy, *, command: str) -> str:
         script = _Script(connection, *row)
         pusher, worker = f"{chancy.prefix}pusher", f"{chancy.prefix}worker"
         script.add("SET LOCAL search_path = {}", row[1])
-        # Without a notice of each policy that is not there yet.
+        # Otherwise psql shows a notice for each policy that does not exist yet.
         script.add("SET LOCAL client_min_messages = warning")
         for role in (pusher, worker):
             script.make(role, tables, sequences)
@@ -77,7 +77,7 @@ async def grants(chancy: Chancy, *, command: str) -> str:
         insert = f"INSERT ({', '.join(_PUSHED)})"
         script.grant(pusher, jobs, f"SELECT, {insert}, UPDATE (state)")
         script.grant(pusher, versions, "SELECT")
-        # Metrics show the depth of each queue, also of an empty one.
+        # Metrics show the depth of each queue, even of an empty queue.
         script.grant(pusher, f"{chancy.prefix}queues", "SELECT (name)")
         for table in tables:
             more = "" if table == versions else ", DELETE"
@@ -95,7 +95,7 @@ async def grants(chancy: Chancy, *, command: str) -> str:
 
 
 class _Script:
-    """Statements, a line each, for the tables of one schema."""
+    """The statements for the tables of one schema, one for each line."""
 
     def __init__(
         self, connection: AsyncConnection[TupleRow], database: str, schema: str
@@ -110,7 +110,7 @@ class _Script:
         self.lines.append(statement.format(*quoted) + ";\n")
 
     def make(self, role: str, tables: Iterable[str], sequences: Iterable[str]) -> None:
-        """Makes the role where it is missing, and takes away what it has."""
+        """Creates the role if it is missing, and revokes the rights that it has."""
         literal = sql.Literal(role).as_string(self._connection)
         self.add(
             f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {literal}) "
@@ -128,7 +128,7 @@ class _Script:
     def grant(self, role: str, table: str, rights: str) -> None:
         """Grants rights on a table, and lets the role see its rows."""
         self.add(f"GRANT {rights} ON TABLE {{}} TO {{}}", table, role)
-        # Row level security hides all rows from everybody but the owner.
+        # Row level security hides all rows from everybody except the owner.
         self.add(
             "CREATE POLICY {} ON {} TO {} USING (true) WITH CHECK (true)",
             *(role, table, role),

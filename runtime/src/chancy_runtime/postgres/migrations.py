@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 
 from chancy_runtime.errors import WorkersError
 from chancy_runtime.postgres import claim_indexes
-from chancy_runtime.postgres.connecting import connect, reason_of, target
+from chancy_runtime.postgres.connecting import connect, reason_of, target, way_out_of
 from chancy_runtime.postgres.security import (
     PUBLIC_ROLES,
     close_tables,
@@ -18,21 +18,22 @@ from chancy_runtime.postgres.security import (
     refuse_hidden_table,
 )
 
-# What Chancy 0.26 creates without plugins; each plugin names its own.
+# The tables that Chancy 0.26 creates without plugins; each plugin names its own tables.
 CORE_TABLES = ("jobs", "leader", "queue_rate_limits", "queues", "workers")
-# In which Chancy keeps what is applied.
+# Chancy's table of the applied migrations.
 VERSION_TABLE = "schema_version"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Chancy itself, one of its plugins or this library, with what it migrates.
+    """Chancy itself, one of its plugins or this library, with its migrations.
 
     Args:
-        name: In the table of versions.
-        known: The newest migration that the installed version has.
-        migrator: Of the tables; the library has indexes only, which are built afterwards.
-        note: What else `status` says about it.
+        name: The name in the table of versions.
+        applied: The number of the last applied migration.
+        known: The number of the newest migration that the installed version has.
+        migrator: Chancy's migrator; the library has none, its indexes are built afterwards.
+        note: More text for `status`.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Part:
 
     @property
     def due(self) -> range:
-        """The migrations that are not applied yet; none of tables that are newer."""
+        """The migrations that are not applied yet; empty if the tables are newer."""
         return range(self.applied + 1, self.known + 1)
 
     def __str__(self) -> str:
@@ -53,20 +54,17 @@ class Part:
         if self.due:
             text += f", due: {', '.join(f'v{number}' for number in self.due)}"
         elif self.applied > self.known:
-            text += f" by a later version, since this one knows v{self.known}"
+            text += f" by a later version (this one has v{self.known})"
         return text + self.note
 
 
 def version_table(chancy: Chancy) -> str:
-    """The name of VERSION_TABLE in a service."""
+    """Returns the name of VERSION_TABLE in a service."""
     return f"{chancy.prefix}{VERSION_TABLE}"
 
 
 async def parts_of(connection: AsyncConnection[TupleRow], chancy: Chancy) -> list[Part]:
-    """Returns Chancy, those of its plugins that have tables, and this library.
-
-    It creates nothing.
-    """
+    """Returns Chancy, its plugins that have tables, and this library; creates nothing."""
     core = Migrator("chancy", "chancy.migrations", prefix=chancy.prefix)
     migrators: dict[Migrator, tuple[str, ...]] = {core: CORE_TABLES}
     for plugin in chancy.plugins.values():
@@ -95,7 +93,7 @@ async def parts_of(connection: AsyncConnection[TupleRow], chancy: Chancy) -> lis
 async def _library(
     connection: AsyncConnection[TupleRow], chancy: Chancy, applied: dict[str, int]
 ) -> Part:
-    """The library's own part, which counts as applied while its indexes can be used."""
+    """Returns the library's own part; it counts as applied if its indexes can be used."""
     version = applied.get(claim_indexes.KEY, 0)
     known = claim_indexes.VERSION
     if version <= known and not await claim_indexes.are_built(
@@ -108,21 +106,21 @@ async def _library(
 
 
 def tables_of(chancy: Chancy, parts: list[Part]) -> list[str]:
-    """Returns the names of all tables, also of those that are not created yet."""
+    """Returns the names of all tables, including those that are not created yet."""
     return [version_table(chancy), *(table for part in parts for table in part.tables)]
 
 
 async def migrate(chancy: Chancy) -> None:
-    """Creates or upgrades the tables and secures them, all of it or nothing.
+    """Creates or upgrades the tables and secures them, in one transaction.
 
-    The library's indexes are built afterwards, while the queues go on. Harmless when there
-    is nothing to do, when two run at once, and when a later version has migrated already:
-    its tables stay as they are.
+    The library's indexes are built afterwards, while the queues stay in use. It may always
+    run: when nothing is due, when two run at the same time, and when a later version has
+    migrated already, whose tables stay as they are.
 
     Raises:
         WorkersError: The database does not answer, row level security hides the tables
-            from this user, somebody else has one of the names, PostgreSQL refuses, or a
-            transaction that stays open keeps an index from being built.
+            from this user, one of the tables exists already and does not belong to Chancy,
+            PostgreSQL refuses, or an open transaction blocks the build of an index.
     """
     async with await connect(chancy.dsn) as connection:
         try:
@@ -141,10 +139,12 @@ async def migrate(chancy: Chancy) -> None:
                 created = await _with_prefix(connection, chancy) - before
                 await close_tables(connection, created.union(tables_of(chancy, parts)))
         except psycopg.Error as error:
+            owner = (
+                "connect as the owner of the tables, or as a user who may create them"
+            )
             raise WorkersError(
-                f"PostgreSQL refused the migration ({reason_of(error)}) and everything was "
-                "rolled back: connect as the owner of the tables, or as a user who may "
-                "create them"
+                f"PostgreSQL refused the migration ({reason_of(error)}), so everything was "
+                f"rolled back: {way_out_of(error, owner)}"
             ) from error
         if any(part.due for part in await parts_of(connection, chancy)):
             await claim_indexes.build(connection, chancy, version_table(chancy))
@@ -156,10 +156,10 @@ async def check_tables(
     """Makes sure that the database holds the tables that Chancy needs; writes nothing.
 
     Args:
-        remedy: The words for how to migrate.
+        remedy: How to migrate, for the messages.
 
     Raises:
-        WorkersError: They are missing or too old, or row level security hides them
+        WorkersError: The tables are missing or too old, or row level security hides them
             from this user.
     """
     await refuse_hidden_table(connection, version_table(chancy))
@@ -171,8 +171,8 @@ async def check_tables(
         )
     if any(part.due for part in parts):
         chancy.log.warning(
-            "The tables %s* at %s lack the library's indexes: each claim reads all jobs "
-            "that wait, so that deep queues are slow: %s, then start the workers again",
+            "The tables %s* at %s lack the library's indexes, so each claim reads all "
+            "waiting jobs and deep queues are slow: %s, then start the workers again",
             *(chancy.prefix, target(connection), remedy),
         )
     if found := await find_open_tables(connection, tables_of(chancy, parts)):
@@ -186,7 +186,11 @@ async def check_tables(
 async def _refuse_tables_of_others(
     connection: AsyncConnection[TupleRow], chancy: Chancy
 ) -> None:
-    """Stops before Chancy drops, or fails at, a table that it did not create."""
+    """Makes sure that existing tables belong to Chancy: a migration could drop others.
+
+    Raises:
+        WorkersError: A table with one of the names does not belong to Chancy.
+    """
     cursor = await connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(%s))",
         [version_table(chancy)],
@@ -199,8 +203,8 @@ async def _refuse_tables_of_others(
                 foreign += await _existing(connection, list(part.tables))
     if foreign:
         raise WorkersError(
-            f"{foreign[0]} is there at {target(connection)} and is not Chancy's: rename "
-            f"it, or give the workers another prefix than {chancy.prefix}"
+            f"{foreign[0]} exists at {target(connection)} and does not belong to Chancy: "
+            f"rename it, or give the workers another prefix than {chancy.prefix}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The transactions in which people look at jobs and queues, and change them."""
+"""The transactions in which people read and change jobs and queues."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +10,9 @@ from psycopg.rows import DictRow, dict_row
 from chancy_runtime.postgres.connections import change_settings
 
 TIMEOUT = 14
-# The tables may have millions of rows: nothing reads them from end to end where an index
-# can serve, whatever the planner's statistics say. For the transaction only, since a
-# pooler may lend its connection to others afterwards.
+# The tables may have millions of rows: PostgreSQL must not read a whole table if it can use
+# an index, whatever the planner's statistics are. The settings are for the transaction only,
+# because a pooler may give its connection to other clients afterwards.
 SETTINGS = {
     "DateStyle": "ISO",
     "statement_timeout": f"{TIMEOUT}s",

@@ -1,4 +1,4 @@
-"""Looks at what stands between the workers and the database."""
+"""Checks the pooler between the workers and the database."""
 
 import logging
 import re
@@ -26,7 +26,7 @@ def refuse_transaction_port(dsn: str) -> None:
     """Refuses Supabase's transaction pooler by its port, before anything connects.
 
     Raises:
-        WorkersError: The URL leads to it.
+        WorkersError: The URL has its host and port.
     """
     for host, port in _hosts(dsn):
         if host.endswith(_POOLER) and port == _TRANSACTION_PORT:
@@ -37,7 +37,7 @@ def refuse_transaction_port(dsn: str) -> None:
 
 
 def _hosts(url: str) -> list[tuple[str, str]]:
-    """The hosts of a URL, which may be several, as DNS compares them, with their ports."""
+    """Returns the hosts of a URL, normalized for comparison, with their ports."""
     parameters = conninfo_to_dict(url)
     hosts = str(parameters.get("host") or "").lower().split(",")
     ports = str(parameters.get("port") or "").split(",")
@@ -52,7 +52,7 @@ async def refuse_transaction_pooler(
 ) -> None:
     """Refuses a pooler that gives each transaction another session.
 
-    Such a pooler accepts LISTEN and delivers no notification.
+    Such a pooler accepts LISTEN but delivers no notifications.
 
     Raises:
         WorkersError: A notification does not arrive.
@@ -65,8 +65,8 @@ async def refuse_transaction_pooler(
         async for _ in notifications:
             return
     raise WorkersError(
-        f"{target(connection)} does not deliver notifications, as a transaction pooler: "
-        "workers need sessions, so use a session pooler (PgBouncer: pool_mode = session; "
+        f"{target(connection)} does not deliver notifications, so it is probably a "
+        "transaction pooler: use a session pooler (PgBouncer: pool_mode = session; "
         f"Supabase: {_SESSION_FORM}) or the database itself"
     )
 
@@ -74,17 +74,17 @@ async def refuse_transaction_pooler(
 def warn_about_connections(
     dsn: str, settings: Settings, *, pool: int, workers: int, log: logging.Logger
 ) -> None:
-    """Warns when the replicas use more connections than the pooler has, or IPv6 only.
+    """Warns if the replicas use more connections than the pooler has, or a host with IPv6 only.
 
     Args:
-        pool: How many connections the pool of a process may have.
+        pool: The most connections of a process's pool.
         workers: How many Workers a process runs; each has a connection for LISTEN.
     """
     hosts = [host for host, _ in _hosts(dsn)]
     if any(re.fullmatch(_DIRECT_HOST, host) for host in hosts):
         log.warning(
-            "%s is Supabase's direct host, which is IPv6 only unless the project pays for "
-            "IPv4: where there is no IPv6, use the session pooler, %s",
+            "%s is Supabase's direct host, which has only IPv6 unless the project pays for "
+            "IPv4: if the workers cannot use IPv6, use the session pooler, %s",
             *(target_of(dsn), _SESSION_FORM),
         )
     if not any(host.endswith(_POOLER) for host in hosts):
@@ -92,7 +92,7 @@ def warn_about_connections(
     used = settings.replicas * (pool + workers)
     if used > settings.pooler_connections:
         log.warning(
-            "%s replicas × (%s pool connections + %s for LISTEN) are %s connections, and "
+            "%s replicas × (%s pool connections + %s for LISTEN) are %s connections, but "
             "the pooler has %s: raise its pool size and the setting pooler_connections, or "
             "lower CHANCY_MAX_POOL_SIZE",
             *(settings.replicas, pool, workers, used, settings.pooler_connections),

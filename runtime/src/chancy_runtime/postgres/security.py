@@ -1,8 +1,8 @@
-"""Keeps Chancy's tables from Supabase's public API.
+"""Closes Chancy's tables to Supabase's public API.
 
-With Supabase's default grants, whoever has the project's public key may read and write
-every new table of the schema `public`, and a row in the jobs table is a call of any
-function that the service can import.
+With Supabase's default grants, anybody who has the project's public key may read and write
+every new table of the schema `public`. A row in the jobs table can call any function that
+the service can import.
 """
 
 from collections.abc import Collection
@@ -20,7 +20,7 @@ PUBLIC_ROLES = ("anon", "authenticated")
 async def find_open_tables(
     connection: AsyncConnection[TupleRow], tables: Collection[str]
 ) -> list[str]:
-    """Returns those of the tables that a public role may read, write or empty."""
+    """Returns the tables that a public role may read, write or truncate."""
     query = """
         SELECT c.relname
         FROM unnest(%(tables)s::text[]) AS name
@@ -45,10 +45,10 @@ async def find_open_tables(
 async def close_tables(
     connection: AsyncConnection[TupleRow], tables: Collection[str]
 ) -> None:
-    """Enables row level security and revokes the grants of Supabase's defaults.
+    """Enables row level security, and revokes Supabase's default grants.
 
-    The owner of the tables bypasses row level security; everybody else needs a
-    policy, and there is none. A second run finds nothing to do and takes no lock.
+    The owner of the tables bypasses row level security; everybody else needs a policy, and
+    there is none. A second run changes nothing and takes no lock.
     """
     cursor = await connection.execute(
         "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() "
@@ -88,9 +88,9 @@ async def refuse_hidden_table(
 ) -> None:
     """Makes sure that the current user sees the rows of a table.
 
-    To a user who is not the owner, row level security shows an empty table, and the
-    workers would wait for jobs for ever. `migrate --print-grants` has policies for roles
-    that are not.
+    A user who is not the owner would see an empty table because of row level security, and
+    the workers would wait for jobs for ever. `migrate --print-grants` prints policies for
+    other roles than the owner.
 
     Raises:
         WorkersError: Row level security applies to the current user, without a policy.
@@ -109,6 +109,6 @@ async def refuse_hidden_table(
         user, owner = row
         raise WorkersError(
             f"row level security hides {table} at {target(connection)} from {user}: "
-            f"connect as its owner {owner}, or as a role with what migrate --print-grants "
-            f"prints, or ALTER ROLE {user} BYPASSRLS"
+            f"connect as its owner {owner}, or as a role with the rights that migrate "
+            f"--print-grants prints, or run ALTER ROLE {user} BYPASSRLS"
         )

@@ -1,4 +1,4 @@
-"""Which database the workers use."""
+"""The URL of the database that the workers use."""
 
 import os
 import re
@@ -13,9 +13,9 @@ from psycopg.conninfo import conninfo_to_dict
 from chancy_runtime.errors import WorkersError, show_start_errors_as_one_line
 from chancy_runtime.modes import VARIABLE, Mode, workers_mode
 
-# What to write for parameters of other libraries.
+# What to do about URL parameters of other libraries.
 _INSTEAD = {
-    "connection_limit": "take it out, CHANCY_MAX_POOL_SIZE is the limit of the workers",
+    "connection_limit": "take it out; CHANCY_MAX_POOL_SIZE is the limit of the workers",
     "pool_timeout": "take it out",
     "schema": "write options=-csearch_path%3D<schema> instead",
     "ssl": "write sslmode=require instead",
@@ -27,7 +27,7 @@ _SSL_OF_ASYNCPG = re.compile(
 )
 URL_FORM = "postgresql://user:password@host:5432/database"
 _TESTS = f"for tests without a database set {VARIABLE} to off"
-# A URL for a process that connects to none; no host has this name.
+# The URL for a process that connects to no database; no host can have this name.
 _NO_DATABASE = "postgresql://workers-are-off.invalid/none"
 
 
@@ -48,18 +48,17 @@ def get_secret_value(name: str) -> str:
 
 
 def database_url(secret: str, get_value: Callable[[str], str]) -> str:
-    """Returns WORKERS_DATABASE_URL when it is set, otherwise the secret's value.
+    """Returns WORKERS_DATABASE_URL if it is set, otherwise the secret's value.
 
-    The house rule: Supabase's session pooler in production, a local server elsewhere.
-    Where WORKERS_MODE is off no URL is needed, and the secret is looked for in the
-    environment only.
+    The house rule: Supabase's session pooler in production, a local server elsewhere. If
+    WORKERS_MODE is off, no URL is needed, and the secret is read from the environment only.
 
     Args:
         secret: The name of the secret that holds the URL.
         get_value: Returns the value of a secret.
 
     Raises:
-        WorkersError: There is no URL, or it is not one that PostgreSQL's libpq reads.
+        WorkersError: There is no URL, or libpq cannot read it.
     """
     show_start_errors_as_one_line()
     if workers_mode() is not Mode.OFF:
@@ -79,13 +78,11 @@ def _database_url(secret: str, get_value: Callable[[str], str]) -> str:
             url = get_value(secret)
         except Exception as error:
             raise WorkersError(
-                f"there is no database URL for the workers, {source} cannot be read "
+                f"there is no database URL for the workers, because {source} cannot be read "
                 f"({error}): set it, or WORKERS_DATABASE_URL, to {URL_FORM}; {_TESTS}"
             ) from error
     if not isinstance(url, str):
-        raise WorkersError(
-            f"{source} is a {type(url).__name__}, not a text: correct it"
-        )
+        raise WorkersError(f"{source} is a {type(url).__name__}, not text: correct it")
     url = _as_libpq_reads_it(url)
     scheme, separator, _ = url.partition("://")
     if not url or (separator and scheme != "postgresql"):
@@ -107,10 +104,10 @@ def _database_url(secret: str, get_value: Callable[[str], str]) -> str:
 
 
 def _as_libpq_reads_it(text: str) -> str:
-    """Returns a URL as hosters and other libraries write it in the form of libpq.
+    """Returns a URL that hosters or other libraries have written in the form of libpq.
 
-    That is without quotes or a line end around it, and without the names of Java's and
-    SQLAlchemy's drivers.
+    It removes quotes and line ends around the URL, and the names of Java's and SQLAlchemy's
+    drivers.
     """
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
@@ -125,7 +122,7 @@ def _as_libpq_reads_it(text: str) -> str:
 
 
 def _unknown_parameters(url: str) -> list[str]:
-    """Returns the names of the parameters in the URL's query that libpq does not have."""
+    """Returns the names of the parameters in the URL that libpq does not know."""
     known = {each.keyword.decode() for each in pq.Conninfo.get_defaults()}
     query = url.partition("?")[2] if "://" in url else ""
     # No message may repeat a part of a password.
@@ -137,9 +134,9 @@ def _unknown_parameters(url: str) -> list[str]:
 
 
 def _is_parsed_as_meant(url: str) -> bool:
-    """Whether libpq reads the URL, and takes no part of the password for the target.
+    """Whether libpq can read the URL and reads no part of the password as the target.
 
-    A password with @, / or : in it spills over into host, port or database, which
+    A password with @, / or : in it could become part of the host, port or database, which
     messages repeat.
     """
     try:
@@ -155,7 +152,7 @@ def _is_parsed_as_meant(url: str) -> bool:
 
 
 def _is_host(text: str) -> bool:
-    """Whether a text is a name, an address or the folder of a socket."""
+    """Whether a text is a host name, an address or the folder of a socket."""
     try:
         return bool(IPv6Address(text))
     except ValueError:
@@ -163,7 +160,7 @@ def _is_host(text: str) -> bool:
 
 
 def target_of(url: str) -> str:
-    """Returns "host:port/database" of a URL; user and password stay out of it."""
+    """Returns "host:port/database" of a URL, without user and password."""
     parameters = conninfo_to_dict(url)
     host = parameters.get("host") or parameters.get("hostaddr") or "localhost"
     port = parameters.get("port") or 5432

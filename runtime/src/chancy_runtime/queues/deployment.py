@@ -1,9 +1,9 @@
-"""Decides which of two versions side by side owns the queues and cron jobs.
+"""Decides which of two running versions owns the queues and cron jobs.
 
-In a rolling deploy both are up for a while, and either may restart meanwhile. The later
-deployment wins, also when it is a rollback. The time of the deployment is in
-WORKERS_DEPLOYED_AT, the same for all of its processes; without it the start of the
-process counts, and then an old version that restarts wins as well.
+In a rolling deploy two versions run for a while, and either may restart. The later
+deployment wins, even if it is a rollback. WORKERS_DEPLOYED_AT has the time of the
+deployment, the same for all of its processes. Without it the start of the process counts,
+so an old version that restarts wins too.
 """
 
 import os
@@ -19,7 +19,7 @@ from psycopg.rows import DictRow, dict_row
 from chancy_runtime.errors import WorkersError
 
 VARIABLE = "WORKERS_DEPLOYED_AT"
-# Chancy's table of versions has four bytes for a version: seconds since this day fit.
+# Chancy's table of versions has four bytes for a version; seconds since this day fit in it.
 _EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 _KEY = "deployment"
 
@@ -28,7 +28,7 @@ class Deployment:
     """The deployment that a process belongs to.
 
     Args:
-        app: The service's Chancy, whose table of versions holds the latest deployment.
+        app: The service's Chancy. Its table of versions has the latest deployment.
     """
 
     def __init__(self, app: chancy.Chancy) -> None:
@@ -37,9 +37,9 @@ class Deployment:
 
     @asynccontextmanager
     async def owning(self) -> AsyncIterator[AsyncCursor[DictRow] | None]:
-        """Opens a transaction in which this deployment, and no other process, may write.
+        """Opens a transaction in which only this process may write queues and cron jobs.
 
-        Yields its cursor, or None when a later deployment was here.
+        Yields its cursor, or None if a later deployment has started.
 
         Raises:
             WorkersError: WORKERS_DEPLOYED_AT is not a time.
@@ -61,13 +61,13 @@ class Deployment:
                 yield cursor
             else:
                 self._app.log.info(
-                    "a later deployment than the one of %s owns the queues and cron jobs",
+                    "a deployment later than that of %s owns the queues and cron jobs",
                     stamp.isoformat(timespec="seconds"),
                 )
                 yield None
 
     async def is_outdated(self, cursor: AsyncCursor[DictRow]) -> bool:
-        """Whether a later deployment than the one of this process was here."""
+        """Whether a later deployment than that of this process has started."""
         stamp = await self._deployed_at(cursor)
         await cursor.execute(
             sql.SQL("SELECT FROM {} WHERE version_of = %s AND version > %s").format(
@@ -80,7 +80,7 @@ class Deployment:
     async def _deployed_at(self, cursor: AsyncCursor[DictRow]) -> datetime:
         now = await server_time(cursor)
         if text := os.environ.get(VARIABLE, ""):
-            # A stamp from the future would keep the next deployments out.
+            # A time in the future would lock out the next deployments.
             return min(_parsed(text), now)
         if self._started_at is None:
             self._started_at = now

@@ -11,9 +11,9 @@ from chancy_runtime.jobs.rows import UNREADABLE
 
 
 async def resume_when_due(app: Chancy, name: str) -> None:
-    """Ends the pause of a queue when it is over by the clock of the server.
+    """Ends the pause of a queue if it is over on the server's clock.
 
-    Chancy 0.26 goes by the worker's clock, and also ends a newer pause.
+    Chancy 0.26 uses the worker's clock, and also ends a newer pause.
     """
     query = sql.SQL(
         "UPDATE {} SET state = 'active', resume_at = NULL "
@@ -31,10 +31,10 @@ async def resume_when_due(app: Chancy, name: str) -> None:
 
 
 def check_numbers(queue: Queue) -> None:
-    """Makes sure that a queue can take jobs at all.
+    """Makes sure that the numbers of a queue let jobs run.
 
     Raises:
-        WorkersError: Its concurrency or its rate limit lets none through.
+        WorkersError: Its concurrency or its rate limit lets no job run.
     """
     if queue.concurrency is not None and queue.concurrency < 1:
         raise WorkersError(
@@ -52,10 +52,10 @@ def check_numbers(queue: Queue) -> None:
 
 
 def check_tags(queue: Queue) -> None:
-    """Makes sure that a queue's tags can be matched.
+    """Makes sure that a queue's tags are regular expressions.
 
     Raises:
-        ValueError: One of them is not a regular expression.
+        ValueError: One of them is not.
     """
     for tag in queue.tags:
         try:
@@ -67,7 +67,7 @@ def check_tags(queue: Queue) -> None:
 async def readable_queues(
     chancy: Chancy, cursor: AsyncCursor[DictRow] | None = None
 ) -> tuple[list[Queue], dict[str, BaseException]]:
-    """Returns the queues whose rows can be read, and what is wrong with the others."""
+    """Returns the queues whose rows can be read, and the errors of the others by name."""
     if cursor is None:
         async with (
             chancy.pool.connection() as connection,

@@ -1,1 +1,1 @@
-"""Internal: tasks that are watched and started again, and what they report."""
+"""Internal: restarts the tasks of Workers and reports their problems."""

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# A start that fails has ended after so many seconds.
+# The most seconds that a failing start takes.
 PROMISED_SECONDS = 15.0
-# All steps of a start together, then the end of a Worker that did not start, then the end of
-# the pool. A test adds them up.
+# Seconds for all steps of a start, then for the end of a Worker that did not start, then for
+# the end of the pool. A test checks their sum.
 START_SECONDS = 11.0
 UNDO_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
@@ -16,7 +16,7 @@ CLOSE_SECONDS = 1.0
 class Budget:
     """The seconds that the steps of one start share.
 
-    Only the steps count, not what a service does between them.
+    Only the steps count, not the service's own code between them.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Budget:
 
     @contextmanager
     def step(self) -> Iterator[float]:
-        """Yields how many seconds are left for a step, and takes off what it takes."""
+        """Yields the seconds that are left for a step, and subtracts those that it takes."""
         since = time.monotonic()
         try:
             yield max(0.0, self._left)

@@ -1,4 +1,4 @@
-"""Knows what is wrong with the workers, and reports each problem once."""
+"""Knows the problems of the workers, and reports each problem once."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import psycopg
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import QueryCanceled, ReadOnlySqlTransaction
 
 from chancy_runtime.supervision.tasks import backoff, end
 
@@ -21,33 +21,37 @@ DATABASE_ERRORS = (
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _LOSSES = ("08", "25006", "53300", "57P")
 _LOST = "it lost the database"
+_SLOW = (
+    " (the server is slow, or the statement waited for a lock of another session, which "
+    "pg_stat_activity and pg_locks show; or somebody cancelled it)"
+)
 _PROBE_INTERVAL = 1.0
 _LONGEST_PAUSE = 60.0
 _LONGEST_PAUSE_AFTER_LOSS = 5.0
-# After so many losses in a row, although the database answers, the task counts as failing.
+# After this many losses in a row the task counts as failing, even if the database answers.
 _PATIENCE = 10
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that the database is out of reach, or takes no writes."""
+    """Whether an error means that the database is out of reach or takes no writes."""
     if not isinstance(error, DATABASE_ERRORS):
         return False
     return not error.sqlstate or error.sqlstate.startswith(_LOSSES)
 
 
 class Monitor:
-    """Collects what the tasks of a process report; /health/ready reads it.
+    """Collects the problems of a process's tasks; /health/ready reads them.
 
-    The service's Chancy constructs it; every Worker of that Chancy reports here.
+    The service's Chancy constructs it; every Worker of that Chancy reports to it.
 
     Attributes:
         failing: The names of the tasks that do not work, each with its last reason.
-        connect_error: Why the pool's last attempt to connect failed.
-        calm_since: When the database last came back, in seconds of time.monotonic().
+        connect_error: The error of the pool's last failed attempt to connect.
+        calm_since: The time.monotonic() at which the database last came back.
 
     Args:
-        log: Where lines go; one at level ERROR becomes an event in Sentry.
-        database: How the log names the database, without user and password.
+        log: The log for reports; a line at level ERROR becomes an event in Sentry.
+        database: The name of the database in the log, without user and password.
         probe: Raises an error while the database does not take writes; writes nothing.
         scope: Returns a context manager in which a Sentry event gets the given tags.
     """
@@ -77,38 +81,40 @@ class Monitor:
         return self._outage is not None and not self._outage.done()
 
     def report(self, message: str, error: BaseException | None, **tags: str) -> None:
-        """Writes an error to the log, and by that to Sentry."""
+        """Writes an error to the log, and thereby to Sentry."""
         with self._scope(**tags):
             self.log.error(message, exc_info=error)
 
     def failed(self, task: str, error: BaseException) -> None:
-        """Notes that a task ended or cannot work; a repetition is not reported again."""
+        """Records that a task ended or cannot work; does not report the same error twice."""
         kind = f"{type(error).__name__}: "
-        reason = f"{kind}{error}"
+        reason = f"{kind}{error}{_SLOW if isinstance(error, QueryCanceled) else ''}"
         if self.failing.get(task, _LOST).startswith(kind):
             self.log.warning("%s still fails: %s", task, reason)
         else:
             self.failing[task] = reason
-            self.report(f"{task} failed and is tried again: {reason}", error, task=task)
+            self.report(
+                f"{task} failed and will be retried: {reason}", error, task=task
+            )
 
     def gave_up(self, task: str, error: BaseException) -> None:
-        """Notes that a task ended, and that nobody can start it again."""
+        """Records that a task ended and cannot be started again."""
         self.failing[task] = reason = f"{type(error).__name__}: {error}"
         message = f"{task} failed and cannot be started again: {reason}"
         self.report(message, error, task=task)
 
     def works(self, task: str) -> None:
-        """Notes that a task works (again)."""
+        """Records that a task works (again)."""
         if self.failing.pop(task, _LOST) != _LOST:
             self.log.warning("%s works again", task)
 
     def has_been_calm_for(self, seconds: float) -> bool:
-        """Whether no task has lost its connection for so many seconds."""
+        """Whether no task has lost its connection in the last `seconds`."""
         calm_for = time.monotonic() - self.calm_since
         return not self.database_is_lost and calm_for >= seconds
 
     async def recover(self, task: str, error: BaseException, failures: int) -> None:
-        """Notes why a task failed, and waits until it is time to try again.
+        """Records why a task failed, and waits until it is time to try again.
 
         Args:
             failures: How many times in a row the task had failed before.
@@ -121,10 +127,10 @@ class Monitor:
             await asyncio.sleep(backoff(failures, _LONGEST_PAUSE))
 
     def replace_failing(self, prefix: str, errors: dict[str, BaseException]) -> None:
-        """Notes which of the tasks whose names have a prefix fail now; the others work.
+        """Records which of the tasks with a name prefix fail now; the others work.
 
         Args:
-            errors: The reasons by the names of the tasks, without the prefix.
+            errors: The reasons, by the names of the failing tasks without the prefix.
         """
         for task in [task for task in self.failing if task.startswith(prefix)]:
             if task.removeprefix(prefix) not in errors:
@@ -139,7 +145,7 @@ class Monitor:
         if not self.database_is_lost:
             try:
                 await self._probe()
-            except Exception as again:  # noqa: BLE001  # it is not there, whatever it is
+            except Exception as again:  # noqa: BLE001  # any error means that it is lost
                 if not self.database_is_lost:
                     self._outage = asyncio.create_task(self._wait(again))
             else:
@@ -162,7 +168,7 @@ class Monitor:
             await asyncio.sleep(_PROBE_INTERVAL)
             try:
                 await self._probe()
-            except Exception as again:  # noqa: BLE001  # it is not there, whatever it is
+            except Exception as again:  # noqa: BLE001  # any error means that it is lost
                 self.log.debug("the database is still gone: %s", again)
                 continue
             self.log.warning("the database %s is back", self.database)
@@ -174,6 +180,6 @@ class Monitor:
         return " ".join(text.split())
 
     async def close(self) -> None:
-        """Ends the probing."""
+        """Stops waiting for the database."""
         if self._outage is not None:
             await end([self._outage])

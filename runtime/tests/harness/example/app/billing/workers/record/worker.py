@@ -8,7 +8,7 @@ from chancy_runtime import job
 
 @job(queue="default")
 async def record(*, note: str = "cron", seconds: float = 0) -> None:
-    """Writes down that it runs, and takes its time."""
+    """Records that it runs, and sleeps."""
     with open(os.environ["EXECUTIONS"], "a") as file:
         file.write(f"{note}\n")
     await asyncio.sleep(seconds)
