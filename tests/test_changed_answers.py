@@ -204,6 +204,21 @@ def test_what_a_team_wrote_beside_the_sample_s_routes_stays_when_they_go(
     assert merged == expected
 
 
+def test_the_last_job_goes_with_its_routes_from_above_the_team_s(
+    render: Callable[..., Path], tmp_path: Path
+) -> None:
+    jobs = ANSWERS["jobs"][:1]
+    root = Path(shutil.copytree(render("service", jobs=jobs), tmp_path / "backend"))
+    main = root / "app/billing/main.py"
+    main.write_text(main.read_text() + ROUTE)
+    commit_all(root)
+
+    chancy_workers("remove-job", "app/billing", "send_digest", cwd=root)
+
+    without = render("service", jobs=[]) / "app/billing/main.py"
+    assert main.read_text() == without.read_text() + ROUTE
+
+
 def test_a_route_of_the_team_s_keeps_the_imports_that_it_uses(
     render: Callable[..., Path],
 ) -> None:

@@ -1,6 +1,8 @@
 """SIGTERM: jobs finish within the grace; jobs that do not finish run again soon."""
 
+import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -37,6 +39,7 @@ EXECUTORS = [
     ("thread", "api"),
     ("process", "api"),
     ("process", "own"),
+    ("thread", "own"),
 ]
 SLOW_ENDPOINT = '''
 
@@ -141,6 +144,40 @@ def test_jobs_that_do_not_finish_run_again_at_the_next_start(
     assert row(url, id)[:3] == ("succeeded", 1, 1)
     assert backend.executions["long"] == 2
     assert events == []
+
+
+@pytest.mark.parametrize(
+    ("process", "number"),
+    [
+        ("api", signal.SIGTERM),
+        ("api", signal.SIGINT),
+        ("own", signal.SIGTERM),
+        ("own", signal.SIGINT),
+    ],
+)
+def test_a_thread_that_does_not_end_keeps_no_process_alive(
+    process: str, number: signal.Signals, url: str, tmp_path: Path
+) -> None:
+    backend = backend_of("thread", tmp_path, process)
+    worker = backend.folder / "app/billing/workers/record/worker.py"
+    fork = """    import multiprocessing
+
+    multiprocessing.get_context("fork").Process(target=time.sleep, args=[600]).start()
+    time.sleep"""
+    text = worker.read_text()
+    assert "    time.sleep" in text
+    worker.write_text(text.replace("    time.sleep", fork))
+
+    with backend.service(url) as running:
+        wait_until_ready(running)
+        push(url, "endless", seconds=600)
+        wait_until_executed(backend, "endless")
+        # Ctrl-C in a terminal also reaches the processes that the job has started.
+        (os.killpg if number == signal.SIGINT else os.kill)(running.process.pid, number)
+        running.process.wait(60)
+        wait_for(lambda: not running.processes(), what="the end of the job's process")
+
+    assert states(url) == {"pending": 1}
 
 
 def test_a_second_signal_changes_nothing(url: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -119,6 +120,9 @@ def _serve(workers: "_Workers", program: Program, host: str, port: int) -> int:
         server.run()
     except SystemExit:  # Its log says why.
         return 1
+    # Processes that jobs started and did not end: Python would wait for them at the exit.
+    for child in multiprocessing.active_children():
+        child.kill()
     return 0 if workers.ended_well else 1
 
 

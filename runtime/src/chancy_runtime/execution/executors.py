@@ -2,7 +2,6 @@
 
 import abc
 import asyncio
-import concurrent.futures
 import contextlib
 import copyreg
 import functools
@@ -38,6 +37,7 @@ from chancy_runtime.execution.observers import (
     run_observers,
 )
 from chancy_runtime.execution.reporting import bring_back, reported_elsewhere
+from chancy_runtime.execution.threads import Threads
 from chancy_runtime.isolation import (
     current_scope,
     in_job,
@@ -343,7 +343,7 @@ class _Pooled(_Contained):
             await super().on_job_completed(job=job, exc=exc, result=result)
 
 
-class _Threads(concurrent.futures.ThreadPoolExecutor):
+class _IsolatedThreads(Threads):
     """Runs each job in a context of its own and in its Sentry scope."""
 
     def submit(
@@ -358,7 +358,9 @@ class ThreadedExecutor(_Pooled, thread.ThreadedExecutor):
 
     def __init__(self, worker: Any, queue: Queue) -> None:
         super().__init__(worker, queue)
-        self.pool = _Threads(max_workers=queue.concurrency)
+        self.pool = _IsolatedThreads(
+            queue.concurrency or self.get_default_concurrency()
+        )
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         job = await super().on_job_starting(job)
