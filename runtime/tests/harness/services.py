@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -117,7 +117,7 @@ def service(
             running.wait_until_up()
         yield running
     finally:
-        if running.processes():
+        with suppress(ProcessLookupError):  # They may have ended.
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

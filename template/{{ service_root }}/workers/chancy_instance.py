@@ -4,7 +4,7 @@ import weakref
 
 from chancy_runtime import Chancy
 
-# A list, because a test may run two apps at once; the last open one is returned.
+# Weak references, because a test may start many apps, and two at the same time.
 _instances: list[weakref.ref[Chancy]] = []
 
 
