@@ -85,7 +85,7 @@ def test_pyproject_and_lock_are_upgraded_in_one_change(
 
     printed = run(PROGRAM, "update", cwd=root).stdout
 
-    assert f"pyproject.toml and uv.lock now name chancy-runtime {NEXT}" in printed
+    assert f"upgraded chancy-runtime to {NEXT} in pyproject.toml and uv.lock" in printed
     assert (root / "pyproject.toml").read_text() == before.replace(WORKING_TREE, NEXT)
     commit_of_next = run("git", "rev-parse", NEXT, cwd=whole_release).stdout.strip()
     packages = tomllib.loads((root / "uv.lock").read_text())["package"]
@@ -105,7 +105,7 @@ def test_a_direct_reference_is_also_upgraded(root: Path, whole_release: Path) ->
 
     printed = run(PROGRAM, "update", cwd=root).stdout
 
-    assert f"pyproject.toml now name chancy-runtime {NEXT}" in printed
+    assert f"upgraded chancy-runtime to {NEXT} in pyproject.toml" in printed
     text = (root / "pyproject.toml").read_text()
     assert place.replace(WORKING_TREE, NEXT) in text
     assert not (root / "uv.lock").exists()

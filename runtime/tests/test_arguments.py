@@ -104,6 +104,13 @@ def test_an_argument_that_chancy_does_not_have_raises_python_s_own_error() -> No
             create()
 
 
+def test_a_worker_on_chancy_s_own_class_is_refused_in_one_line() -> None:
+    app: Any = chancy.Chancy(URL)
+
+    with pytest.raises(WorkersError, match=r"on chancy.app.Chancy: import Chancy from"):
+        Worker(app)
+
+
 def test_an_attribute_that_has_no_effect_cannot_be_set() -> None:
     app = Chancy(URL)
     worker = Worker(app)

@@ -130,7 +130,7 @@ class Upgrade:
                 file.write_bytes(content)
             yield f"{shown} were not changed, because uv lock failed ({reason}): {line}"
         else:
-            yield f"{shown} now name {NAME} {pin.ref or pin.range}"
+            yield f"upgraded {NAME} to {pin.ref or pin.range} in {shown}"
 
     def _shown(self, path: Path) -> str:
         return os.path.relpath(path, self.top)

@@ -98,8 +98,8 @@ class Worker(OpenWorker):
             saved together: 0.02 (1 in Chancy).
 
     Raises:
-        WorkersError: One of Chancy's other arguments was passed, or `process` has
-            another value.
+        WorkersError: One of Chancy's other arguments was passed, `process` has another
+            value, or `chancy` is not of this library.
     """
 
     chancy: Chancy
@@ -116,6 +116,11 @@ class Worker(OpenWorker):
         **replaced: Never,
     ) -> None:
         refuse_arguments("Worker", replaced, _REPLACED)
+        if not isinstance(chancy, Chancy):
+            raise WorkersError(
+                f"a Worker of chancy_runtime cannot run on {type(chancy).__module__}."
+                f"{type(chancy).__qualname__}: import Chancy from chancy_runtime too"
+            )
         if process not in (None, "api", "own"):
             raise WorkersError(
                 f"process of a Worker is {process!r}, but must be api or own: correct it "
