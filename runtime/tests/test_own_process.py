@@ -389,7 +389,9 @@ main(
 )
 """
 ELSEWHERE = (
-    "which is in app/billing: the API is started there and has the workers as workers"
+    "which is not installed, but app/billing has a module of that name. If the API is "
+    "started there, with workers as the package of its workers, start the workers there "
+    "too: cd app/billing && python -m workers run. Otherwise install"
 )
 
 
@@ -403,11 +405,14 @@ ELSEWHERE = (
             ".",
             "app.billing.workers",
             "import workers.jobs",
-            f"app.billing.main imports workers, {ELSEWHERE}, and here they are "
-            "app.billing.workers. Run this command there too: cd app/billing && python -m "
-            "workers run",
+            f"app.billing.main imports workers, {ELSEWHERE} workers",
         ),
-        (".", "app.billing.workers", "import config", f"imports config, {ELSEWHERE}"),
+        (
+            ".",
+            "app.billing.workers",
+            "import config",
+            f"imports config, {ELSEWHERE} config",
+        ),
         (
             ".",
             "app.billing.workers",

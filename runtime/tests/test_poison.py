@@ -471,7 +471,7 @@ def test_a_hook_that_fails_leaves_no_job_running(tmp_path: Path, url: str) -> No
             for how, text in (
                 ("raises", "not today"),
                 ("forgets", "return the job"),
-                ("cancels", "the hook waited for was cancelled"),
+                ("cancels", "that the hook awaited was cancelled"),
             ):
                 expected[with_meta(queue, starting=how)] = ("failed", text)
                 expected[with_meta(queue, completed=how)] = ("succeeded", "")

@@ -160,27 +160,30 @@ def test_functions_with_the_decorator_below_the_package_are_registered(
     assert not {name for name in set(sys.modules) - before if "shop" in name}
 
 
-@pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize(
     ("package", "function", "expected"),
     [
         # From a process that was started in the folder above, or further down.
         (
             "shop",
-            "backend.shop.orders.worker.by_module",
+            "TREE.shop.orders.worker.by_module",
             "shop.orders.worker.by_module",
         ),
+        ("shop", "other.shop.orders.worker.by_module", ""),
+        ("shop", "other.TREE.shop.orders.worker.by_module", ""),
         ("shop.orders", "orders.worker.by_module", "shop.orders.worker.by_module"),
         ("shop.orders", "worker.by_module", "shop.orders.worker.by_module"),
         ("shop.orders", "backend.orders.worker.by_module", ""),
         ("shop", "orders.worker.plain", ""),
         ("common.workers", "shop.orders.worker.by_module", ""),
-        (None, "backend.shop.orders.worker.by_module", ""),
+        (None, "TREE.shop.orders.worker.by_module", ""),
     ],
 )
 def test_a_job_of_a_process_that_was_started_in_another_folder_has_its_name_here(
-    package: str | None, function: str, expected: str
+    package: str | None, function: str, expected: str, tree: Path
 ) -> None:
+    """TREE stands for the folder that has the packages."""
+    function = function.replace("TREE", tree.name)
     names = registered(package)
 
     if expected:
@@ -392,7 +395,11 @@ def test_what_a_process_in_another_folder_pushed_runs_in_every_executor(
         async with working(with_workflows, only_registered=enforces):
             for each in (note, note_in_thread, note_in_process):
                 job = each.job
-                insert(with_workflows, job.queue, f"backend.{job.func}")
+                insert(
+                    with_workflows,
+                    job.queue,
+                    f"{Path(__file__).parent.name}.{job.func}",
+                )
             return await ended(with_workflows, 3)
 
     with caplog.at_level(logging.WARNING):

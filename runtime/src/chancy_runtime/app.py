@@ -203,7 +203,7 @@ class Chancy(chancy.Chancy):
         self._is_open_without_pool = False
 
     def __setattr__(self, name: str, value: object) -> None:
-        # Chancy's __init__ sets them first, to its defaults.
+        # The first assignment is made by Chancy's __init__, to its default.
         if name in _REPLACED and hasattr(self, name):
             refuse_arguments("Chancy", [name], _REPLACED)
         super().__setattr__(name, value)

@@ -53,7 +53,7 @@ def isolated(scope: Any = None) -> Iterator[None]:
         return
     if scope is not None:
         with sdk.scope.use_isolation_scope(scope):
-            # Its thread can have this one from another job.
+            # The thread's current scope may still have data of an earlier job.
             sdk.get_current_scope().clear()
             yield
         return

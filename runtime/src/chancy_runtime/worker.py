@@ -46,7 +46,7 @@ from chancy_runtime.settings import Settings
 from chancy_runtime.supervision.budget import UNDO_SECONDS
 from chancy_runtime.supervision.monitor import Monitor
 from chancy_runtime.supervision.supervisor import Retry, Supervisor
-from chancy_runtime.supervision.tasks import finish, is_cancelled
+from chancy_runtime.supervision.tasks import finish
 
 _SAVE_TIMEOUT = 3
 _SAVE_INTERVAL = 0.02
@@ -208,8 +208,11 @@ class Worker(OpenWorker):
 
     @property
     def is_late(self) -> bool:
-        """Whether this Worker should have announced itself again by now."""
-        return time.monotonic() - self.last_heartbeat > self.settling_time
+        """Whether this Worker's last heartbeat is older than half of heartbeat_timeout.
+
+        Two more heartbeats would have to fail before others take it for dead.
+        """
+        return time.monotonic() - self.last_heartbeat > self.heartbeat_timeout / 2
 
     # --- start and stop --------------------------------------------------------------
 
@@ -277,7 +280,7 @@ class Worker(OpenWorker):
         try:
             await self._save_the_last()
             await self._stop_plugins()
-            # A Worker that never started may be one of a Chancy that nobody entered.
+            # A Worker that never started may belong to a Chancy that was never entered.
             is_known = self.chancy.is_open or self in self.chancy.workers
             if is_known and not self.monitor.database_is_lost:
                 async with asyncio.timeout(_SAVE_TIMEOUT):
@@ -312,17 +315,23 @@ class Worker(OpenWorker):
 
         A hook can raise an error, wait for ever, or wait for a task that it has cancelled.
         """
-        for plugin in self._plugins:
-            try:
-                async with asyncio.timeout(_SAVE_TIMEOUT):
-                    await plugin.on_worker_stopped(worker=self)
-            except (Exception, asyncio.CancelledError) as error:
-                if is_cancelled():
-                    raise
-                name = type(plugin).__name__
-                self.monitor.report(
-                    f"{name}.on_worker_stopped failed", error, task=name
-                )
+        stops = {
+            asyncio.create_task(each.on_worker_stopped(worker=self)): type(
+                each
+            ).__name__
+            for each in self._plugins
+        }
+        if not stops:
+            return
+        try:
+            await asyncio.wait(stops, timeout=_SAVE_TIMEOUT)
+            for stop, name in stops.items():
+                if error := _error_of(stop):
+                    message = f"{name}.on_worker_stopped failed"
+                    self.monitor.report(message, error, task=name)
+        finally:
+            for stop in stops:
+                stop.cancel()
 
     async def _sign_off(self) -> None:
         async with (
@@ -562,6 +571,12 @@ class Worker(OpenWorker):
                 await run_updated_hooks(
                     hooks, job=update, worker=self, report=self.monitor.report
                 )
+
+
+def _error_of(stop: "asyncio.Task[None]") -> BaseException | None:
+    if not stop.done():
+        return TimeoutError(f"it did not end within {_SAVE_TIMEOUT} s")
+    return asyncio.CancelledError() if stop.cancelled() else stop.exception()
 
 
 class _WakeEvents(defaultdict[str, asyncio.Event]):

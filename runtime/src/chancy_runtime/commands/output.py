@@ -13,7 +13,7 @@ _SHORTEST_CUT = 20
 def print_table(rows: Sequence[Mapping[str, Cell]]) -> None:
     """Prints rows below the names of their columns; columns without a value are left out.
 
-    The last column is cut at the width of the terminal.
+    On a terminal the last column is cut to fit its width.
     """
     names = [
         name for name in rows[0] if any(row[name] not in (None, "") for row in rows)

@@ -146,46 +146,44 @@ def _app(workers: "_Workers", program: Program) -> "FastAPI":
 def _import_app(module: str, package: str) -> None:
     """Imports the module of the API's app.
 
+    In a process that was started in a folder further down, it has a shorter name.
+
     Raises:
         WorkersError: Its imports are those of an API that is started in another folder.
     """
-    name = _name_here(module)
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if not (found := _start_of(error.name or module, package)):
-            raise
-        folder, its_package = found
-        raise WorkersError(
-            f"{name} imports {error.name}, which is in {folder}: the API is started there "
-            f"and has the workers as {its_package}, and here they are {package}. Run this "
-            f"command there too: cd {folder} && python -m {its_package} run"
-        ) from error
-    except ImportError as error:
-        if name == module or "relative import" not in str(error):
-            raise
-        above = module.removesuffix(name)
-        raise WorkersError(
-            f"{module} is {name} here, and its imports are relative ({error}): run this "
-            f"command in the folder that has {above.partition('.')[0]}/, as python -m "
-            f"{above}{package} run"
-        ) from error
-
-
-def _name_here(module: str) -> str:
-    """How a module is imported in a process that is started in a folder further down."""
-    name = module
-    while name:
-        if find_spec(name.partition(".")[0]):
-            return name
-        name = name.partition(".")[2]
-    return module
+    parts = module.split(".")
+    for name in (".".join(parts[start:]) for start in range(len(parts))):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if f"{name}.".startswith(f"{error.name}."):
+                continue  # It has no such name here.
+            if not (found := _start_of(error.name or "", package)):
+                raise
+            folder, its_package = found
+            raise WorkersError(
+                f"{name} imports {error.name}, which is not installed, but {folder} has a "
+                f"module of that name. If the API is started there, with {its_package} as "
+                f"the package of its workers, start the workers there too: cd {folder} && "
+                f"python -m {its_package} run. Otherwise install {error.name}"
+            ) from error
+        except ImportError as error:
+            if name == module or "relative import" not in str(error):
+                raise
+            above = module.removesuffix(name)
+            raise WorkersError(
+                f"{module} is {name} here, and its imports are relative ({error}): run this "
+                f"command in the folder that has {above.partition('.')[0]}/, as python -m "
+                f"{above}{package} run"
+            ) from error
+        return
+    importlib.import_module(module)  # Raises the error of the whole name.
 
 
 def _start_of(missing: str, package: str) -> tuple[str, str] | None:
-    """The folder that has a missing module, and the name of the workers there.
+    """Returns the folder with a missing module, and the name of the workers there.
 
-    None where it is in none of the folders above the workers.
+    Returns None if none of the folders above the workers has it.
     """
     paths: list[str] = [*getattr(sys.modules.get(package), "__path__", ())]
     if not paths:
@@ -193,7 +191,8 @@ def _start_of(missing: str, package: str) -> tuple[str, str] | None:
     parts = package.split(".")
     folders = Path(paths[0]).parents
     for start, folder in zip(range(len(parts) - 1, 0, -1), folders, strict=False):
-        if (folder / missing).is_dir() or (folder / f"{missing}.py").is_file():
+        files = [folder / f"{missing}.py", *(folder / missing).glob("*.py")]
+        if any(file.is_file() for file in files):
             return os.path.relpath(folder), ".".join(parts[start:])
     return None
 

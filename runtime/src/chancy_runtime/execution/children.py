@@ -34,7 +34,10 @@ class _Child:
         self.jobs = 0
         self._context = Context()
         self._pool = ProcessPoolExecutor(
-            max_workers=1, initializer=initializer, mp_context=self._context
+            max_workers=1,
+            initializer=_begin,
+            initargs=(initializer,),
+            mp_context=self._context,
         )
 
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
@@ -52,6 +55,11 @@ class _Child:
             if each.pid:
                 each.join(max(0, deadline - time.monotonic()))
                 each.kill()
+
+
+def _begin(initializer: Callable[[], None]) -> None:
+    end_with_parent(at_once=True)
+    initializer()
 
 
 class Children(concurrent.futures.Executor):

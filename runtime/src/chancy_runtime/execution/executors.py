@@ -11,7 +11,7 @@ import pickle
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import UTC, timedelta
 from typing import Any, Never, cast
@@ -25,8 +25,12 @@ from chancy.job import Limit
 
 from chancy_runtime.compat import OpenAsyncExecutor, OpenProcessExecutor
 from chancy_runtime.errors import WorkersError, refuse_arguments
-from chancy_runtime.execution.children import Children, Context, end_with_parent
-from chancy_runtime.execution.hooks import run_completed_hooks, run_starting_hooks
+from chancy_runtime.execution.children import Children, Context
+from chancy_runtime.execution.hooks import (
+    run_completed_hooks,
+    run_starting_hooks,
+    with_hook,
+)
 from chancy_runtime.execution.host import Host
 from chancy_runtime.execution.observers import (
     InChild,
@@ -61,9 +65,8 @@ _UNPROTECTED = (
     "a job that raises SystemExit can end the process, and jobs can share one Sentry scope. "
     "Derive it from AsyncExecutor, ThreadedExecutor or ProcessExecutor of chancy_runtime"
 )
-# Attributes of a job: the Sentry scope for its thread; its observers, if it runs in a
-# thread; the context managers for its child process.
-_SCOPE = "_scope_for_its_thread"
+# Attributes of a job: its observers, if it runs in a thread; the context managers for its
+# child process.
 _OBSERVERS = "_observers_in_its_thread"
 _IN_CHILD = "_entered_in_its_child"
 # Arguments of Chancy's ProcessExecutor that have no effect here.
@@ -205,12 +208,18 @@ def _takes_job_in_text(function: Callable[..., Any]) -> list[str]:
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
         and isinstance(text := parameter.annotation, str)
-        and (
-            # Its import may be one for type checkers only.
-            text.strip("\"'").rpartition(".")[2] == QueuedJob.__name__
-            or names.get(text) is QueuedJob
-        )
+        and _means_queued_job(text.strip("\"'"), names)
     ]
+
+
+def _means_queued_job(text: str, names: Mapping[str, Any]) -> bool:
+    first, *more = text.split(".")
+    if first not in names:  # Its import may be one for type checkers only.
+        return text.rpartition(".")[2] == QueuedJob.__name__
+    found = names[first]
+    for name in more:
+        found = getattr(found, name, None)
+    return found is QueuedJob
 
 
 def _found_by(executor: Any) -> object:
@@ -333,8 +342,11 @@ class _Pooled(_Contained):
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         self.scopes[job.claim_id] = current_scope()
-        # A task has a context of its own, which ends with what the hooks bind.
-        return await asyncio.create_task(super().on_job_starting(job))
+        starting = super().on_job_starting(job)
+        if not with_hook("on_job_starting", self.host.app.plugins.values()):
+            return await starting
+        # A task has its own context, so context variables that hooks set end with it.
+        return await asyncio.create_task(starting)
 
     async def on_job_completed(
         self, *, job: QueuedJob, exc: BaseException | None = None, result: Any = None
@@ -344,13 +356,21 @@ class _Pooled(_Contained):
 
 
 class _IsolatedThreads(Threads):
-    """Runs each job in a context of its own and in its Sentry scope."""
+    """Runs each job in a context of its own and in its Sentry scope.
+
+    Args:
+        scopes: The Sentry scopes of the jobs, by their claims.
+    """
+
+    def __init__(self, most: int, scopes: Mapping[UUID | None, object]) -> None:
+        super().__init__(most)
+        self._scopes = scopes
 
     def submit(
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Any]:
-        (job,) = args
-        return super().submit(run_isolated, vars(job).pop(_SCOPE), fn, job)
+        scope = self._scopes.get(getattr(args[0], "claim_id", None)) if args else None
+        return super().submit(run_isolated, scope, fn, *args, **kwargs)
 
 
 class ThreadedExecutor(_Pooled, thread.ThreadedExecutor):
@@ -359,12 +379,11 @@ class ThreadedExecutor(_Pooled, thread.ThreadedExecutor):
     def __init__(self, worker: Any, queue: Queue) -> None:
         super().__init__(worker, queue)
         self.pool = _IsolatedThreads(
-            queue.concurrency or self.get_default_concurrency()
+            queue.concurrency or self.get_default_concurrency(), self.scopes
         )
 
     async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
         job = await super().on_job_starting(job)
-        vars(job)[_SCOPE] = self.scopes[job.claim_id]
         vars(job)[_OBSERVERS] = self.observers
         return job
 
@@ -463,11 +482,6 @@ class ProcessExecutor(_Pooled, OpenProcessExecutor):
                 while self.jobs:
                     await asyncio.sleep(_START_INTERVAL)
         await asyncio.to_thread(self.manager.shutdown)
-
-    @classmethod
-    def on_initialize_worker(cls) -> None:
-        end_with_parent(at_once=True)
-        super().on_initialize_worker()
 
     @classmethod
     def job_wrapper(cls, job: QueuedJob, *state: Any) -> tuple[QueuedJob, Any]:

@@ -143,7 +143,7 @@ class Feeder:
                 worker.log.debug(
                     "Pulled %s (%s) for queue %s", job.id, job.func, job.queue
                 )
-                # What a plugin's hook sets for a job is reported with that job only.
+                # A hook's Sentry data for a job is reported with that job only.
                 with isolated():
                     try:
                         func = worker.registered.check_function(job.func)

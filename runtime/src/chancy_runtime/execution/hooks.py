@@ -12,7 +12,7 @@ from typing import Any
 from chancy import QueuedJob
 from chancy.plugin import Plugin
 
-from chancy_runtime.supervision.tasks import is_cancelled
+from chancy_runtime.supervision.tasks import cancellations
 
 Report = Callable[..., None]
 
@@ -101,12 +101,13 @@ def _report(
 @contextmanager
 def _cancellation_contained() -> Iterator[None]:
     """Turns a CancelledError of something that a hook waited for into a plain error."""
+    before = cancellations()
     try:
         yield
     except asyncio.CancelledError as error:
-        if is_cancelled():
+        if cancellations() > before:
             raise
-        raise RuntimeError("what the hook waited for was cancelled") from error
+        raise RuntimeError("a task that the hook awaited was cancelled") from error
 
 
 def _job(returned: object, plugin: Plugin, hook: str) -> QueuedJob:

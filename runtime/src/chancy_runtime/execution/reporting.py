@@ -1,6 +1,6 @@
-"""Brings what a job set in Sentry's scope from its child process to its failure.
+"""Sends a job's Sentry data (user, tags, breadcrumbs, …) from its child process to the parent.
 
-The process that started the child reports the failure, and the scope stays in the child.
+The parent reports the failure, but the job's scope is in the child.
 """
 
 import pickle
@@ -15,7 +15,7 @@ _DATA = "_sentry_data_of_its_job"
 
 @contextmanager
 def reported_elsewhere() -> Iterator[None]:
-    """Runs its block, a job in a child, in a scope whose data goes with the job's error."""
+    """Runs a job in a child, in a Sentry scope whose data is sent with the job's error."""
     import sentry_sdk
 
     with sentry_sdk.isolation_scope() as scope:
@@ -28,7 +28,7 @@ def reported_elsewhere() -> Iterator[None]:
 
 
 def _data_of(scope: Any) -> dict[str, Any]:
-    """Returns what a scope adds to an event, as JSON can have it."""
+    """Returns the data that a scope adds to an event, as values of JSON."""
     from sentry_sdk.serializer import serialize
 
     event: dict[str, Any] = {}
@@ -41,8 +41,9 @@ def _data_of(scope: Any) -> dict[str, Any]:
 def _packed(
     error: BaseException,
 ) -> tuple[Callable[..., BaseException], tuple[bytes, object]]:
-    """Some errors, such as SQLAlchemy's, leave attributes out where they are pickled."""
-    return _unpacked, (pickle.dumps(error), vars(error).get(_DATA))
+    """Sends the data beside the error: some errors are pickled without their attributes."""
+    data = vars(error).pop(_DATA, None)
+    return _unpacked, (pickle.dumps(error), data)
 
 
 def _unpacked(pickled: bytes, data: object) -> BaseException:
@@ -52,7 +53,7 @@ def _unpacked(pickled: bytes, data: object) -> BaseException:
 
 
 def bring_back(error: BaseException, scope: Any) -> None:
-    """Sets in a job's scope what came with the job's error from its child."""
+    """Sets the data that was sent with a job's error in the job's scope of this process."""
     data = vars(error).pop(_DATA, None)
     if not data or scope is None:
         return

@@ -38,7 +38,8 @@ ORDER BY wanted.position FOR UPDATE OF j
 _HOLDER: LiteralString = """
 SELECT id FROM {jobs} WHERE unique_key = %s AND state NOT IN ('succeeded', 'failed')
 """
-# Without this, a job that was given up after three rescues would be given up again at once.
+# Without this, a job that was given up after MAX_RESCUES rescues would be given up again
+# at the next loss of its worker.
 _FORGET_RESCUES: LiteralString = """
 UPDATE {jobs} SET meta = meta - 'rescues'
 WHERE id = ANY(%s) AND jsonb_typeof(meta) = 'object' AND meta ? 'rescues'

@@ -68,7 +68,7 @@ ORDER BY position
 
 
 def fit_one_statement(jobs: list[Job]) -> bool:
-    """Whether push() can push the jobs; for a single job it is slower, so it does not."""
+    """Whether push() takes these jobs: it is slower than Chancy for a single job."""
     return len(jobs) != 1 and all(map(_is_usual, jobs))
 
 

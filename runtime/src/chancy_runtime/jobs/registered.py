@@ -9,6 +9,7 @@ import ast
 import logging
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import chancy
@@ -64,8 +65,8 @@ class Registered:
         """Makes sure that jobs may run a function; imports nothing.
 
         Returns:
-            The name to import here. A process that was started from another folder pushes
-            `workers.send_digest…` for what is `app.billing.workers.send_digest…` here.
+            The name to import here: a process that was started from another folder pushes
+            `workers.send_digest…` for the job `app.billing.workers.send_digest…`.
 
         Raises:
             NotRegistered: Jobs may not run the function.
@@ -104,16 +105,22 @@ class Registered:
         )
 
     def _name_here(self, name: str) -> str:
-        """The name here of a job from a process that was started in a folder above or below.
+        """Returns the name here of a job that a process in a folder above or below pushed.
 
-        Nothing where the service has no such job.
+        Returns an empty string if the service has no such job.
         """
         if not self._service:
             return ""
         above, parts = self._service.split("."), name.split(".")
+        folders = _folders_above(above[0])
         names = [
             *(".".join([*above[:end], name]) for end in range(1, len(above) + 1)),
-            *(".".join(parts[start:]) for start in range(1, len(parts))),
+            *(
+                ".".join(parts[start:])
+                for start in range(1, len(parts))
+                # Another service's job must not be taken for the one of that name here.
+                if tuple(parts[:start]) == folders[-start:]
+            ),
         ]
         return next(filter(self._is_job, names), "")
 
@@ -188,3 +195,11 @@ def _found(name: str, folders: list[Path]) -> tuple[Path | None, list[Path]]:
         if (folder / name).is_dir():
             portions.append(folder / name)
     return None, portions
+
+
+def _folders_above(name: str) -> tuple[str, ...]:
+    """Returns the names of the folders above a package or module, which is not imported."""
+    if (spec := find_spec(name)) is None:
+        return ()
+    places = [*(spec.submodule_search_locations or ()), spec.origin or ""]
+    return Path(places[0]).parent.parts

@@ -87,7 +87,10 @@ def _running_job(values: Sequence[Any]) -> QueuedJob:
 
 
 def _loads(name: str, text: str, kind: type) -> Any:
-    """Parses a column and checks the type that Chancy and its plugins assume."""
+    """Parses a column and checks the type that Chancy and its plugins assume.
+
+    JSON null counts as empty.
+    """
     if (value := json.loads(text)) is None:
         return kind()
     if not isinstance(value, kind):

@@ -15,14 +15,14 @@ class ServerClock:
         self._since = time.monotonic()
 
     def now(self) -> datetime:
-        """Returns the time of the server; before the first reading that of this host.
+        """Returns the server's time; before the first reading, that of this host.
 
-        It is never behind: what the reading took makes it too late rather than too early.
+        It is ahead of the server's clock by the duration of the query at most, never behind.
         """
         return self._time + timedelta(seconds=time.monotonic() - self._since)
 
     async def read(self, connection: AsyncConnection[Any]) -> None:
-        """Reads it. NOW() would be the start of a transaction that may have waited."""
+        """Reads the clock: NOW() would be the start of a transaction that may have waited."""
         since = time.monotonic()
         cursor = await connection.execute("SELECT clock_timestamp()")
         row = await cursor.fetchone()

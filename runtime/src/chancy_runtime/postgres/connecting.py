@@ -35,7 +35,7 @@ _WAYS_OUT = {
         "correct the user and the password in the URL (on Supabase's pooler the user is "
         "postgres.<project>)"
     ),
-    "permission denied": "grant CONNECT on it to the user of the URL",
+    "permission denied for database": "grant CONNECT on it to the user of the URL",
     "database system is|not currently accepting": (
         "start again when it takes connections"
     ),

@@ -33,11 +33,11 @@ _LIBPQ: dict[str, str | int] = {
 
 
 # Settings whose defaults a DBA or a hoster may have changed to values that break Chancy or
-# psycopg: psycopg reads times in ISO format only, results have columns that are empty, claims
-# could fail with serialization errors, starts wait for each other's locks, and a LISTEN
-# connection is idle for most of its life. The server ends a statement shortly before
-# ANSWER_TIMEOUT: so its connection stays, and no second connection is opened while the server
-# still works on the statement.
+# psycopg: psycopg reads times in ISO format only, results are saved as arrays with NULLs,
+# claims could fail with serialization errors, starts wait for each other's locks, and a
+# LISTEN connection is idle for most of its life. The server ends a statement shortly before
+# ANSWER_TIMEOUT: so its connection stays, and no second connection is opened while the
+# server still works on the statement.
 _SESSION = {
     "DateStyle": "ISO",
     "array_nulls": "on",

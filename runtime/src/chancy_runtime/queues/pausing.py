@@ -28,7 +28,7 @@ async def pause(
     """Pauses queues, all of them or none.
 
     Raises:
-        WorkersError: One of them does not exist.
+        WorkersError: One of them does not exist; no queue is changed.
     """
     await _lock(app, cursor, names)
     for name in names:
@@ -42,7 +42,7 @@ async def resume(
     """Resumes queues, all of them or none.
 
     Raises:
-        WorkersError: One of them does not exist.
+        WorkersError: One of them does not exist; no queue is changed.
     """
     await _lock(app, cursor, names)
     for name in names:
@@ -56,7 +56,7 @@ async def _lock(
     """Locks the rows of queues.
 
     Raises:
-        WorkersError: One of them does not exist.
+        WorkersError: One of them does not exist; no queue is changed.
     """
     await cursor.execute(statement(_LOCK, app.prefix), [names])
     missing = {*names} - {row["name"] for row in await cursor.fetchall()}

@@ -47,7 +47,8 @@ class Monitor:
     Attributes:
         failing: The names of the tasks that do not work, each with its last reason.
         connect_error: The error of the pool's last failed attempt to connect.
-        calm_since: The time.monotonic() at which the database last came back.
+        calm_since: The time.monotonic() since which the database answers and heartbeats are
+            in time.
 
     Args:
         log: The log for reports; a line at level ERROR becomes an event in Sentry.
@@ -109,7 +110,7 @@ class Monitor:
             self.log.warning("%s works again", task)
 
     def has_been_calm_for(self, seconds: float) -> bool:
-        """Whether no task has lost its connection in the last `seconds`."""
+        """Whether no connection was lost and no heartbeat was late in the last `seconds`."""
         calm_for = time.monotonic() - self.calm_since
         return not self.database_is_lost and calm_for >= seconds
 

@@ -74,7 +74,7 @@ class Supervisor(TaskManager):
     def add(self, name: str, task: _Run) -> "asyncio.Task[None]":
         again = self._find(name)
         if again is None:
-            # Whoever adds a task again that had ended has started it anew.
+            # A task that is added again counts as a new one.
             self._monitor.failing.pop(name, None)
         return super().add(name, self._isolated(name, task, again))
 

@@ -18,8 +18,13 @@ def is_cancelled() -> bool:
 
     psycopg can turn a cancellation into an error of the connection.
     """
+    return cancellations() > 0
+
+
+def cancellations() -> int:
+    """Returns how often the current task was cancelled."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return task.cancelling() if task else 0
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
