@@ -341,9 +341,8 @@ class Edits:
                 for use in uses_of(source, each.asname or each.name)
             ]
             first = min(uses, key=lambda use: use.lineno)
-            if (
-                first.lineno < of_module[0].lineno
-            ):  # A function above the imports uses it.
+            # A function above the imports may use it.
+            if first.lineno < of_module[0].lineno:
                 first = body[min(body.index(of_module[0]) + 1, len(body) - 1)]
             self.insertions += import_edit(source, self.service, form, first, module)[1]
 
