@@ -172,6 +172,13 @@ class Terse(RuntimeError):
         return Terse, self.args
 
 
+class Strict(RuntimeError):
+    """Refuses attributes that it does not know."""
+
+    def __setstate__(self, state: dict[str, Any] | None) -> None:
+        assert not state
+
+
 class Stuck(RuntimeError):
     """Cannot be unpickled."""
 
@@ -186,6 +193,8 @@ def bind_and_fail_in_child(*, error: str) -> None:
     sentry_sdk.set_context("basket", {"of": CUSTOMER, "lock": threading.Lock()})
     if error == "terse":
         raise Terse("in a few words")
+    if error == "strict":
+        raise Strict("in a few words")
     raise Stuck(reason="in a few words") if error == "stuck" else RuntimeError(error)
 
 
@@ -193,7 +202,9 @@ def bind_and_fail_in_child(*, error: str) -> None:
 async def test_a_failure_in_a_child_process_carries_the_data_of_its_job_and_only_that(
     run_job: RunJob, events: Events
 ) -> None:
-    kinds = {"usual": "RuntimeError", "terse": "Terse", "stuck": "JobError"}
+    kinds = {"usual": "RuntimeError", "terse": "Terse", "strict": "Strict"}
+    kinds["stuck"] = "JobError"
+
     for error in kinds:
         await run_job(bind_and_fail_in_child.job.with_kwargs(error=error), timeout=60)
         await run_job(fail_sync.job.with_queue("process"), timeout=60)

@@ -1,5 +1,8 @@
 """A service's own executors, as Chancy documents them, on the classes of the library."""
 
+import dataclasses
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -48,6 +51,33 @@ class InjectingThreads(ThreadedExecutor):
         return with_database(*super().get_function_and_kwargs(job))
 
 
+class ReplacingThreads(ThreadedExecutor):
+    """Changes each job before it runs."""
+
+    async def on_job_starting(self, job: QueuedJob) -> QueuedJob:
+        job = await super().on_job_starting(job)
+        return dataclasses.replace(job, kwargs={"text": "hello"})
+
+
+class PreparingProcesses(process.ProcessExecutor):
+    """Sets up each child process, and does not call super()."""
+
+    @staticmethod
+    def on_initialize_worker() -> None:
+        os.environ["PREPARED"] = "yes"
+
+
+@job(queue="prepared")
+def is_prepared() -> None:
+    assert os.environ["PREPARED"] == "yes"
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@job(queue="replacing")
+def needs_text(*, text: str = "") -> None:
+    assert text == "hello"
+
+
 @job(queue="async")
 async def needs_database(*, db: str) -> None:
     assert db == "the database"
@@ -70,6 +100,10 @@ async def chancy(
         Queue("async", executor=f"{__name__}.InjectingAsync", eager_polling=True),
         Queue("thread", executor=f"{__name__}.InjectingThreads", eager_polling=True),
         Queue("threads", executor=Chancy.Executor.Threaded, eager_polling=True),
+        Queue("replacing", executor=f"{__name__}.ReplacingThreads", eager_polling=True),
+        Queue(
+            "prepared", executor=f"{__name__}.PreparingProcesses", eager_polling=True
+        ),
         Queue(
             "process",
             executor=Chancy.Executor.Process,
@@ -83,7 +117,10 @@ async def chancy(
         yield running
 
 
-@pytest.mark.parametrize("function", [needs_database, needs_database_sync, nothing])
+@pytest.mark.parametrize(
+    "function",
+    [needs_database, needs_database_sync, nothing, needs_text, is_prepared],
+)
 async def test_each_job_of_a_queue_succeeds_and_not_only_the_first(
     function: Any, run_job: RunJob
 ) -> None:

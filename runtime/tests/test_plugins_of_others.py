@@ -12,7 +12,7 @@ import pytest
 from billing_service import create_chancy, fails, succeeds
 from chancy.errors import MigrationsNeededError
 from chancy.plugin import Plugin
-from chancy_runtime import Chancy, QueuedJob, Worker, declare_queues
+from chancy_runtime import Chancy, QueuedJob, Worker, declare_queues, job
 from chancy_runtime.testing import Service
 from chancy_runtime.web import find_problems
 
@@ -61,6 +61,37 @@ async def test_without_notifications_nothing_listens_and_nothing_is_wrong() -> N
         assert not names & {"notifications", "listening"}
         assert await find_problems(lambda: worker.chancy) == []
         assert (await run(worker, succeeds, text="hello")).attempts == 1
+
+
+class CancelledHook(Base):
+    """A plugin whose hook waits for a task that was cancelled."""
+
+    async def on_job_completed(
+        self,
+        *,
+        worker: Any,
+        job: QueuedJob,
+        exc: Exception | None = None,
+        result: Any = None,
+    ) -> QueuedJob:
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+        return job
+
+
+@job()
+async def cancels_itself() -> None:
+    task = asyncio.current_task()
+    assert task
+    task.cancel()
+    await asyncio.sleep(60)
+
+
+@pytest.mark.usefixtures("tables")
+async def test_a_job_that_cancels_itself_ends_whatever_a_hook_waits_for() -> None:
+    async with working(CancelledHook()) as worker:
+        assert (await run(worker, cancels_itself)).state == QueuedJob.State.FAILED
 
 
 class WithoutSuper(Base):
@@ -224,11 +255,16 @@ class BadStop(Base):
 @pytest.mark.parametrize(
     "how", ["raises", "waits for ever", "waits for a cancelled task"]
 )
-async def test_a_plugin_that_fails_at_the_stop_does_not_affect_the_others(
+async def test_plugins_that_fail_at_the_stop_do_not_affect_the_others(
     how: str, tables: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Twelve of them take no longer than one."""
+    bad = [
+        type("BadStop", (BadStop,), {"get_identifier": lambda number=number: number})
+        for number in map(str, range(12))
+    ]
     with caplog.at_level(logging.ERROR):
-        async with working(BadStop(how)) as worker:
+        async with working(*[each(how) for each in bad]) as worker:
             async with asyncio.timeout(60):
                 await worker.is_leader.wait()
             await worker.chancy.push(billing_service.sleeps)
@@ -238,7 +274,7 @@ async def test_a_plugin_that_fails_at_the_stop_does_not_affect_the_others(
             async with asyncio.timeout(30):
                 await worker.stop(timeout=0)
 
-    assert "BadStop.on_worker_stopped failed" in caplog.text
+    assert caplog.text.count("BadStop.on_worker_stopped failed") == 12
     with psycopg.connect(tables) as connection:
         for table in ("billing_leader", "billing_workers"):
             assert connection.execute(f"SELECT 1 FROM {table}").fetchall() == []
