@@ -3,10 +3,15 @@
 import dataclasses
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import billing_service
+import chancy_runtime
 import pytest
 from chancy import Reference
 from chancy.executors import asyncex, process, thread
@@ -76,6 +81,34 @@ def is_prepared() -> None:
 @job(queue="replacing")
 def needs_text(*, text: str = "") -> None:
     assert text == "hello"
+
+
+TEAM = """
+class QueuedJob:
+    pass
+
+def takes(*, own: "QueuedJob", theirs: "runtime.QueuedJob"):
+    pass
+"""
+
+
+def test_an_annotation_in_a_string_means_what_the_module_imports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = ModuleType("team_module")
+    exec(TEAM, vars(module))
+    setattr(module, "runtime", chancy_runtime)  # noqa: B010
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    queued = QueuedJob(
+        id=uuid4(),
+        func="team_module.takes",
+        kwargs={"own": 1},
+        created_at=datetime.now(tz=UTC),
+    )
+
+    _, kwargs = AsyncExecutor.get_function_and_kwargs(queued)
+
+    assert kwargs == {"own": 1, "theirs": queued}
 
 
 @job(queue="async")

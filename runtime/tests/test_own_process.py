@@ -435,6 +435,7 @@ def test_the_app_is_imported_as_the_api_imports_it_or_the_right_start_is_named(
     for name, text in {
         "main.py": f"import builtins\nbuiltins.app = __name__\n{imports}",
         "config.py": "",
+        "app.py": "",  # Has the name of the package at the top.
         "workers/__init__.py": "",
         "workers/__main__.py": PROGRAM,
     }.items():

@@ -162,8 +162,18 @@ def databases_that_refuse(server: Cluster) -> Iterator[None]:
         run(f"DROP {name}")
 
 
-def test_a_server_that_is_starting_is_not_called_unknown() -> None:
-    assert _way_out("FATAL: the database system is starting up").startswith("start ag")
+@pytest.mark.parametrize(
+    ("reason", "way_out"),
+    [
+        ("FATAL: the database system is starting up", "start again when"),
+        ('connection on socket "/run/5432" failed: Permission denied', "start it, or"),
+        ("could not open certificate file: Permission denied", "correct sslmode"),
+    ],
+)
+def test_a_reason_that_needs_another_machine_has_its_own_way_out(
+    reason: str, way_out: str
+) -> None:
+    assert _way_out(reason).startswith(way_out)
 
 
 @pytest.mark.parametrize(
