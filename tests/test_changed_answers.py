@@ -219,6 +219,32 @@ def test_the_last_job_goes_with_its_routes_from_above_the_team_s(
     assert main.read_text() == without.read_text() + ROUTE
 
 
+@pytest.mark.parametrize(
+    ("release", "updates"), [("v0.8.1", False), ("v0.8.1", True), ("v0.5.2", True)]
+)
+def test_the_last_job_goes_with_the_routes_that_an_older_release_wrote(
+    release: str, updates: bool, render: Callable[..., Path], tmp_path: Path
+) -> None:
+    """An update does not reword them, and the team's lines keep their own endings."""
+    jobs = ANSWERS["jobs"][:1]
+    old = render("service", release, jobs=jobs)
+    root = Path(shutil.copytree(old, tmp_path / "backend"))
+    if updates:
+        chancy_workers("update", cwd=root)
+    main = root / "app/billing/main.py"
+    route = ROUTE.replace("\n", "\r\n").encode()
+    main.write_bytes(main.read_bytes() + route)
+    commit_all(root)
+
+    printed = chancy_workers("remove-job", "app/billing", "send_digest", cwd=root)
+
+    without = render("service", release, jobs=[]) / "app/billing/main.py"
+    assert main.read_bytes() == without.read_bytes() + route
+    assert not (root / WORKERS / "send_digest").exists()
+    assert "stay" not in printed
+    assert "The job send_digest was removed from app/billing" in printed
+
+
 def test_a_route_of_the_team_s_keeps_the_imports_that_it_uses(
     render: Callable[..., Path],
 ) -> None:
@@ -252,6 +278,46 @@ def test_a_route_that_the_team_changed_stays_with_its_import(
     assert text is not None
     assert "    print(job)\n" in text
     assert "from .workers.send_digest.worker import send_digest\n" in text
+
+
+def test_a_name_that_the_team_exports_stays_with_its_import(
+    render: Callable[..., Path],
+) -> None:
+    """The command then names the import as a use of the job."""
+    before, after = (
+        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
+        for jobs in (ANSWERS["jobs"][:1], [])
+    )
+    exports = '\n__all__ = ["app", "send_digest"]\n'
+
+    text = remove_job.merged(before + exports, before, after)
+
+    assert text is not None
+    assert text.endswith(exports)
+    assert "from .workers.send_digest.worker import send_digest\n" in text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8-sig"])
+def test_a_main_py_in_another_encoding_stays_and_its_uses_are_named(
+    encoding: str, render: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(render("service"), tmp_path / "backend"))
+    main = root / "app/billing/main.py"
+    text = f"# -*- coding: {encoding} -*-\n# Für uns.\n{main.read_text()}"
+    main.write_bytes(text.encode(encoding))
+    commit_all(root)
+    before = read_files(root)
+    remove = ("remove-job", "app/billing", "send_digest")
+
+    refused = chancy_workers(*remove, cwd=root, check=False)
+
+    imported = "from .workers.send_digest.worker import send_digest"
+    line = text.splitlines().index(imported) + 1
+    assert refused == (
+        f"chancy-workers remove-job: app/billing/main.py:{line} uses the job send_digest: "
+        "remove that, commit, then run this again\n"
+    )
+    assert read_files(root) == before
 
 
 # Files that use the job `report`, with the line that uses it.

@@ -115,7 +115,7 @@ def _uses(project: Project, path: Path, name: str) -> Iterator[int]:
     """The lines of a file that import a job or mention its module."""
     if not path.is_file():
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     module = f"{project.package}.workers.{name}"
     if name not in text:
         return
@@ -158,13 +158,13 @@ def _take_out_of_main(project: Project, updated: Project) -> None:
             updated, answers, scratch / name, beside_its_main=False
         )
         rendered.append(folder / updated.main.relative_to(updated.folder))
-    texts = [path.read_text(encoding="utf-8") for path in (updated.main, *rendered)]
+    files = (updated.main, *rendered)
     try:
-        text = merged(*texts)
-    except SyntaxError:
+        text = merged(*(path.read_bytes().decode() for path in files))
+    except (SyntaxError, UnicodeDecodeError):
         return
     if text is not None:
-        updated.main.write_text(text, encoding="utf-8")
+        updated.main.write_bytes(text.encode())
 
 
 def merged(mine: str, before: str, after: str) -> str | None:
@@ -176,27 +176,29 @@ def merged(mine: str, before: str, after: str) -> str | None:
     # The team uses what the render imported, or imports it in lines of its own.
     routes = merge_statements(mine, before, after, imports=False)
     if not flaws:
-        routes = _ruff(routes, "--select=F401", "--fix").stdout
+        routes = _ruff(routes, "--select=F401", "--fix").decode()
     return routes if _flaws(routes) <= flaws else None
 
 
 def _flaws(text: str) -> set[str]:
-    """The undefined names and unused imports of a module, as ruff reports them."""
-    found = _ruff(text, "--select=F401,F821", "--output-format=json").stdout
+    """The undefined names and exports and the unused imports that ruff finds."""
+    found = _ruff(text, "--select=F401,F821,F822", "--output-format=json")
     return {each["message"] for each in json.loads(found)}
 
 
-def _ruff(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _ruff(text: str, *arguments: str) -> bytes:
+    """The output of `ruff check`; with --fix that is the text, with its line endings."""
     command = [find_ruff_bin(), "check", "--isolated", "--quiet", "--no-cache"]
     return subprocess.run(
-        [*command, *arguments, "-"], input=text, capture_output=True, encoding="utf-8"
-    )
+        [*command, *arguments, "-"], input=text.encode(), capture_output=True
+    ).stdout
 
 
 def _report(project: Project, name: str, renewal: Renewal) -> None:
     for line in renewal.messages.splitlines():
-        # An update keeps the job's files and says so, but this command deletes them.
-        if not line.startswith(f"The job {name} was removed from the answers"):
+        # An update keeps the job's files and says so, in other words in older releases, but
+        # this command deletes them.
+        if not line.startswith(f"The job {name} "):
             print(line)
     folder = project.service / "workers" / name
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)

@@ -7,15 +7,28 @@ This one goes by whole statements of the module.
 import ast
 import re
 from difflib import SequenceMatcher
+from typing import NamedTuple
 
 LINES = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
-IMPORT = ("import ", "from ")
+
+
+class Statement(NamedTuple):
+    """A statement of a module, with the lines above it.
+
+    Args:
+        code: What is compared: the code without layout, comments and docstrings, because
+            the file may be of an older release, which worded these differently.
+    """
+
+    gap: str
+    body: str
+    code: str
 
 
 def merge_statements(mine: str, before: str, after: str, *, imports: bool) -> str:
     """Takes out of a module what a render had, and puts in what it has now.
 
-    What the team wrote stays, as does a statement of the render's that it has changed.
+    What the team wrote stays, as does a statement of the render's whose code it has changed.
 
     Args:
         imports: Whether imports are changed as well.
@@ -24,45 +37,45 @@ def merge_statements(mine: str, before: str, after: str, *, imports: bool) -> st
         SyntaxError: One of them is not Python.
     """
     there = _statements(mine)
-    place = {body: index for index, (_, body) in enumerate(there)}
+    place = {each.code: index for index, each in enumerate(there)}
     old, new = (
         [
             each
             for each in _statements(text)
-            if imports or not each[1].startswith(IMPORT)
+            if imports or not each.code.startswith("Import")
         ]
         for text in (before, after)
     )
-    matcher = SequenceMatcher(
-        None, [body for _, body in old], [body for _, body in new], autojunk=False
-    )
+    codes = ([each.code for each in old], [each.code for each in new])
+    matcher = SequenceMatcher(None, *codes, autojunk=False)
     gaps: dict[int, str] = {}
     gone: set[int] = set()
     put: dict[int, str] = {}
     for tag, i, i_end, j, j_end in matcher.get_opcodes():
-        found = [place[body] for _, body in old[i:i_end] if body in place]
+        found = [place[each.code] for each in old[i:i_end] if each.code in place]
         if tag == "equal":
-            for (was, body), (gap, _) in zip(old[i:i_end], new[j:j_end], strict=True):
-                if body in place:
-                    at = place[body]
-                    gaps[at] = gap if there[at][0] == was else there[at][0]
+            for was, now in zip(old[i:i_end], new[j:j_end], strict=True):
+                if was.code in place:
+                    at = place[was.code]
+                    gap = there[at].gap
+                    gaps[at] = now.gap if gap == was.gap else gap
             continue
         gone.update(found)
         if tag == "insert":
-            found = [place[body] for _, body in old[:i] if body in place][-1:]
+            found = [place[each.code] for each in old[:i] if each.code in place][-1:]
         for at in found[:1]:
-            put[at] = "".join(gap + body for gap, body in new[j:j_end])
+            put[at] = "".join(each.gap + each.body for each in new[j:j_end])
     return _joined(there, gaps, gone, put)
 
 
 def _joined(
-    there: list[tuple[str, str]],
+    there: list[Statement],
     gaps: dict[int, str],
     gone: set[int],
     put: dict[int, str],
 ) -> str:
     text = wider = ""
-    for index, (gap, body) in enumerate(there):
+    for index, (gap, body, _) in enumerate(there):
         if index in gone and not gap.strip():
             wider = max(wider, gap, key=len)
         elif index in gone:
@@ -76,8 +89,8 @@ def _joined(
     return text
 
 
-def _statements(text: str) -> list[tuple[str, str]]:
-    """Each statement of a module with what is above it, and last what is below them."""
+def _statements(text: str) -> list[Statement]:
+    """The statements of a module, and last what is below them."""
     lines = LINES.split(text)
     found = []
     end = 0
@@ -86,8 +99,15 @@ def _statements(text: str) -> list[tuple[str, str]]:
             each.lineno for each in (node, *getattr(node, "decorator_list", []))
         )
         start = max(first - 1, end)
-        found.append(
-            ("".join(lines[end:start]), "".join(lines[start : node.end_lineno]))
-        )
+        gap = "".join(lines[end:start])
         end = node.end_lineno or end
-    return [*found, ("".join(lines[end:]), "")]
+        found.append(Statement(gap, "".join(lines[start:end]), _code(node)))
+    return [*found, Statement("".join(lines[end:]), "", "")]
+
+
+def _code(statement: ast.stmt) -> str:
+    for node in ast.walk(statement):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if ast.get_docstring(node) is not None:
+                del node.body[0]
+    return ast.dump(statement)
