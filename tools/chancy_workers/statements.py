@@ -1,7 +1,7 @@
-"""A change of a render, made to a file that the team has edited beside it.
+"""Applies the difference between two renders to a module that the team has edited.
 
-A merge by lines has a conflict as soon as the team wrote something next to what changed.
-This one goes by whole statements of the module.
+A merge by lines conflicts as soon as the team wrote something next to a changed line. This
+merge compares whole statements of the module.
 """
 
 import ast
@@ -16,8 +16,8 @@ class Statement(NamedTuple):
     """A statement of a module, with the lines above it.
 
     Args:
-        code: What is compared: the code without layout, comments and docstrings, because
-            the file may be of an older release, which worded these differently.
+        code: The code without layout, comments and docstrings, which are worded otherwise
+            in a file of an older release. Statements are compared by it.
     """
 
     gap: str
@@ -26,12 +26,15 @@ class Statement(NamedTuple):
 
 
 def merge_statements(mine: str, before: str, after: str, *, imports: bool) -> str:
-    """Takes out of a module what a render had, and puts in what it has now.
+    """Replaces the statements of a module that differ between two renders.
 
-    What the team wrote stays, as does a statement of the render's whose code it has changed.
+    Statements that the team wrote stay, and so do rendered ones whose code it has changed.
 
     Args:
-        imports: Whether imports are changed as well.
+        mine: The team's module.
+        before: The render that it came from.
+        after: The render that it should follow.
+        imports: Whether imports are changed too.
 
     Raises:
         SyntaxError: One of them is not Python.
@@ -79,7 +82,7 @@ def _joined(
         if index in gone and not gap.strip():
             wider = max(wider, gap, key=len)
         elif index in gone:
-            text += gap  # With a comment of the team's.
+            text += gap  # It has a comment of the team.
         else:
             if index not in gaps and not gap.strip():
                 gap = max(wider, gap, key=len)
@@ -90,7 +93,7 @@ def _joined(
 
 
 def _statements(text: str) -> list[Statement]:
-    """The statements of a module, and last what is below them."""
+    """Returns the statements of a module, and an empty one with the lines below them."""
     lines = LINES.split(text)
     found = []
     end = 0
