@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .support import GIT, TEMPLATE, environment, run
+from .wiring_cases import program, run_program
 
 PROGRAM = TEMPLATE / "tasks" / "wire_lifespan"
 WIRED, ALREADY, LEFT, NOTHING = 0, 3, 4, 5
@@ -414,3 +415,141 @@ def test_the_program_needs_only_the_standard_library(main_py: Path) -> None:
 def test_the_help_fits_on_a_screen() -> None:
     result = run(sys.executable, PROGRAM, "--help", cwd=TEMPLATE)
     assert len(result.stdout.splitlines()) < 30
+
+
+ALONE = "from fastapi import FastAPI\n\napp = FastAPI()\n"
+AS_A_FILE, AS_A_PACKAGE = "\nfrom workers.", "\nfrom .workers."
+
+
+def started_by(folder: Path, files: dict[str, str], name: str = "main.py") -> Path:
+    """An app that imports nothing of its own, and the files that may start it."""
+    file = service_with(folder, ALONE).rename(folder / "app" / "billing" / name)
+    (file.parent / "__init__.py").touch()
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return file
+
+
+def wire_here(file: Path) -> str:
+    result = run_program(file, "--service=billing")
+    assert result.status == WIRED, result.text
+    return result.text
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("start.sh", "cd app/billing\nexec gunicorn -k x \\\n    main:app\n"),
+        ("start.sh", "cd app/billing\nexport APP_MODULE=main:app\n"),
+        ("start.sh", "cd app/billing\nuv run --no-dev main.py\n"),
+        ("start.sh", "uv run python -u -X dev app/billing/main.py\n"),
+        ("start.sh", 'cd billing; python "${BASE}/main.py"\n'),
+        ("start.sh", "cd billing\nuv run -m main\n"),
+        ("start.bat", "cd billing\n.venv\\Scripts\\python.exe main.py\n"),
+        ("Dockerfile", 'WORKDIR billing\nENTRYPOINT ["python"]\nCMD ["main.py"]\n'),
+        (".vscode/launch.json", '"uvicorn",\n"cwd": "billing",\n"args": ["main:app"]'),
+        ("app/billing/test_main.py", "from main import app\n"),
+        ("app/billing/test_main.py", "import main as service\n"),
+    ],
+)
+def test_a_start_as_a_file_is_found(tmp_path: Path, path: str, text: str) -> None:
+    file = started_by(tmp_path, {path: text})
+    shown = wire_here(file)
+    assert AS_A_FILE in file.read_text()
+    assert os.path.relpath(tmp_path / path, file.parent) in shown
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("Makefile", "lint:\n\tuv run --frozen mypy app/billing/main.py\n"),
+        ("Makefile", "lint:\n\tpython -m mypy app/billing/main.py\n"),
+        ("Makefile", "run:\n\tcd app/billing && python test-main.py\n"),
+        ("release.sh", "git commit -m 'main' app/billing\n"),
+        ("compose.yml", "image: main:latest\ncontainer_name: billing\n"),
+        ("compose.yml", "billing:\n  cache_from:\n    - main:latest\n"),
+        ("README.md", "How billing is released: push\nfrom main to production.\n"),
+        ("README.md", "Before billing is released,\nimport main into a branch.\n"),
+        ("scripts/tool", "\0uvicorn main:app in billing\n"),
+    ],
+)
+def test_other_text_is_not_taken_for_a_start(
+    tmp_path: Path, path: str, text: str
+) -> None:
+    file = started_by(tmp_path, {path: text})
+    assert "No file shows how it is started" in wire_here(file)
+    assert AS_A_PACKAGE in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "note"),
+    [
+        (
+            "Makefile",
+            "\tfastapi dev app/billing/main.py\n",
+            "starts fastapi dev {file}",
+        ),
+        ("Dockerfile", 'CMD ["fastapi", "run", "{file}"]', "starts fastapi run {file}"),
+        (
+            "README.md",
+            "    uvicorn app.billing.main:app\n",
+            "names app.billing.main:app",
+        ),
+        ("README", "    python app/billing/main.py\n", "names {file}"),
+        ("tests/test_app.py", "from app.billing.main import app\n", "names {module}"),
+        ("Procfile", "web: python -m app.billing.main\n", "starts {module}"),
+    ],
+)
+def test_the_note_quotes_what_stands_in_the_file(
+    tmp_path: Path, path: str, text: str, note: str
+) -> None:
+    words = {"file": "app/billing/main.py", "module": "app.billing.main"}
+    file = started_by(tmp_path, {path: text.replace("{file}", words["file"])})
+    expected = f"The import fits ../../{path}, which {note.format(**words)}."
+    assert expected in wire_here(file)
+
+
+def test_the_note_about_a_relative_import_names_where_it_does_not_work(
+    tmp_path: Path,
+) -> None:
+    words = "does not work with fastapi run or fastapi dev: billing has no __init__.py"
+    package = started_by(tmp_path / "package", {})
+    folder = started_by(tmp_path / "folder", {})
+    folder.with_name("__init__.py").unlink()
+    script = started_by(tmp_path / "script", {"app/billing/Procfile": ""})
+    script.with_name("__init__.py").unlink()
+
+    assert words in wire_here(folder)
+    assert words not in wire_here(package)
+    assert words not in wire_here(script)
+    assert AS_A_PACKAGE in folder.read_text()
+    assert AS_A_FILE in script.read_text()
+
+
+def test_a_folder_or_file_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    start = "exec python app/billing/main.py\n"
+    file = started_by(tmp_path, {"bin/start": start})
+    too_long = "x" * 300  # Nobody can follow these links, not even root.
+    (tmp_path / "scripts").symlink_to(too_long)
+    (tmp_path / "bin" / "a.sh").symlink_to(too_long)
+    (tmp_path / "bin" / "b.sh").symlink_to("/proc/self/mem")
+    assert "starts app/billing/main.py" in wire_here(file)
+
+
+def test_only_the_first_part_of_a_huge_file_is_read(tmp_path: Path) -> None:
+    start = "exec python app/billing/main.py\n"
+    file = started_by(tmp_path, {"data.json": "", "start.sh": start})
+    os.truncate(tmp_path / "data.json", 2**33)
+    result = wire(file, preexec_fn=little_memory)
+    assert "starts app/billing/main.py" in result.stdout, result.stderr
+
+
+def little_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+
+
+def test_the_folders_of_the_machine_are_not_searched() -> None:
+    folders = program.started.folders_of_repository
+    assert folders(Path("/no_such/app")) == [Path("/no_such/app"), Path("/no_such")]
+    assert folders(Path("/")) == []

@@ -26,6 +26,7 @@ from .texts import (
     IMPORT,
     IMPORT_AS,
     LEFT,
+    NOT_WITH_FASTAPI,
     OLD_ROUTER,
     ROUTER,
     Form,
@@ -184,12 +185,14 @@ def root_for(source: Source, service: Service) -> tuple[str, str]:
     here = service.file.parent
     if start := find_start(service.file):
         shown = os.path.relpath(start.file, here)
-        how = "names" if start.file.suffix == ".py" else "starts"
-        note = f" The import fits {shown}, which {how} {start.text}."
+        note = f" The import fits {shown}, which {start.how} {start.text}."
         return "." if start.as_package else str(here), note
     if is_started_as_a_file(source, service):
         return str(here), AS_A_FILE.format(stem=service.file.stem)
-    return ".", AS_A_PACKAGE.format(folder=here.name, stem=service.file.stem)
+    note = AS_A_PACKAGE.format(folder=here.name, stem=service.file.stem)
+    if not (here / "__init__.py").exists():
+        note += NOT_WITH_FASTAPI.format(folder=here.name)
+    return ".", note
 
 
 def most_common_root(source: Source, service: Service) -> str:

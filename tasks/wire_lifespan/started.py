@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -25,9 +26,16 @@ OF_SCRIPTS = ("scripts", "script", "bin")
 IMPORTERS = ("*.py", "README*")
 OF_IMPORTERS = (".", "tests", "test", "scripts", "script", "bin")
 LONGEST = 200_000
-# A line that runs a Python file.
-RUNS_A_FILE = re.compile(r"\b(python[\d.]*|uv run|CMD|ENTRYPOINT)\b")
-FASTAPI = "fastapi run "
+SERVER = re.compile(
+    r"\b(?:uvicorn|gunicorn|hypercorn|granian|daphne|fastapi)(?![\w-])"
+    r"|\b(?:APP_MODULE|app_module|wsgi_app|entrypoint)\W*[=:]"
+)
+# Between the words of a command, which may be a list of JSON or YAML.
+GAP = r"""[\s"',\[]+"""
+OPTIONS = rf"""(?:{GAP}-(?:[WX]{GAP}\w+|[^\s"',\[]+))*"""
+PYTHON = rf"\b(?:python[\d.]*(?:exe)?|uv{GAP}run)"
+# What a path may begin with that is not read, such as ${HOME}.
+VARIABLE = r"""(?:[^\s"',]*[^\s"',\w./-])?"""
 
 
 class Start(NamedTuple):
@@ -36,6 +44,12 @@ class Start(NamedTuple):
     file: Path
     text: str
     as_package: bool
+
+    @property
+    def how(self) -> str:
+        """The verb for a message: Python files and a README only name the module."""
+        is_importer = any(fnmatchcase(self.file.name, name) for name in IMPORTERS)
+        return "names" if is_importer else "starts"
 
 
 def find_start(module: Path) -> Start | None:
@@ -53,18 +67,24 @@ def find_start(module: Path) -> Start | None:
 def starts_of(module: Path, files: Iterator[tuple[Path, Path]]) -> Iterator[Start]:
     """The starts of a module, in the order of the files."""
     for file, above in files:
-        try:
-            text = file.read_bytes()[:LONGEST].decode("utf-8", "replace")
-        except OSError:
-            continue
-        lines = [line for line in text.splitlines() if not re.match(r"\s*#", line)]
-        text = "\n".join(lines)
-        for target, path in started_in(lines, module.stem):
+        text = text_with(module.stem, file)
+        for target, path, as_package in started_in(text, module):
             if is_meant(module, path, above, text):
-                as_package = len(path) > 1 and not target.endswith(".py")
-                if target.startswith(FASTAPI):
-                    as_package = module.with_name("__init__.py").exists()
                 yield Start(file, target, as_package)
+
+
+def text_with(stem: str, file: Path) -> str:
+    """A file's text in whole commands without comments, "" if it lacks the stem."""
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(LONGEST)
+    except OSError:
+        return ""
+    if b"\0" in data or stem.encode() not in data:
+        return ""
+    lines = data.decode("utf-8", "replace").splitlines()
+    kept = [line for line in lines if not re.match(r"\s*#", line)]
+    return "\n".join(kept).replace("\\\n", " ")
 
 
 def start_files(
@@ -76,42 +96,109 @@ def start_files(
     """
     for above in folders_of_repository(module.parent):
         for folder in folders:
-            for path in sorted((above / folder).glob("*")):
+            for path in listed(above / folder):
                 is_script = folder in OF_SCRIPTS and not path.suffix
                 if is_script or any(fnmatchcase(path.name, name) for name in names):
-                    if path.is_file() and path != module and not is_rendered(path):
+                    is_file = os.path.isfile(path)  # Unlike Path's, it never raises.
+                    if is_file and path != module and not is_rendered(path):
                         yield path, above
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if it cannot be read."""
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except OSError:
+        return []
 
 
 def is_rendered(path: Path) -> bool:
     """Whether the template wrote a file; such a file only repeats the answers."""
-    return path.with_name("migrate.bicep").is_file()
+    return os.path.isfile(path.with_name("migrate.bicep"))
 
 
 def folders_of_repository(folder: Path) -> list[Path]:
-    """A folder and those above it, up to the repository's top; without one, two more."""
-    folders = [folder, *folder.parents]
+    """A folder and those above it, up to the repository's top; without one, two more.
+
+    The root of the file system is never one, because its bin is the machine's.
+    """
+    folders = [each for each in (folder, *folder.parents) if each != each.parent]
     tops = [each for each in folders if (each / ".git").exists()]
     return folders[: folders.index(tops[0]) + 1 if tops else 3]
 
 
-def started_in(lines: list[str], name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The started targets that have a module's name, each with its path in parts."""
-    stem = re.escape(name)
-    for line in lines:
-        for target in re.findall(rf"(?<![\w./-])((?:\w+\.)*{stem}:[a-zA-Z_]\w*)", line):
-            yield target, tuple(target.partition(":")[0].split("."))
-        for target in re.findall(
-            rf"(?:-m\W+|^\s*from |^\s*import )((?:\w+\.)*{stem})(?![\w.])", line
-        ):
-            yield target, tuple(target.split("."))
-        # FastAPI's own command looks for __init__.py.
-        runs = FASTAPI if re.search(r"\bfastapi\W+(run|dev)\b", line) else ""
-        if runs or RUNS_A_FILE.search(line):
-            for script in re.findall(rf"(?<![\w./-])([\w./-]*\b{stem}\.py)\b", line):
-                parts = [part for part in script.split("/") if part not in ("", ".")]
-                path = parts[-1:] if script[0] == "/" else parts
-                yield f"{runs}{script}", (*path,)
+def is_in_its_package(module: Path) -> bool:
+    """Whether a folder above a module has its name, so that the name means the folder."""
+    folders = folders_of_repository(module.parent)
+    return module.stem in {each.name for each in folders[:-1]}
+
+
+Found = Iterator[tuple[str, tuple[str, ...], bool]]
+
+
+def started_in(text: str, module: Path) -> Found:
+    """The started targets that have a module's name.
+
+    Each has its path in parts, and whether it starts the module as one of a package.
+    """
+    is_served = bool(SERVER.search(text))
+    for line in text.splitlines():
+        if module.stem in line:
+            yield from apps_in(line, module, is_served)
+            yield from modules_in(line, module)
+            yield from files_in(line, module)
+
+
+def apps_in(line: str, module: Path, is_served: bool) -> Found:
+    """Targets such as main:app, which may also be branches of git or an image's tag."""
+    stem = re.escape(module.stem)
+    for target in re.findall(rf"(?<![\w./-])((?:\w+\.)*{stem}:[a-zA-Z_]\w*)", line):
+        path = (*target.partition(":")[0].split("."),)
+        is_item = is_served and is_list_item(target, line)
+        if len(path) > 1 or SERVER.search(line) or is_item:
+            yield target, path, len(path) > 1
+
+
+def is_list_item(target: str, line: str) -> bool:
+    """Whether a target is a whole item of a list in YAML or JSON."""
+    target = re.escape(target)
+    in_yaml = rf"""^\s*-\s+(["']?){target}\1\s*$"""
+    in_json = rf"""(?:^|[\[,])\s*(["']){target}\1\s*(?:[,\]]|$)"""
+    return bool(re.search(in_yaml, line) or re.search(in_json, line))
+
+
+def modules_in(line: str, module: Path) -> Found:
+    """Modules that are imported, or run with -m."""
+    name = rf"((?:\w+\.)*{re.escape(module.stem)})"
+    found = [
+        *re.findall(rf"^\s*from {name} import\b", line),
+        *re.findall(rf"^\s*import {name}\s*(?:$|[,;#]|as\b)", line),
+    ]
+    for target in re.findall(rf"-m\W+{name}(?![\w.])", line):
+        if "." in target or re.search(rf"{PYTHON}\b", line):  # Not git commit -m.
+            found.append(target)
+    for target in found:
+        path = (*target.split("."),)
+        if len(path) > 1 or not is_in_its_package(module):
+            yield target, path, len(path) > 1
+
+
+def files_in(line: str, module: Path) -> Found:
+    """Files that Python or FastAPI's own command runs."""
+    script = rf"((?:[\w./-]*/)?{re.escape(module.name)})(?!\w|\.\w)"
+    end = rf"{GAP}{VARIABLE}{script}"
+    for found in re.finditer(rf"(?:{PYTHON}|CMD|ENTRYPOINT){OPTIONS}{end}", line):
+        yield found[1], path_of(found[1]), False
+    for found in re.finditer(rf"\bfastapi{GAP}(?:run|dev)\b.*?{end}", line):
+        # It looks for __init__.py beside the file.
+        as_package = os.path.exists(module.with_name("__init__.py"))
+        yield re.sub(GAP, " ", found[0]), path_of(found[1]), as_package
+
+
+def path_of(script: str) -> tuple[str, ...]:
+    """The parts of a script's path; only the last of one that is absolute."""
+    parts = [part for part in script.split("/") if part not in ("", ".")]
+    return (*(parts[-1:] if script[0] == "/" else parts),)
 
 
 def is_meant(module: Path, path: tuple[str, ...], above: Path, text: str) -> bool:

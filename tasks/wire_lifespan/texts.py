@@ -55,6 +55,8 @@ No file shows how it is started. The import of the workers fits {stem}:app and p
 AS_A_PACKAGE = """
 No file shows how it is started. The import of the workers fits a module of a package, such as
 {folder}.{stem}:app. If it is started as {stem}:app or python {stem}.py, remove the dot before workers."""
+NOT_WITH_FASTAPI = """
+The relative import does not work with fastapi run or fastapi dev: {folder} has no __init__.py."""
 SWITCHED = "{file} now imports from chancy_runtime instead of workers/ (line {rows})."
 NOT_SWITCHED = "{file} uses modules that workers/ no longer has. Change by hand:"
 BUG = """\
