@@ -150,28 +150,89 @@ def test_the_import_fits_the_way_in_which_the_dockerfile_starts_the_service(
     assert lines_with(running, "Started plugin 'Cron'")
 
 
-MODULES_BESIDE = {
-    "billing/main.py": "import config\nfrom fastapi import FastAPI\n\napp = FastAPI()\n",
-    "billing/config.py": "",
-    "billing/test_main.py": "from main import app\n\ndef test_app():\n    assert app\n",
+# Imports a file under the name that `fastapi run` gives it.
+FASTAPI_RUN = """
+import importlib, pathlib, sys
+
+path = pathlib.Path(sys.argv[1]).resolve()
+names, folder = [path.stem], path.parent
+while (folder / "__init__.py").is_file():
+    names, folder = [folder.name, *names], folder.parent
+sys.path[0] = str(folder)
+importlib.import_module(".".join(names))
+"""
+APP = "from fastapi import FastAPI\n\napp = FastAPI()\n"
+TEST_OF_MAIN = "from main import app\n\ndef test_app():\n    assert app\n"
+FLAT = {
+    "main.py": {"main.py": f"import config\n{APP}", "config.py": ""},
+    "a test": {"main.py": APP, "test_main.py": TEST_OF_MAIN},
+    "tests/": {"main.py": APP, "tests/test_main.py": TEST_OF_MAIN},
 }
 
 
-@pytest.mark.parametrize("program", list(UPDATES))
-def test_modules_that_are_no_package_become_none(
-    program: str, next_release: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("imported_in", "program"), list(zip(FLAT, [*UPDATES, "copier"], strict=True))
+)
+def test_modules_that_are_imported_by_their_bare_names_become_no_package(
+    imported_in: str, program: str, next_release: Path, tmp_path: Path
 ) -> None:
     """An __init__.py would make pytest and `fastapi run` import them as billing.…"""
-    root = backend_with(tmp_path / "backend", MODULES_BESIDE)
+    files = {f"app/billing/{name}": text for name, text in FLAT[imported_in].items()}
+    root = backend_with(tmp_path / "backend", files)
 
-    copy("billing", f"--vcs-ref={WORKING_TREE}", cwd=root, template=next_release)
+    copied = copy(
+        *("app/billing", f"--vcs-ref={WORKING_TREE}"), cwd=root, template=next_release
+    )
     commit(root)
-    run(*UPDATES[program], "billing", cwd=root)
+    run(*UPDATES[program], "app/billing", cwd=root)
 
-    assert "as the next release" in (root / "billing" / INSTANCE).read_text()
-    assert not (root / "billing" / "__init__.py").exists()
+    folder = root / "app" / "billing"
+    assert "as the next release" in (folder / INSTANCE).read_text()
+    assert not (folder / "__init__.py").exists()
     python, *options = PYTEST
-    run(python, "-P", *options, "billing/test_main.py", cwd=root)
+    for test in folder.glob("test_main.py"):
+        run(python, "-P", *options, test, cwd=root)
+    run(python, "-c", FASTAPI_RUN, MAIN, cwd=root)
+    command = "pytest -o consider_namespace_packages=true app/billing/workers"
+    assert times(command, copied) == 1
+    run(*PYTEST, *command.split()[1:], "--collect-only", cwd=root)
+
+
+PACKAGES = {
+    "an app": {"main.py": APP},
+    "no app": {"models.py": ""},
+    "relative imports": {"main.py": f"from . import config\n{APP}", "config.py": ""},
+    # The import is of the repository's package, not of the file beside.
+    "another app": {"main.py": f"import app.core\n{APP}", "app.py": ""},
+}
+
+
+@pytest.mark.parametrize("files", PACKAGES.values(), ids=list(PACKAGES))
+def test_the_other_services_become_packages(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    """Otherwise `fastapi run` could not import .workers."""
+    texts = {f"app/billing/{name}": text for name, text in files.items()}
+    root = backend_with(tmp_path / "backend", {"app/core.py": "", **texts})
+
+    copied = copy("app/billing", "-d", "main=main.py", cwd=root)
+
+    assert (root / "app" / "billing" / "__init__.py").is_file()
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    run(sys.executable, "-c", FASTAPI_RUN, MAIN, cwd=root, env=environment)
+    assert times("-m pytest app/billing/workers", copied) == 1
+
+
+def test_pytest_finds_the_workers_tests_of_all_services_at_once(tmp_path: Path) -> None:
+    files = {"app/mail/main.py": APP, MAIN: APP}
+    root = backend_with(tmp_path / "backend", files)
+
+    for name in ("mail", "billing"):
+        copy(f"app/{name}", cwd=root)
+
+    found = run(*PYTEST, "--collect-only", "app", cwd=root).stdout
+    for name in ("mail", "billing"):
+        assert f"app/{name}/workers/tests/" in found
 
 
 def test_several_services_run_on_one_app(

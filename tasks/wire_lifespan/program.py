@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from .disk import check_file, check_workers, write
 from .edit import choose_edit, make
+from .flat import keep_flat
 from .imports import package_for, root_for
 from .moved import MOVED
 from .proof import prove
@@ -175,6 +176,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--task", choices=["copy", "update", "switch"], help=argparse.SUPPRESS
     )
+    parser.add_argument(
+        "--package-file", choices=["old", "new"], help=argparse.SUPPRESS
+    )
     return parser.parse_args(arguments)
 
 
@@ -187,6 +191,8 @@ def run(options: argparse.Namespace) -> int:
         data = options.file.read_bytes()
         if is_switch_due(options, service):
             switched = switch_imports(data, service)
+        if options.task == "copy" and options.package_file == "new":
+            keep_flat(data, service)
         result = Result(ALREADY, "", switched.data or data)
         if options.task != "switch":
             result = plan(result.data, service, remove=options.remove)

@@ -349,7 +349,7 @@ def _files(
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         target = service / inside
-        if path.is_dir() or inside in (Path("main.py"), Path("__init__.py")):
+        if path.is_dir() or inside == Path("main.py"):
             continue
         rendered = path.read_bytes()
         match inside.parts:
