@@ -472,6 +472,10 @@ def test_a_start_as_a_file_is_found(tmp_path: Path, path: str, text: str) -> Non
         ("README.md", "How billing is released: push\nfrom main to production.\n"),
         ("README.md", "Before billing is released,\nimport main into a branch.\n"),
         ("scripts/tool", "\0uvicorn main:app in billing\n"),
+        pytest.param(
+            *("data.json", "billing " + "fastapi run " * 16_000 + "main.py\n"),
+            id="a long line of data",
+        ),
     ],
 )
 def test_other_text_is_not_taken_for_a_start(

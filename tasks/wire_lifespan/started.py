@@ -26,6 +26,8 @@ OF_SCRIPTS = ("scripts", "script", "bin")
 IMPORTERS = ("*.py", "README*")
 OF_IMPORTERS = (".", "tests", "test", "scripts", "script", "bin")
 LONGEST = 200_000
+# A longer line is data, and slow to search.
+LONGEST_LINE = 2000
 SERVER = re.compile(
     r"\b(?:uvicorn|gunicorn|hypercorn|granian|daphne|fastapi)(?![\w-])"
     r"|\b(?:APP_MODULE|app_module|wsgi_app|entrypoint)\W*[=:]"
@@ -143,7 +145,7 @@ def started_in(text: str, module: Path) -> Found:
     """
     is_served = bool(SERVER.search(text))
     for line in text.splitlines():
-        if module.stem in line:
+        if module.stem in line and len(line) <= LONGEST_LINE:
             yield from apps_in(line, module, is_served)
             yield from modules_in(line, module)
             yield from files_in(line, module)
