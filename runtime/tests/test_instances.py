@@ -2,13 +2,18 @@
 
 import asyncio
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from chancy_runtime import Chancy
+from chancy_runtime import Chancy, Worker, job
 from chancy_runtime.modes import VARIABLE
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from harness.databases import query
 
 FILE = Path(__file__).parent / "harness/example/app/billing/workers/chancy_instance.py"
 STEPS = ("set", "open", "close")
@@ -22,6 +27,10 @@ def instance() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@job()
+async def greet() -> None: ...
 
 
 Order = list[tuple[str, str]]
@@ -70,3 +79,29 @@ def test_the_last_app_that_runs_counts_in_whichever_order_they_start_and_stop(
             await run(order)
 
     asyncio.run(all_of_them())
+
+
+def test_after_the_inner_one_of_two_test_clients_the_outer_one_still_pushes(
+    instance: ModuleType, migrated_url: str
+) -> None:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        chancy = Chancy(
+            migrated_url, prefix="billing_", plugins=[], no_default_plugins=True
+        )
+        instance.set_chancy(chancy)
+        async with chancy, Worker(chancy, register_signal_handlers=False):
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/greetings")
+    async def push() -> None:
+        await instance.get_chancy().push(greet)
+
+    with TestClient(app) as outer:
+        for _ in range(2):
+            with TestClient(app) as inner:
+                assert inner.post("/greetings").status_code == 200
+            assert outer.post("/greetings").status_code == 200
+    assert len(query(migrated_url, "SELECT 1 FROM billing_jobs")) == 4
