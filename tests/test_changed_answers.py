@@ -185,14 +185,19 @@ BESIDE: dict[str, tuple[str, str, str]] = {
 }
 
 
+def with_and_without_the_sample(render: Callable[..., Path]) -> list[str]:
+    """The rendered main.py of a service with the sample's job, and of one without jobs."""
+    return [
+        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
+        for jobs in (ANSWERS["jobs"][:1], [])
+    ]
+
+
 @pytest.mark.parametrize("where", list(BESIDE))
 def test_what_a_team_wrote_beside_the_sample_s_routes_stays_when_they_go(
     where: str, render: Callable[..., Path]
 ) -> None:
-    before, after = (
-        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
-        for jobs in (ANSWERS["jobs"][:1], [])
-    )
+    before, after = with_and_without_the_sample(render)
     old, new, left = BESIDE[where]
     assert old in before
 
@@ -248,10 +253,7 @@ def test_the_last_job_goes_with_the_routes_that_an_older_release_wrote(
 def test_a_route_of_the_team_s_keeps_the_imports_that_it_uses(
     render: Callable[..., Path],
 ) -> None:
-    before, after = (
-        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
-        for jobs in (ANSWERS["jobs"][:1], [])
-    )
+    before, after = with_and_without_the_sample(render)
     route = ROUTE.replace("ours()", "ours(id: UUID)")
 
     text = remove_job.merged(before + route, before, after)
@@ -264,10 +266,7 @@ def test_a_route_that_the_team_changed_stays_with_its_import(
     render: Callable[..., Path],
 ) -> None:
     """The command then names the import as a use of the job."""
-    before, after = (
-        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
-        for jobs in (ANSWERS["jobs"][:1], [])
-    )
+    before, after = with_and_without_the_sample(render)
     old = "    reference = await"
     assert old in before
 
@@ -284,10 +283,7 @@ def test_a_name_that_the_team_exports_stays_with_its_import(
     render: Callable[..., Path],
 ) -> None:
     """The command then names the import as a use of the job."""
-    before, after = (
-        (render("service", jobs=jobs) / "app/billing/main.py").read_text()
-        for jobs in (ANSWERS["jobs"][:1], [])
-    )
+    before, after = with_and_without_the_sample(render)
     exports = '\n__all__ = ["app", "send_digest"]\n'
 
     text = remove_job.merged(before + exports, before, after)

@@ -77,11 +77,11 @@ def _of_interpreter(folder: Path) -> Iterator[tuple[Path, str, str]]:
     for name in (".python-version", ".venv/pyvenv.cfg"):
         path = folder / name
         text = path.read_text(errors="replace") if path.is_file() else ""
-        told = INTERPRETER.search(text)
-        if told and int(told[2]) < 11:
+        version = INTERPRETER.search(text)
+        if version and int(version[2]) < 11:
             yield (
                 path,
-                f"the backend's Python is {told[1]}, and {NAME} needs {PYTHON}",
+                f"the backend's Python is {version[1]}, and {NAME} needs {PYTHON}",
                 "raise it, and install the packages again",
             )
 

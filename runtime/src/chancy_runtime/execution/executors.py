@@ -17,7 +17,6 @@ from datetime import UTC, timedelta
 from typing import Any, Never, cast
 from uuid import UUID
 
-import chancy
 from chancy import Queue, QueuedJob
 from chancy.executors import asyncex, process, thread
 from chancy.executors.base import Executor
@@ -506,12 +505,6 @@ def _errors_can_travel() -> Iterator[None]:
         ) from None
 
 
-_OWN = {
-    chancy.Chancy.Executor.Async: AsyncExecutor,
-    chancy.Chancy.Executor.Threaded: ThreadedExecutor,
-    chancy.Chancy.Executor.Process: ProcessExecutor,
-}
-
 _HARDENED: dict[type[Executor], type[Executor]] = {
     asyncex.AsyncExecutor: AsyncExecutor,
     thread.ThreadedExecutor: ThreadedExecutor,
@@ -551,9 +544,6 @@ def executor_class(queue: Queue) -> Callable[..., Executor]:
         ImportError, AttributeError, ValueError: The queue names a class that cannot be
             imported.
     """
-    for name, own in _OWN.items():
-        if queue.executor == name:
-            return own
     found: Callable[..., Executor] = pkgutil.resolve_name(queue.executor)
     if isinstance(found, type) and not issubclass(found, _Contained):
         for theirs, hardened in _HARDENED.items():
